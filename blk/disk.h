@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What stands behind a virtio-blk device: one open image, device or invention, shared by the
+ * device's queues, each of which has its own struct disk_queue on its own worker.
+ *
+ * The contract of a request: submit() takes it and cannot fail; reap() gives it back exactly once,
+ * with result set, on the queue's own worker. Even a request that is refused at once comes back
+ * through reap(). Completions are pulled, never called back.
+ */
+#ifndef SLUICE_BLK_DISK_H
+#define SLUICE_BLK_DISK_H
+
+#include "blk/blk.h"
+
+struct disk;
+struct disk_queue;
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
+
+struct disk_request {
+	enum disk_op op;
+	bool fua;	      /* WRITE: on stable storage before it completes */
+	uint64_t offset;      /* bytes */
+	uint64_t len;	      /* bytes, the sum over @iov */
+	struct iovec *iov;    /* guest memory; the disk may advance it (short transfers) */
+	unsigned n_iov;
+	int result;	      /* 0 or -errno, set when reaped: all of len, or an error */
+
+	/* The disk's own while the request is with it. */
+	struct io_op io;
+	uint64_t moved;	      /* bytes transferred so far */
+	void *bounce;	      /* aligned copy, NULL: none */
+	struct iovec bounce_iov;
+	STAILQ_ENTRY(disk_request) link;
+};
+STAILQ_HEAD(disk_request_list, disk_request);
+
+/* Facts about an open disk. */
+struct disk_info {
+	uint64_t size;		/* bytes, a multiple of 512 */
+	uint32_t block_size;	/* bytes, what the guest is told (logical) */
+	uint32_t physical_size; /* bytes, physical block */
+	uint32_t align_mem, align_io; /* what O_DIRECT asks of addresses and of offsets/lengths */
+	bool volatile_cache;	/* writes need a flush to be durable */
+	char how[96];		/* for status */
+};
+
+struct disk_ops {
+	const char *name;
+	/* Control thread. Half-built disks are closed by close(). */
+	int (*open)(const struct blk_config *cfg, struct disk **out, struct error *err);
+	void (*close)(struct disk *d);
+	/* Control thread; @poller is the queue's, not yet on its worker. */
+	int (*queue_open)(struct disk *d, struct poller *poller, struct disk_queue **out);
+	void (*queue_close)(struct disk_queue *q); /* nothing in flight */
+	/* Worker thread. */
+	void (*submit)(struct disk_queue *q, struct disk_request *r);
+	/* Up to @max finished requests. @return how many. */
+	unsigned (*reap)(struct disk_queue *q, struct disk_request **done, unsigned max);
+	/* Sends what was submitted on its way, once a round. NULL where the worker's ring does that. */
+	void (*kick)(struct disk_queue *q);
+};
+
+/* Every disk starts with this. */
+struct disk {
+	const struct disk_ops *ops;
+	struct disk_info info;
+};
+
+/* The back-ends, by enum disk_kind: the only list of them. */
+extern const struct disk_ops *const disk_kinds[];
+
+#endif

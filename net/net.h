@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Networks and their ports, as the daemon sees them. Control thread throughout. */
+#ifndef SLUICE_NET_NET_H
+#define SLUICE_NET_NET_H
+
+#include "net/switch.h"
+#include "vhost/device.h"
+
+struct error;
+struct net_device; /* a guest port: a virtio-net device over vhost-user */
+struct dpdk_port;
+
+struct net_device_config {
+	const char *name;
+	struct vhost_socket socket; /* taken over, also on failure */
+	unsigned queue_pairs;	    /* 1 to 256 */
+	bool has_mac;
+	uint8_t mac[6];		    /* told to front-ends that ask (configuration space) */
+	uint16_t mtu;		    /* 0: not offered */
+};
+
+/* @return 0 and *@out attached to @sw, or -errno with @err. */
+int net_device_create(const struct net_device_config *cfg, struct net_switch *sw,
+		      struct workers *workers, struct net_device **out, struct error *err);
+/* Drains, detaches, frees @d, then calls closed(arg). */
+void net_device_close(struct net_device *d, void (*closed)(void *arg), void *arg);
+const struct vhost_device *net_device_vhost(const struct net_device *d);
+void net_device_on_closed(struct net_device *d, void (*fn)(void *arg), void *arg);
+const struct port *net_device_port(const struct net_device *d);
+const struct net_device_config *net_device_config(const struct net_device *d);
+
+struct dpdk_port_config {
+	const char *name;
+	const char *device; /* a PCI address, or a vdev string ("net_tap0,iface=sluice0") */
+};
+
+/*
+ * The first DPDK port starts EAL (without hugepages where there are none); a daemon without one
+ * never does. @return 0 and *@out attached to @sw, or -errno with @err.
+ */
+int dpdk_port_create(const struct dpdk_port_config *cfg, struct net_switch *sw,
+		     struct workers *workers, struct dpdk_port **out, struct error *err);
+void dpdk_port_close(struct dpdk_port *p); /* detaches, stops, frees */
+const struct port *dpdk_port_port(const struct dpdk_port *p);
+const struct dpdk_port_config *dpdk_port_config(const struct dpdk_port *p);
+/* Link, driver, offloads: one line for status. */
+const char *dpdk_port_how(const struct dpdk_port *p);
+/*
+ * The Linux capabilities (CAP_*) that running DPDK ports still need after start, as a bit mask; 0
+ * without one. The daemon keeps these when it drops root.
+ */
+uint64_t dpdk_capabilities_needed(void);
+/* Stops EAL, if it was started. */
+void dpdk_fini(void);
+
+#endif

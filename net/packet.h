@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A packet is a borrowed view of one Ethernet frame: it lies in the sender's buffers (a guest's
+ * memory, or DPDK mbufs) and is valid until the poll that made it ends. Nobody keeps one.
+ *
+ * The first bytes of a frame, all that anybody looks at or changes (Ethernet, VLAN, IP and TCP/UDP
+ * headers), are copied once into head[]; what is delivered is head[] and then the segments. So what
+ * was checked is what arrives, whatever the sending guest writes meanwhile.
+ */
+#ifndef SLUICE_NET_PACKET_H
+#define SLUICE_NET_PACKET_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <sys/uio.h>
+
+struct port;
+
+/* Enough for the checks and the rewriting of Ethernet, two VLAN tags, IPv6 and TCP with options. */
+#define PACKET_HEAD_MAX 192
+/* What a frame without offloads needs: Ethernet, VLAN, and a cache line in all. */
+#define PACKET_HEAD_PLAIN 64
+
+/* The offload part of struct virtio_net_hdr, host endian, checked against the frame. */
+struct packet_offload {
+	bool needs_csum;     /* the checksum at csum_start + csum_offset is to be completed */
+	bool csum_valid;     /* the sender vouches for the checksums */
+	uint8_t gso_type;    /* VIRTIO_NET_HDR_GSO_*, ECN bit apart */
+	bool ecn;
+	uint16_t hdr_len;    /* bytes of headers, computed here, not taken from the sender */
+	uint16_t gso_size;   /* payload bytes of a segment */
+	uint16_t csum_start; /* bytes from the start of the frame */
+	uint16_t csum_offset;
+};
+
+struct packet {
+	struct port *from;
+	struct port *to;	    /* set by the switch; NULL: flood or drop, see switch_route() */
+	uint32_t len;		    /* bytes of the frame: head_len and the segments' */
+	uint16_t head_len;	    /* bytes in head[]; at least 14 */
+	uint16_t n_segs;	    /* segments after the head */
+	const struct iovec *segs;   /* borrowed; only valid host memory, but its bytes may change */
+	struct packet_offload offload;
+	uint16_t vlan;		    /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
+	uint32_t flow;		    /* a hash of the addresses, for steering; 0: not computed */
+	uint8_t head[PACKET_HEAD_MAX] __attribute__((aligned(16)));
+};
+
+#endif

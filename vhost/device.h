@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a device kind (blk, net) and the vhost-user core are to each other. The core owns the
+ * socket, the protocol, guest memory and the life of the rings; the device kind owns features,
+ * configuration space, and what its queues do on the workers.
+ *
+ * Everything here runs on the control thread unless it says otherwise.
+ *
+ * The life of a queue: the core starts it when the front-end has described and kicked it (and, for
+ * kinds that do not run disabled queues, enabled it), and stops it on GET_VRING_BASE, on
+ * disconnect, on reset, and for the length of a message that must find the rings quiet (memory
+ * table, features). So queue_start and queue_stop follow each other many times in one connection;
+ * the ring carries its place over.
+ */
+#ifndef SLUICE_VHOST_DEVICE_H
+#define SLUICE_VHOST_DEVICE_H
+
+#include "base/spinlock.h"
+#include "poll/worker.h"
+#include "vhost/ring.h"
+
+struct error;
+struct vhost_device;
+struct vhost_session; /* one connection; vhost/session.h, for the core alone */
+
+/* What the front-end has said of a ring. Written by message handlers only. */
+struct vring_setup {
+	uint32_t num;
+	uint32_t base;			 /* SET_VRING_BASE, or where the ring stood when it stopped */
+	uva_t desc, driver, device;	 /* SET_VRING_ADDR */
+	uint32_t flags;
+	bool has_addr, started, enabled; /* started: SET_VRING_KICK came */
+	int kick_fd, call_fd, err_fd;	 /* owned; -1: none */
+};
+
+enum virtqueue_state { VIRTQUEUE_STOPPED, VIRTQUEUE_RUNNING, VIRTQUEUE_STOPPING };
+
+/* One virtqueue of a device; lives as long as the device. */
+struct virtqueue {
+	struct ring ring; /* the worker's while RUNNING or STOPPING, else the control thread's */
+	/*
+	 * Taken for a burst by workers that share the queue (a virtio-net receive queue), and by the
+	 * core whenever it changes the ring of a running queue. A queue that only its owner polls
+	 * needs no lock on its datapath: the core changes it through a call on its worker.
+	 */
+	struct spinlock lock;
+	struct vhost_device *device;
+	unsigned index;
+	void *priv; /* the device kind's own queue, set in vhost_device_init's queue array or later */
+
+	enum virtqueue_state state;
+	struct worker *worker; /* set by queue_start; the core's changes run there */
+	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */
+	struct vring_setup setup;
+	struct call stopped_call;
+	char name[80]; /* "web-root queue 3", for log lines */
+};
+
+struct vhost_device_ops {
+	const char *kind; /* "blk", "net" */
+	/*
+	 * Rings run while disabled (net: a disabled transmit ring is consumed and dropped). False:
+	 * a disabled ring is stopped (blk).
+	 */
+	bool runs_disabled;
+
+	/* Virtio features to offer, device bits only; the core adds those of rings and transport. */
+	uint64_t (*features)(struct vhost_device *d);
+	/*
+	 * The negotiated features, ring and transport bits included, all of them offered. No queue
+	 * runs. May come several times in one connection.
+	 */
+	void (*set_features)(struct vhost_device *d, uint64_t features);
+
+	/* Bytes of configuration space; fills all of it. The core checks ranges. */
+	uint32_t config_size;
+	void (*get_config)(struct vhost_device *d, uint8_t *config);
+	/*
+	 * The guest (@migration: the migration source) wrote [@offset, @offset + @len), within
+	 * config_size. @return 0, or -EACCES when a field is read-only, -EINVAL for a bad value.
+	 */
+	int (*set_config)(struct vhost_device *d, uint32_t offset, const uint8_t *data, uint32_t len,
+			  bool migration);
+
+	/*
+	 * vq->ring is set up: choose a worker, set vq->worker, begin. @return 0, or -errno: the queue
+	 * stays stopped and the front-end is told.
+	 */
+	int (*queue_start)(struct vhost_device *d, struct virtqueue *vq);
+	/*
+	 * Only begins to stop: take no more chains; when every chain that was popped has been pushed
+	 * and published and no worker touches the ring any more, call vhost_queue_stopped(), once
+	 * (it may be from within queue_stop).
+	 */
+	void (*queue_stop)(struct vhost_device *d, struct virtqueue *vq);
+
+	/* Optional, NULL where the kind has no use for it. */
+	void (*queue_enabled)(struct vhost_device *d, struct virtqueue *vq, bool enabled);
+	int (*set_mtu)(struct vhost_device *d, uint16_t mtu);
+	int (*send_rarp)(struct vhost_device *d, const uint8_t mac[6]);
+	void (*connected)(struct vhost_device *d);
+	void (*disconnected)(struct vhost_device *d); /* all queues stopped, features forgotten */
+	void (*reset)(struct vhost_device *d);	      /* RESET_DEVICE, or virtio status 0 */
+};
+
+/* Where a device waits for, or looks for, its front-end. */
+struct vhost_socket {
+	char *path;		/* NULL: @fd */
+	int fd;			/* a connected or listening stream socket; owned; -1: @path */
+	bool connect;		/* we connect (and reconnect, each second) instead of listening */
+	int mode;		/* permission bits of a listening socket's file; -1: by umask */
+	char *group;		/* group of a listening socket's file, by name; NULL: our own */
+	bool exit_on_disconnect; /* one front-end is all there will be (--fd): tell closed() */
+};
+
+enum vhost_device_state {
+	VHOST_DEVICE_WAITING,	/* no front-end */
+	VHOST_DEVICE_CONNECTED, /* a front-end, no queue runs */
+	VHOST_DEVICE_RUNNING,	/* at least one queue runs */
+};
+
+struct vhost_device_stats { /* the control thread's */
+	counter_t connects;
+	counter_t messages;
+	counter_t messages_refused; /* malformed, unknown, or against the negotiated features */
+	counter_t queues_broken;    /* rings that a driver broke; any thread reads */
+};
+
+struct vhost_device {
+	const struct vhost_device_ops *ops;
+	char *name;	       /* owned */
+	struct workers *workers; /* borrowed */
+	unsigned n_queues;	/* virtqueues, at most VHOST_QUEUES_MAX */
+	struct virtqueue *queues; /* n_queues of them, owned by the core */
+	uint64_t queue_num;	/* answer to GET_QUEUE_NUM: blk: queues; net: queue pairs */
+	uint64_t features;	/* negotiated; 0 without a front-end */
+	uint64_t protocol_features;
+	struct mem_map *map;	/* NULL: none yet */
+	uint8_t status;		/* virtio device status, where the front-end tells it */
+
+	struct vhost_socket socket;
+	struct vhost_session *session; /* NULL: no front-end */
+	struct vhost_listener *listener;
+	struct vhost_device_stats stats;
+	void (*closed)(struct vhost_device *d); /* see vhost_device_close() and exit_on_disconnect */
+	bool closing;
+};
+
+#define VHOST_QUEUES_MAX 513 /* 256 net queue pairs and the control queue */
+
+/*
+ * Fills @d, which the device kind embeds and has zeroed, with @n_queues stopped queues. @name is
+ * copied. @return 0 or -errno with @err.
+ */
+int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops, const char *name,
+		      unsigned n_queues, struct workers *workers, struct error *err);
+
+/*
+ * Opens the socket and serves front-ends from now on. Takes over @s (path, group, fd) also when it
+ * fails. A path that a live process listens on is refused, a stale socket file is replaced, anything
+ * else in its place is refused.
+ */
+int vhost_device_serve(struct vhost_device *d, struct vhost_socket *s, struct error *err);
+
+/*
+ * Stops serving: closes the listener, lets requests in flight finish, hangs up. Calls @closed once
+ * all that is done (it may be from within); vhost_device_fini() may be called from there.
+ */
+void vhost_device_close(struct vhost_device *d, void (*closed)(struct vhost_device *d));
+
+/* Frees what vhost_device_init() made. No session, no listener. */
+void vhost_device_fini(struct vhost_device *d);
+
+enum vhost_device_state vhost_device_state(const struct vhost_device *d);
+
+/* Any thread. See vhost_device_ops.queue_stop. */
+void vhost_queue_stopped(struct virtqueue *vq);
+
+/*
+ * Runs fn(vq, arg) on the queue's worker between two polls, with vq->lock held, if the queue runs;
+ * here and now if it does not. Returns when it is done.
+ */
+void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, void *arg), void *arg);
+
+/*
+ * Tells the front-end that the configuration space has changed (CONFIG_CHANGE_MSG), where it has
+ * opened the back-end channel; otherwise it finds out by itself.
+ */
+void vhost_device_config_changed(struct vhost_device *d);
+
+/* Did the front-end negotiate this virtio feature? Control thread, or a worker while a queue runs. */
+static inline bool vhost_has_feature(const struct vhost_device *d, unsigned bit)
+{
+	return d->features & (UINT64_C(1) << bit);
+}
+
+#endif

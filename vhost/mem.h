@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest memory: an immutable map of regions, replaced as a whole. The control thread builds maps;
+ * workers only resolve addresses through the map that their queue was started with. The control
+ * thread replaces a map only while no queue of the device runs, so a map outlives every pointer
+ * that came out of it.
+ */
+#ifndef SLUICE_VHOST_MEM_H
+#define SLUICE_VHOST_MEM_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <sys/uio.h>
+
+struct error;
+
+/* An address in the guest's physical memory. */
+typedef uint64_t gpa_t;
+/* An address in the front-end's own address space ("user address"): rings are named by these. */
+typedef uint64_t uva_t;
+
+/* vhost-user "Memory region description": what the front-end says of one region. */
+struct mem_region_desc {
+	gpa_t gpa;
+	uint64_t size;	 /* bytes */
+	uva_t uva;
+	uint64_t offset; /* of the region in its file, bytes */
+};
+
+/* One mapping of a file of the front-end's; shared by the maps that hold it (reference count). */
+struct mem_mapping;
+
+struct mem_region {
+	gpa_t gpa;
+	uint64_t size;
+	uint8_t *host; /* the region's first byte in our address space */
+	uva_t uva;
+	struct mem_mapping *mapping;
+};
+
+struct mem_map {
+	unsigned n;
+	struct mem_region region[]; /* sorted by gpa, no two overlap */
+};
+
+/* As many regions as QEMU's own limit with KVM; GET_MAX_MEM_SLOTS answers this. */
+#define MEM_SLOTS_MAX 509
+
+/*
+ * Control thread. A new map: @old's regions (NULL: none) and one more, from @fd (borrowed; the map
+ * keeps its own). Refuses sizes of 0, wraps, overlaps with another region in guest or user
+ * addresses, a file shorter than the region, too many regions.
+ * @return the map, or NULL with @err filled; @old stays valid and has to be freed by its owner.
+ * vhost-user "Memory region description", "Single memory region description".
+ */
+struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
+			    struct error *err);
+
+/* Control thread. @old without the region that has @desc's gpa, uva and size; NULL if there is none. */
+struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_region_desc *desc,
+			       struct error *err);
+
+/* Control thread. Unmaps what no other map holds. NULL is fine. */
+void mem_map_free(struct mem_map *map);
+
+/* Bytes of guest memory in the map. Any thread. */
+uint64_t mem_map_bytes(const struct mem_map *map);
+
+/* The region that holds @gpa, or NULL. @hint is a guess at its index, updated; per caller. */
+HOT const struct mem_region *mem_find(const struct mem_map *map, gpa_t gpa, unsigned *hint)
+{
+	const struct mem_region *r;
+	unsigned lo, hi;
+
+	if (likely(*hint < map->n)) {
+		r = &map->region[*hint];
+		if (likely(gpa - r->gpa < r->size)) /* unsigned: below gpa wraps to a huge number */
+			return r;
+	}
+	for (lo = 0, hi = map->n; lo < hi;) {
+		unsigned mid = lo + (hi - lo) / 2;
+
+		r = &map->region[mid];
+		if (gpa < r->gpa) {
+			hi = mid;
+		} else if (gpa - r->gpa >= r->size) {
+			lo = mid + 1;
+		} else {
+			*hint = mid;
+			return r;
+		}
+	}
+	return NULL;
+}
+
+/**
+ * Resolve the start of [@gpa, @gpa + *@len) to host memory.
+ * @len: in: bytes wanted, at least 1; out: bytes that are there in one piece, from 1 to what was
+ *       wanted. A range that spans regions takes several calls.
+ * @return pointer valid while @map is; NULL if the first byte is not mapped.
+ * Worker thread. vhost-user "Memory region description".
+ */
+HOT void *mem_resolve(const struct mem_map *map, gpa_t gpa, uint64_t *len, unsigned *hint)
+{
+	const struct mem_region *r = mem_find(map, gpa, hint);
+
+	if (unlikely(!r))
+		return NULL;
+	*len = MIN(*len, r->size - (gpa - r->gpa));
+	return r->host + (gpa - r->gpa);
+}
+
+/*
+ * Control thread. [@uva, @uva + @len) as one piece of host memory, for the rings themselves; NULL
+ * if any byte is unmapped or the range spans regions.
+ */
+void *mem_resolve_uva(const struct mem_map *map, uva_t uva, uint64_t len);
+
+#endif

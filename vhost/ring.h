@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The device side of a virtqueue, in both layouts (virtio 1.3, 2.7 and 2.8).
+ *
+ * A device pops chains, works on their segments, pushes each chain back exactly once, publishes
+ * what it pushed and then calls the driver:
+ *
+ *	n = ring_pop(r, layout, chains, 32, segs, ARRAY_SIZE(segs));
+ *	…	ring_push(r, layout, id, n_slots, written);	(any order, any time later)
+ *	ring_publish(r, layout);
+ *	ring_call(r, layout);
+ *
+ * The layout is a constant argument: a device writes its poll function once as an always-inline
+ * body and names it twice (RING_LAYOUTS), and the compiler folds the layout away.
+ *
+ * Above this header there are no guest addresses and no layouts, below it no packets, sectors or
+ * headers. What the driver wrote is read once into private memory, then checked, then used. A
+ * driver that breaks the rules breaks this ring (ring_break) and nothing else.
+ */
+#ifndef SLUICE_VHOST_RING_H
+#define SLUICE_VHOST_RING_H
+
+#include "base/counter.h"
+#include "vhost/mem.h"
+
+enum ring_layout { RING_SPLIT, RING_PACKED };
+
+/* For each layout, X(name, layout): generates the two instances of a device's poll function. */
+#define RING_LAYOUTS(X) X(split, RING_SPLIT) X(packed, RING_PACKED)
+
+/*
+ * A chain may hold at most this many segments, direct or indirect, after ranges that span regions
+ * were split: as many as readv(2) takes. A longer one breaks the ring.
+ */
+#define RING_CHAIN_SEGS_MAX 1024
+#define RING_SIZE_MAX 32768 /* virtio 1.3, 2.7 and 2.8: queue size */
+
+/*
+ * One chain of buffers that the driver made available: first the segments that the device reads
+ * ("out"), then those that it writes ("in"), as host memory. Zero-length segments are left out.
+ */
+struct chain {
+	uint16_t id;	  /* split: index of the head descriptor; packed: the buffer id */
+	uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
+	uint16_t n_out, n_in;
+	uint32_t out_len, in_len; /* bytes, the sums over the segments */
+	struct iovec *segs;	  /* n_out + n_in, within the caller's array; may change in its content */
+};
+
+struct ring_stats {
+	counter_t popped;	/* chains taken */
+	counter_t pushed;	/* chains given back */
+	counter_t calls;	/* eventfd writes to the driver */
+	counter_t calls_spared; /* publishes after which the driver wanted no call */
+	counter_t calls_failed; /* the eventfd was full: the driver has unread calls anyway */
+	counter_t kicks_on;	/* times that the driver was asked for kicks (parking) */
+};
+
+/* How a ring is made; everything is checked before it gets here. */
+struct ring_config {
+	enum ring_layout layout;
+	uint32_t size;
+	void *desc, *driver, *device; /* host memory: descriptor area, driver area, device area */
+	bool indirect, event_idx;     /* negotiated features */
+	/* SET_VRING_BASE's word: split: avail index; packed: avail slot and wrap, used slot and wrap. */
+	uint32_t base;
+	const struct mem_map *map;
+	const char *name; /* for the one log line of ring_break(); borrowed */
+};
+
+struct ring {
+	/* Where it is. */
+	union {
+		struct {
+			const struct vring_desc *desc;
+			const struct vring_avail *avail;
+			struct vring_used *used;
+		} split;
+		struct {
+			struct vring_packed_desc *desc;
+			const struct vring_packed_desc_event *driver;
+			struct vring_packed_desc_event *device;
+		} packed;
+	};
+	const struct mem_map *map;
+	uint32_t size;
+	enum ring_layout layout;
+	bool indirect, event_idx;
+
+	/* What the device has taken: the next entry to look at. Packed: slot and wrap counter. */
+	uint16_t avail_idx;
+	bool avail_wrap;
+	uint16_t avail_seen; /* split: avail->idx as last read */
+
+	/* What the device has given back. used_idx runs ahead of used_public between push and publish. */
+	uint16_t used_idx;
+	bool used_wrap;
+	uint16_t used_public; /* split: used->idx as the driver sees it; packed: first staged slot */
+	bool used_public_wrap;
+	uint16_t staged_flags;	/* packed: flags of the first staged descriptor, held back */
+	uint32_t staged;	/* chains pushed, not yet published */
+	uint32_t staged_slots;	/* packed: their slots */
+	uint16_t used_called;	/* where used_public stood at the last decision to call or not */
+	bool used_called_valid;
+	bool kicks_wanted;	/* the driver is asked to kick */
+
+	uint32_t in_flight;	/* chains popped and not pushed: never more than size */
+	unsigned map_hint;
+	const char *broken;	/* why; NULL: in order */
+	int call_fd;		/* -1: the driver polls. Borrowed from the virtqueue */
+	int err_fd;		/* -1: none */
+	const char *name;
+	struct ring_stats stats;
+};
+
+/* A place in the available ring to go back to, when chains were popped and cannot be used after all. */
+struct ring_mark {
+	uint16_t avail_idx;
+	bool avail_wrap;
+	uint32_t in_flight;
+};
+
+/* Control thread, no worker uses @r. Starts at cfg->base, kicks unwanted. Stats are kept. */
+void ring_init(struct ring *r, const struct ring_config *cfg);
+
+/* Control thread, after the last poll. The word for GET_VRING_BASE. */
+uint32_t ring_base(const struct ring *r);
+
+/*
+ * The driver broke a rule: nothing is popped any more, the front-end is told through err_fd, one
+ * line is logged with @why (a constant). Sticky until the ring is made anew. Worker thread.
+ */
+void ring_break(struct ring *r, const char *why) COLD;
+
+/* Bytes of the three areas, for checking what SET_VRING_ADDR says before ring_init(). */
+uint64_t ring_desc_bytes(enum ring_layout layout, uint32_t size);
+uint64_t ring_driver_bytes(enum ring_layout layout, uint32_t size, bool event_idx);
+uint64_t ring_device_bytes(enum ring_layout layout, uint32_t size, bool event_idx);
+
+#include "vhost/ring_body.h" /* the primitives of both layouts, and what is built on them */
+
+/*
+ * The API that ring_body.h defines. All run on the queue's worker (or under its lock, where several
+ * workers share a queue).
+ *
+ * unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
+ *		     struct iovec *segs, unsigned n_segs);
+ *	Up to @n chains, their segments laid into @segs one after the other. Stops early where @segs
+ *	might not hold a further chain. n_segs >= RING_CHAIN_SEGS_MAX lets every legal chain through.
+ *	@return how many; 0 also when the ring is broken. Never more than size are in flight.
+ *
+ * bool ring_has_work(struct ring *r, enum ring_layout layout);
+ *	Is there a chain to pop? One read of shared memory at most.
+ *
+ * struct ring_mark ring_mark(const struct ring *r);
+ * void ring_rewind(struct ring *r, struct ring_mark m);
+ *	Puts all chains popped since the mark back, as if never popped. None may have been pushed.
+ *
+ * void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
+ *		  uint32_t written);
+ *	Gives a chain back; the driver sees it after ring_publish(). @written: bytes of "in" segments
+ *	that were written from their start on (virtio 1.3 2.7.8.2); never more than in_len.
+ *
+ * void ring_publish(struct ring *r, enum ring_layout layout);
+ *	Shows all that was pushed, in one step. Nothing if nothing was.
+ *
+ * void ring_call(struct ring *r, enum ring_layout layout);
+ *	Notifies the driver if it wants that for what was published since the last call: at most
+ *	one eventfd write.
+ *
+ * bool ring_kicks_on(struct ring *r, enum ring_layout layout);
+ *	Asks the driver for kicks, then looks once more: true when there is nothing to do, and a
+ *	kick will come when there is; false when work is there, and kicks are off again.
+ *
+ * void ring_kicks_off(struct ring *r, enum ring_layout layout);
+ */
+
+#endif
