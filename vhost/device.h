@@ -26,8 +26,8 @@ struct vhost_session; /* one connection; vhost/session.h, for the core alone */
 /* What the front-end has said of a ring. Written by message handlers only. */
 struct vring_setup {
 	uint32_t num;
-	uint32_t base;			 /* SET_VRING_BASE, or where the ring stood when it stopped */
-	uva_t desc, driver, device;	 /* SET_VRING_ADDR */
+	uint32_t base;		    /* SET_VRING_BASE, or where the ring stood when it stopped */
+	uva_t desc, driver, device; /* SET_VRING_ADDR */
 	uint32_t flags;
 	bool has_addr, started, enabled; /* started: SET_VRING_KICK came */
 	int kick_fd, call_fd, err_fd;	 /* owned; -1: none */
@@ -39,14 +39,15 @@ enum virtqueue_state { VIRTQUEUE_STOPPED, VIRTQUEUE_RUNNING, VIRTQUEUE_STOPPING 
 struct virtqueue {
 	struct ring ring; /* the worker's while RUNNING or STOPPING, else the control thread's */
 	/*
-	 * Taken for a burst by workers that share the queue (a virtio-net receive queue), and by the
-	 * core whenever it changes the ring of a running queue. A queue that only its owner polls
-	 * needs no lock on its datapath: the core changes it through a call on its worker.
+	 * Taken for a burst by workers that share the queue (a virtio-net receive queue), and by
+	 * the core whenever it changes the ring of a running queue. A queue that only its owner
+	 * polls needs no lock on its datapath: the core changes it through a call on its worker.
 	 */
 	struct spinlock lock;
 	struct vhost_device *device;
 	unsigned index;
-	void *priv; /* the device kind's own queue, set in vhost_device_init's queue array or later */
+	void *priv; /* the device kind's own queue, set in vhost_device_init's queue array or later
+		     */
 
 	enum virtqueue_state state;
 	struct worker *worker; /* set by queue_start; the core's changes run there */
@@ -64,7 +65,8 @@ struct vhost_device_ops {
 	 */
 	bool runs_disabled;
 
-	/* Virtio features to offer, device bits only; the core adds those of rings and transport. */
+	/* Virtio features to offer, device bits only; the core adds those of rings and transport.
+	 */
 	uint64_t (*features)(struct vhost_device *d);
 	/*
 	 * The negotiated features, ring and transport bits included, all of them offered. No queue
@@ -79,18 +81,18 @@ struct vhost_device_ops {
 	 * The guest (@migration: the migration source) wrote [@offset, @offset + @len), within
 	 * config_size. @return 0, or -EACCES when a field is read-only, -EINVAL for a bad value.
 	 */
-	int (*set_config)(struct vhost_device *d, uint32_t offset, const uint8_t *data, uint32_t len,
-			  bool migration);
+	int (*set_config)(struct vhost_device *d, uint32_t offset, const uint8_t *data,
+			  uint32_t len, bool migration);
 
 	/*
-	 * vq->ring is set up: choose a worker, set vq->worker, begin. @return 0, or -errno: the queue
-	 * stays stopped and the front-end is told.
+	 * vq->ring is set up: choose a worker, set vq->worker, begin. @return 0, or -errno: the
+	 * queue stays stopped and the front-end is told.
 	 */
 	int (*queue_start)(struct vhost_device *d, struct virtqueue *vq);
 	/*
-	 * Only begins to stop: take no more chains; when every chain that was popped has been pushed
-	 * and published and no worker touches the ring any more, call vhost_queue_stopped(), once
-	 * (it may be from within queue_stop).
+	 * Only begins to stop: take no more chains; when every chain that was popped has been
+	 * pushed and published and no worker touches the ring any more, call vhost_queue_stopped(),
+	 * once (it may be from within queue_stop).
 	 */
 	void (*queue_stop)(struct vhost_device *d, struct virtqueue *vq);
 
@@ -105,11 +107,11 @@ struct vhost_device_ops {
 
 /* Where a device waits for, or looks for, its front-end. */
 struct vhost_socket {
-	char *path;		/* NULL: @fd */
-	int fd;			/* a connected or listening stream socket; owned; -1: @path */
-	bool connect;		/* we connect (and reconnect, each second) instead of listening */
-	int mode;		/* permission bits of a listening socket's file; -1: by umask */
-	char *group;		/* group of a listening socket's file, by name; NULL: our own */
+	char *path;		 /* NULL: @fd */
+	int fd;			 /* a connected or listening stream socket; owned; -1: @path */
+	bool connect;		 /* we connect (and reconnect, each second) instead of listening */
+	int mode;		 /* permission bits of a listening socket's file; -1: by umask */
+	char *group;		 /* group of a listening socket's file, by name; NULL: our own */
 	bool exit_on_disconnect; /* one front-end is all there will be (--fd): tell closed() */
 };
 
@@ -128,21 +130,22 @@ struct vhost_device_stats { /* the control thread's */
 
 struct vhost_device {
 	const struct vhost_device_ops *ops;
-	char *name;	       /* owned */
-	struct workers *workers; /* borrowed */
-	unsigned n_queues;	/* virtqueues, at most VHOST_QUEUES_MAX */
+	char *name;		  /* owned */
+	struct workers *workers;  /* borrowed */
+	unsigned n_queues;	  /* virtqueues, at most VHOST_QUEUES_MAX */
 	struct virtqueue *queues; /* n_queues of them, owned by the core */
-	uint64_t queue_num;	/* answer to GET_QUEUE_NUM: blk: queues; net: queue pairs */
-	uint64_t features;	/* negotiated; 0 without a front-end */
+	uint64_t queue_num;	  /* answer to GET_QUEUE_NUM: blk: queues; net: queue pairs */
+	uint64_t features;	  /* negotiated; 0 without a front-end */
 	uint64_t protocol_features;
-	struct mem_map *map;	/* NULL: none yet */
-	uint8_t status;		/* virtio device status, where the front-end tells it */
+	struct mem_map *map; /* NULL: none yet */
+	uint8_t status;	     /* virtio device status, where the front-end tells it */
 
 	struct vhost_socket socket;
 	struct vhost_session *session; /* NULL: no front-end */
 	struct vhost_listener *listener;
 	struct vhost_device_stats stats;
-	void (*closed)(struct vhost_device *d); /* see vhost_device_close() and exit_on_disconnect */
+	void (*closed)(
+		struct vhost_device *d); /* see vhost_device_close() and exit_on_disconnect */
 	bool closing;
 };
 
@@ -157,8 +160,8 @@ int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops
 
 /*
  * Opens the socket and serves front-ends from now on. Takes over @s (path, group, fd) also when it
- * fails. A path that a live process listens on is refused, a stale socket file is replaced, anything
- * else in its place is refused.
+ * fails. A path that a live process listens on is refused, a stale socket file is replaced,
+ * anything else in its place is refused.
  */
 int vhost_device_serve(struct vhost_device *d, struct vhost_socket *s, struct error *err);
 
@@ -180,7 +183,8 @@ void vhost_queue_stopped(struct virtqueue *vq);
  * Runs fn(vq, arg) on the queue's worker between two polls, with vq->lock held, if the queue runs;
  * here and now if it does not. Returns when it is done.
  */
-void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, void *arg), void *arg);
+void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, void *arg),
+			void *arg);
 
 /*
  * Tells the front-end that the configuration space has changed (CONFIG_CHANGE_MSG), where it has
@@ -188,7 +192,8 @@ void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, v
  */
 void vhost_device_config_changed(struct vhost_device *d);
 
-/* Did the front-end negotiate this virtio feature? Control thread, or a worker while a queue runs. */
+/* Did the front-end negotiate this virtio feature? Control thread, or a worker while a queue runs.
+ */
 static inline bool vhost_has_feature(const struct vhost_device *d, unsigned bit)
 {
 	return d->features & (UINT64_C(1) << bit);

@@ -23,7 +23,7 @@ typedef uint64_t uva_t;
 /* vhost-user "Memory region description": what the front-end says of one region. */
 struct mem_region_desc {
 	gpa_t gpa;
-	uint64_t size;	 /* bytes */
+	uint64_t size; /* bytes */
 	uva_t uva;
 	uint64_t offset; /* of the region in its file, bytes */
 };
@@ -57,7 +57,8 @@ struct mem_map {
 struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
 			    struct error *err);
 
-/* Control thread. @old without the region that has @desc's gpa, uva and size; NULL if there is none. */
+/* Control thread. @old without the region that has @desc's gpa, uva and size; NULL if there is
+ * none. */
 struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_region_desc *desc,
 			       struct error *err);
 

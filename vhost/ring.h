@@ -44,7 +44,7 @@ struct chain {
 	uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
 	uint16_t n_out, n_in;
 	uint32_t out_len, in_len; /* bytes, the sums over the segments */
-	struct iovec *segs;	  /* n_out + n_in, within the caller's array; may change in its content */
+	struct iovec *segs; /* n_out + n_in, within the caller's array; may change in its content */
 };
 
 struct ring_stats {
@@ -62,7 +62,8 @@ struct ring_config {
 	uint32_t size;
 	void *desc, *driver, *device; /* host memory: descriptor area, driver area, device area */
 	bool indirect, event_idx;     /* negotiated features */
-	/* SET_VRING_BASE's word: split: avail index; packed: avail slot and wrap, used slot and wrap. */
+	/* SET_VRING_BASE's word: split: avail index; packed: avail slot and wrap, used slot and
+	 * wrap. */
 	uint32_t base;
 	const struct mem_map *map;
 	const char *name; /* for the one log line of ring_break(); borrowed */
@@ -92,36 +93,42 @@ struct ring {
 	bool avail_wrap;
 	uint16_t avail_seen; /* split: avail->idx as last read */
 
-	/* What the device has given back. used_idx runs ahead of used_public between push and publish. */
+	/* What the device has given back; used_idx runs ahead of what the driver sees until
+	 * publish. */
 	uint16_t used_idx;
 	bool used_wrap;
-	uint16_t used_public; /* split: used->idx as the driver sees it; packed: first staged slot */
-	bool used_public_wrap;
-	uint16_t staged_flags;	/* packed: flags of the first staged descriptor, held back */
-	uint32_t staged;	/* chains pushed, not yet published */
-	uint32_t staged_slots;	/* packed: their slots */
-	uint16_t used_called;	/* where used_public stood at the last decision to call or not */
-	bool used_called_valid;
-	bool kicks_wanted;	/* the driver is asked to kick */
+	uint16_t staged_slot;  /* packed: slot of the first staged descriptor … */
+	uint16_t staged_flags; /* … and its flags, held back */
+	uint32_t staged;       /* chains pushed, not yet published */
+	uint32_t staged_slots; /* packed: their slots */
+	uint32_t uncalled; /* entries (packed: slots) published since the last decision to call */
+	bool called_before;
+	bool kicks_wanted; /* the driver is asked to kick */
 
-	uint32_t in_flight;	/* chains popped and not pushed: never more than size */
+	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
-	const char *broken;	/* why; NULL: in order */
-	int call_fd;		/* -1: the driver polls. Borrowed from the virtqueue */
-	int err_fd;		/* -1: none */
+	const char *broken; /* why; NULL: in order */
+	int call_fd;	    /* -1: the driver polls. Borrowed from the virtqueue */
+	int err_fd;	    /* -1: none */
 	const char *name;
 	struct ring_stats stats;
 };
 
-/* A place in the available ring to go back to, when chains were popped and cannot be used after all. */
+/* A place in the available ring to go back to, when chains were popped and cannot be used after
+ * all. */
 struct ring_mark {
 	uint16_t avail_idx;
 	bool avail_wrap;
 	uint32_t in_flight;
 };
 
-/* Control thread, no worker uses @r. Starts at cfg->base, kicks unwanted. Stats are kept. */
-void ring_init(struct ring *r, const struct ring_config *cfg);
+/*
+ * Control thread, no worker uses @r. Starts at cfg->base, kicks unwanted; call_fd and err_fd are
+ * -1. Stats are kept. @return NULL, or why it cannot be: a size that the layout does not have, a
+ * base beyond the ring (virtio 1.3, 2.7 and 2.8; vhost-user "Vring descriptor indices for packed
+ * virtqueues").
+ */
+const char *ring_init(struct ring *r, const struct ring_config *cfg);
 
 /* Control thread, after the last poll. The word for GET_VRING_BASE. */
 uint32_t ring_base(const struct ring *r);
@@ -146,7 +153,8 @@ uint64_t ring_device_bytes(enum ring_layout layout, uint32_t size, bool event_id
  * unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
  *		     struct iovec *segs, unsigned n_segs);
  *	Up to @n chains, their segments laid into @segs one after the other. Stops early where @segs
- *	might not hold a further chain. n_segs >= RING_CHAIN_SEGS_MAX lets every legal chain through.
+ *	might not hold a further chain. n_segs >= RING_CHAIN_SEGS_MAX lets every legal chain
+ *through.
  *	@return how many; 0 also when the ring is broken. Never more than size are in flight.
  *
  * bool ring_has_work(struct ring *r, enum ring_layout layout);
@@ -158,8 +166,8 @@ uint64_t ring_device_bytes(enum ring_layout layout, uint32_t size, bool event_id
  *
  * void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
  *		  uint32_t written);
- *	Gives a chain back; the driver sees it after ring_publish(). @written: bytes of "in" segments
- *	that were written from their start on (virtio 1.3 2.7.8.2); never more than in_len.
+ *	Gives a chain back; the driver sees it after ring_publish(). @written: bytes of "in"
+ *segments that were written from their start on (virtio 1.3 2.7.8.2); never more than in_len.
  *
  * void ring_publish(struct ring *r, enum ring_layout layout);
  *	Shows all that was pushed, in one step. Nothing if nothing was.

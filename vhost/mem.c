@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vhost/mem.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+struct mem_mapping {
+	void *base;
+	size_t len;
+	int fd; /* ours; kept, so that a session can be handed to another process */
+	unsigned refs;
+};
+
+static void mapping_put(struct mem_mapping *m)
+{
+	if (--m->refs > 0)
+		return;
+	if (m->base != MAP_FAILED)
+		munmap(m->base, m->len);
+	if (m->fd >= 0)
+		close(m->fd);
+	free(m);
+}
+
+/* Hugetlbfs wants offset and length in its own pages; everything else in ours. */
+static uint64_t page_size_of(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+		return (uint64_t)fs.f_bsize;
+	return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static int check_file(const struct mem_region_desc *d, int fd, struct error *err)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_set(err, -errno, "the descriptor of a memory region: %s",
+				 strerror(errno));
+	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
+		return error_set(err, -EINVAL,
+				 "a memory region comes with a descriptor that is neither a file "
+				 "nor a memory device");
+	/* A touch beyond the end of the file would be a SIGBUS. */
+	if (S_ISREG(st.st_mode) && d->offset + d->size > (uint64_t)st.st_size)
+		return error_set(err, -EINVAL,
+				 "memory region at 0x%" PRIx64 ": offset 0x%" PRIx64
+				 " + size 0x%" PRIx64 " lies beyond the end of its file (0x%" PRIx64
+				 ")",
+				 d->gpa, d->offset, d->size, (uint64_t)st.st_size);
+	return 0;
+}
+
+static int mapping_create(const struct mem_region_desc *d, int fd, struct mem_mapping **out,
+			  uint8_t **host, struct error *err)
+{
+	uint64_t page, lead;
+	struct mem_mapping *m;
+	int rc = check_file(d, fd, err);
+
+	if (rc < 0)
+		return rc;
+	m = malloc(sizeof(*m));
+	if (!m)
+		return error_set(err, -ENOMEM, "out of memory for a memory region");
+	page = page_size_of(fd);
+	lead = d->offset & (page - 1);
+	*m = (struct mem_mapping) { .base = MAP_FAILED,
+				    .len = ALIGN_UP(lead + d->size, page),
+				    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+				    .refs = 1 };
+	if (m->fd >= 0)
+		m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			       m->fd, (off_t)(d->offset - lead));
+	if (m->fd < 0 || m->base == MAP_FAILED) {
+		rc = error_set(err, -errno,
+			       "memory region at 0x%" PRIx64 ", size 0x%" PRIx64
+			       " cannot be mapped: %s",
+			       d->gpa, d->size, strerror(errno));
+		mapping_put(m);
+		return rc;
+	}
+	/* A core dump of ours must not hold guests' memory. */
+	madvise(m->base, m->len, MADV_DONTDUMP);
+	*host = (uint8_t *)m->base + lead;
+	*out = m;
+	return 0;
+}
+
+static bool ranges_overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+	return a < b + b_len && b < a + a_len;
+}
+
+static int check_region(const struct mem_map *old, const struct mem_region_desc *d,
+			struct error *err)
+{
+	if (d->size == 0)
+		return error_set(err, -EINVAL, "memory region at 0x%" PRIx64 " has size 0", d->gpa);
+	/* The rounding to pages (1 GiB ones at most) must not wrap either. */
+	if (d->size > UINT64_MAX - d->gpa || d->size > UINT64_MAX - d->uva ||
+	    d->size > INT64_MAX - (UINT64_C(2) << 30) || d->offset > INT64_MAX - d->size)
+		return error_set(err, -EINVAL,
+				 "memory region at 0x%" PRIx64 ", user address 0x%" PRIx64
+				 ", offset 0x%" PRIx64 ": size 0x%" PRIx64 " wraps around",
+				 d->gpa, d->uva, d->offset, d->size);
+	if (!old)
+		return 0;
+	if (old->n >= MEM_SLOTS_MAX)
+		return error_set(err, -ENOSPC, "more than %d memory regions", MEM_SLOTS_MAX);
+	for (unsigned i = 0; i < old->n; i++) {
+		const struct mem_region *r = &old->region[i];
+
+		if (ranges_overlap(d->gpa, d->size, r->gpa, r->size) ||
+		    ranges_overlap(d->uva, d->size, r->uva, r->size))
+			return error_set(err, -EINVAL,
+					 "memory region at 0x%" PRIx64 ", size 0x%" PRIx64
+					 " overlaps the one at 0x%" PRIx64 ", size 0x%" PRIx64,
+					 d->gpa, d->size, r->gpa, r->size);
+	}
+	return 0;
+}
+
+/* A copy of @old with room for @n regions. The copied regions are referenced by the caller. */
+static struct mem_map *map_alloc(unsigned n, struct error *err)
+{
+	struct mem_map *map = calloc(1, sizeof(*map) + n * sizeof(map->region[0]));
+
+	if (!map)
+		error_set(err, -ENOMEM, "out of memory for a map of %u memory regions", n);
+	return map;
+}
+
+static void map_append(struct mem_map *map, const struct mem_region *r)
+{
+	map->region[map->n++] = *r;
+	r->mapping->refs++;
+}
+
+struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
+			    struct error *err)
+{
+	unsigned n = old ? old->n : 0, i = 0;
+	struct mem_region added = { .gpa = desc->gpa, .size = desc->size, .uva = desc->uva };
+	struct mem_map *map;
+
+	if (check_region(old, desc, err) < 0)
+		return NULL;
+	map = map_alloc(n + 1, err);
+	if (!map)
+		return NULL;
+	if (mapping_create(desc, fd, &added.mapping, &added.host, err) < 0) {
+		free(map);
+		return NULL;
+	}
+	for (; i < n && old->region[i].gpa < added.gpa; i++)
+		map_append(map, &old->region[i]);
+	map_append(map, &added);
+	for (; i < n; i++)
+		map_append(map, &old->region[i]);
+	mapping_put(added.mapping); /* the map's own reference stays */
+	return map;
+}
+
+struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_region_desc *desc,
+			       struct error *err)
+{
+	struct mem_map *map;
+	unsigned found = 0;
+
+	for (; old && found < old->n; found++) {
+		const struct mem_region *r = &old->region[found];
+
+		if (r->gpa == desc->gpa && r->size == desc->size && r->uva == desc->uva)
+			break;
+	}
+	if (!old || found == old->n) {
+		error_set(err, -ENOENT,
+			  "no memory region at 0x%" PRIx64 ", size 0x%" PRIx64
+			  ", user address 0x%" PRIx64,
+			  desc->gpa, desc->size, desc->uva);
+		return NULL;
+	}
+	map = map_alloc(old->n, err);
+	for (unsigned i = 0; map && i < old->n; i++)
+		if (i != found)
+			map_append(map, &old->region[i]);
+	return map;
+}
+
+void mem_map_free(struct mem_map *map)
+{
+	if (!map)
+		return;
+	for (unsigned i = 0; i < map->n; i++)
+		mapping_put(map->region[i].mapping);
+	free(map);
+}
+
+uint64_t mem_map_bytes(const struct mem_map *map)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; map && i < map->n; i++)
+		sum += map->region[i].size;
+	return sum;
+}
+
+void *mem_resolve_uva(const struct mem_map *map, uva_t uva, uint64_t len)
+{
+	for (unsigned i = 0; map && i < map->n; i++) {
+		const struct mem_region *r = &map->region[i];
+
+		if (uva >= r->uva && uva - r->uva < r->size)
+			return len <= r->size - (uva - r->uva) ? r->host + (uva - r->uva) : NULL;
+	}
+	return NULL;
+}

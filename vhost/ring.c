@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vhost/ring.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* vhost-user "Vring descriptor indices for packed virtqueues": two slots, each with a wrap counter.
+ */
+#define BASE_SLOT_MASK 0x7fffu
+#define BASE_WRAP 0x8000u
+#define BASE_USED_SHIFT 16
+
+static const char *check(const struct ring_config *cfg)
+{
+	if (cfg->size == 0 || cfg->size > RING_SIZE_MAX)
+		return "the queue size is not within 1 to 32768";
+	if (cfg->layout == RING_SPLIT) {
+		if (!IS_POWER_OF_2(cfg->size))
+			return "the size of a split queue is not a power of two";
+		if (cfg->base > UINT16_MAX)
+			return "the ring base is beyond 65535";
+		return NULL;
+	}
+	if ((cfg->base & BASE_SLOT_MASK) >= cfg->size ||
+	    ((cfg->base >> BASE_USED_SHIFT) & BASE_SLOT_MASK) >= cfg->size)
+		return "the ring base lies outside the queue";
+	return NULL;
+}
+
+const char *ring_init(struct ring *r, const struct ring_config *cfg)
+{
+	struct ring_stats stats = r->stats;
+	const char *why = check(cfg);
+
+	if (why)
+		return why;
+	*r = (struct ring) { .map = cfg->map,
+			     .size = cfg->size,
+			     .layout = cfg->layout,
+			     .indirect = cfg->indirect,
+			     .event_idx = cfg->event_idx,
+			     .call_fd = -1,
+			     .err_fd = -1,
+			     .name = cfg->name,
+			     .stats = stats };
+	if (cfg->layout == RING_SPLIT) {
+		r->split.desc = cfg->desc;
+		r->split.avail = cfg->driver;
+		r->split.used = cfg->device;
+		r->avail_idx = r->avail_seen = (uint16_t)cfg->base;
+		/* Nothing is in flight, but the driver may not have seen all: go on where it is. */
+		r->used_idx = le16_relaxed(&r->split.used->idx);
+		ring_kicks_off(r, RING_SPLIT);
+	} else {
+		uint32_t used = cfg->base >> BASE_USED_SHIFT;
+
+		r->packed.desc = cfg->desc;
+		r->packed.driver = cfg->driver;
+		r->packed.device = cfg->device;
+		r->avail_idx = cfg->base & BASE_SLOT_MASK;
+		r->avail_wrap = cfg->base & BASE_WRAP;
+		r->used_idx = used & BASE_SLOT_MASK;
+		r->used_wrap = used & BASE_WRAP;
+		ring_kicks_off(r, RING_PACKED);
+	}
+	return NULL;
+}
+
+uint32_t ring_base(const struct ring *r)
+{
+	if (r->layout == RING_SPLIT)
+		return r->avail_idx;
+	return (uint32_t)(r->avail_idx | (r->avail_wrap ? BASE_WRAP : 0)) |
+	       (uint32_t)(r->used_idx | (r->used_wrap ? BASE_WRAP : 0)) << BASE_USED_SHIFT;
+}
+
+/* Never blocks: the core has set O_NONBLOCK, and a full eventfd already says what we want to say.
+ */
+static bool signal_fd(int fd)
+{
+	const uint64_t one = 1;
+
+	return write(fd, &one, sizeof(one)) == sizeof(one);
+}
+
+void ring_break(struct ring *r, const char *why)
+{
+	if (r->broken)
+		return;
+	r->broken = why;
+	log_warn("%s: broken by its driver: %s; the queue stands still until it is reset",
+		 r->name ? r->name : "queue", why);
+	if (r->err_fd >= 0)
+		signal_fd(r->err_fd);
+}
+
+void ring_call_now(struct ring *r)
+{
+	if (r->call_fd < 0)
+		return; /* vhost-user SET_VRING_CALL, bit 8: the driver polls */
+	if (likely(signal_fd(r->call_fd)))
+		counter_add(&r->stats.calls, 1);
+	else
+		counter_add(&r->stats.calls_failed, 1);
+}
+
+bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16])
+{
+	for (unsigned done = 0; done < 16;) {
+		uint64_t piece = 16 - done;
+		const uint8_t *host = mem_resolve(r->map, addr + done, &piece, &r->map_hint);
+
+		if (!host)
+			return false;
+		memcpy(bytes + done, host, piece);
+		done += (unsigned)piece;
+	}
+	return true;
+}
+
+uint64_t ring_desc_bytes(enum ring_layout layout, uint32_t size)
+{
+	(void)layout; /* 16 bytes in both */
+	return (uint64_t)size * sizeof(struct vring_desc);
+}
+
+uint64_t ring_driver_bytes(enum ring_layout layout, uint32_t size, bool event_idx)
+{
+	if (layout == RING_PACKED)
+		return sizeof(struct vring_packed_desc_event);
+	return sizeof(struct vring_avail) + size * sizeof(uint16_t) +
+	       (event_idx ? sizeof(uint16_t) : 0);
+}
+
+uint64_t ring_device_bytes(enum ring_layout layout, uint32_t size, bool event_idx)
+{
+	if (layout == RING_PACKED)
+		return sizeof(struct vring_packed_desc_event);
+	return sizeof(struct vring_used) + size * sizeof(struct vring_used_elem) +
+	       (event_idx ? sizeof(uint16_t) : 0);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What devices call: written once on the primitives of the two layouts. Contracts stand in ring.h,
+ * which includes this.
+ */
+#ifndef SLUICE_VHOST_RING_BODY_H
+#define SLUICE_VHOST_RING_BODY_H
+
+#include "vhost/ring.h"
+#include "vhost/ring_packed.h"
+#include "vhost/ring_split.h"
+
+HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
+		      struct iovec *segs, unsigned n_segs)
+{
+	unsigned got, used = 0;
+
+	if (unlikely(r->broken))
+		return 0;
+	if (layout == RING_SPLIT)
+		n = split_available(r, n);
+	for (got = 0; got < n; got++) {
+		struct chain *c = &chains[got];
+		unsigned room = MIN(n_segs - used, (unsigned)RING_CHAIN_SEGS_MAX);
+		enum walk rc;
+
+		c->n_out = c->n_in = 0;
+		c->out_len = c->in_len = 0;
+		c->segs = segs + used;
+		rc = layout == RING_SPLIT ? split_take(r, c, room) : packed_take(r, c, room);
+		if (likely(rc == WALK_DONE)) {
+			used += c->n_out + c->n_in;
+			r->in_flight++;
+			continue;
+		}
+		/* No room: it is taken again next time, with all of @segs to itself. */
+		if (rc == WALK_NO_ROOM && (got == 0 || room == RING_CHAIN_SEGS_MAX))
+			ring_break(r, "descriptor chain with too many segments");
+		break;
+	}
+	counter_add(&r->stats.popped, got);
+	return got;
+}
+
+HOT bool ring_has_work(struct ring *r, enum ring_layout layout)
+{
+	if (unlikely(r->broken))
+		return false;
+	return layout == RING_SPLIT ? split_has_work(r) : packed_has_work(r);
+}
+
+HOT struct ring_mark ring_mark(const struct ring *r)
+{
+	return (struct ring_mark) { r->avail_idx, r->avail_wrap, r->in_flight };
+}
+
+HOT void ring_rewind(struct ring *r, struct ring_mark m)
+{
+	counter_add(&r->stats.popped, -(uint64_t)(r->in_flight - m.in_flight));
+	r->avail_idx = m.avail_idx;
+	r->avail_wrap = m.avail_wrap;
+	r->in_flight = m.in_flight;
+}
+
+HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
+		   uint32_t written)
+{
+	if (layout == RING_SPLIT)
+		split_push(r, id, written);
+	else
+		packed_push(r, id, n_slots, written);
+	r->staged++;
+	r->staged_slots += n_slots;
+	r->in_flight--;
+}
+
+HOT void ring_publish(struct ring *r, enum ring_layout layout)
+{
+	if (r->staged == 0)
+		return;
+	if (layout == RING_SPLIT)
+		split_publish(r);
+	else
+		packed_publish(r);
+	counter_add(&r->stats.pushed, r->staged);
+	r->uncalled += layout == RING_SPLIT ? r->staged : r->staged_slots;
+	r->staged = 0;
+	r->staged_slots = 0;
+}
+
+/* Defined in ring.c: the eventfd write. */
+void ring_call_now(struct ring *r);
+
+HOT void ring_call(struct ring *r, enum ring_layout layout)
+{
+	bool wanted;
+
+	if (r->uncalled == 0)
+		return;
+	/*
+	 * What was published, then what the driver wants: pairs with the driver's barrier between
+	 * its store of used_event (or flags) and its last look at the used ring
+	 * (2.7.7.1, 2.8.10.1).
+	 */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	wanted = layout == RING_SPLIT ? split_wants_call(r) : packed_wants_call(r);
+	/* The first time the driver's wish may date from before the ring was handed to us. */
+	if (wanted || unlikely(!r->called_before))
+		ring_call_now(r);
+	else
+		counter_add(&r->stats.calls_spared, 1);
+	r->called_before = true;
+	r->uncalled = 0;
+}
+
+HOT void ring_kicks_off(struct ring *r, enum ring_layout layout)
+{
+	r->kicks_wanted = false;
+	if (layout == RING_SPLIT)
+		split_kicks(r, false);
+	else
+		packed_kicks(r, false);
+}
+
+HOT bool ring_kicks_on(struct ring *r, enum ring_layout layout)
+{
+	if (unlikely(r->broken))
+		return true;
+	if (layout == RING_SPLIT)
+		split_kicks(r, true);
+	else
+		packed_kicks(r, true);
+	r->kicks_wanted = true;
+	counter_add(&r->stats.kicks_on, 1);
+	/*
+	 * The wish, then one more look: pairs with the driver's barrier between making a chain
+	 * available and reading the wish (2.7.13.4.1, 2.8.21.3.1).
+	 */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (likely(!ring_has_work(r, layout)))
+		return true;
+	ring_kicks_off(r, layout);
+	return false;
+}
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The split virtqueue (virtio 1.3, 2.7): its primitives, for ring_body.h alone. */
+#ifndef SLUICE_VHOST_RING_SPLIT_H
+#define SLUICE_VHOST_RING_SPLIT_H
+
+#include "vhost/ring_access.h"
+
+HOT uint16_t *split_used_event(const struct ring *r)
+{
+	return (uint16_t *)&r->split.avail->ring[r->size];
+}
+
+HOT uint16_t *split_avail_event(const struct ring *r)
+{
+	return (uint16_t *)&r->split.used->ring[r->size];
+}
+
+/*
+ * How many of up to @want chains may be taken. The driver may have no more than size chains
+ * outstanding (2.7.13.3), so a larger step of its index is a fault, not work.
+ */
+HOT unsigned split_available(struct ring *r, unsigned want)
+{
+	uint16_t pending = (uint16_t)(r->avail_seen - r->avail_idx);
+
+	if (pending < want) {
+		/* Pairs with the driver's store of avail->idx: entries and descriptors, then index.
+		 */
+		r->avail_seen = le16_acquire(&r->split.avail->idx);
+		pending = (uint16_t)(r->avail_seen - r->avail_idx);
+	}
+	if (likely(pending <= r->size - r->in_flight))
+		return MIN(want, (unsigned)pending);
+	ring_break(r, "more chains available than the queue has entries");
+	return 0;
+}
+
+HOT bool split_has_work(const struct ring *r)
+{
+	return le16_relaxed(&r->split.avail->idx) != r->avail_idx;
+}
+
+/* 2.7.5.3: a table whose descriptors link each other by next, starting with the first. */
+HOT enum walk split_walk_indirect(struct ring *r, struct chain *c, struct ring_desc table,
+				  unsigned room)
+{
+	unsigned count = table.len / sizeof(struct vring_desc), i = 0;
+	struct ring_table t;
+
+	if (!ring_table_open(r, &t, table))
+		return WALK_BROKEN;
+	for (unsigned steps = 0; steps < count; steps++) {
+		struct ring_desc d;
+		enum walk rc;
+
+		if (!ring_table_read(r, &t, i, &d))
+			return WALK_BROKEN;
+		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
+			return walk_break(r, "indirect table within an indirect table");
+		rc = chain_add(r, c, &d, room);
+		if (unlikely(rc != WALK_DONE) || !(d.flags & VRING_DESC_F_NEXT))
+			return rc;
+		i = d.next;
+		if (unlikely(i >= count))
+			return walk_break(r, "next index outside the indirect table");
+	}
+	return walk_break(r, "descriptor loop in an indirect table");
+}
+
+/* 2.7.5: the chain that starts at c->id. */
+HOT enum walk split_walk(struct ring *r, struct chain *c, unsigned room)
+{
+	unsigned i = c->id;
+
+	for (unsigned steps = 0; steps < r->size; steps++) {
+		struct ring_desc d;
+		enum walk rc;
+
+		if (unlikely(i >= r->size))
+			return walk_break(r, "descriptor index outside the queue");
+		d = split_desc_read(&r->split.desc[i]);
+		if (d.flags & VRING_DESC_F_INDIRECT) {
+			/* 2.7.5.3.2: after zero or more direct ones, and the last of the chain. */
+			if (unlikely(!ring_indirect_legal(r, &d)))
+				return WALK_BROKEN;
+			return split_walk_indirect(r, c, d, room);
+		}
+		rc = chain_add(r, c, &d, room);
+		if (unlikely(rc != WALK_DONE) || !(d.flags & VRING_DESC_F_NEXT))
+			return rc;
+		i = d.next;
+	}
+	return walk_break(r, "descriptor loop");
+}
+
+/* Only called where split_available() said that a chain is there. */
+HOT enum walk split_take(struct ring *r, struct chain *c, unsigned room)
+{
+	enum walk rc;
+
+	c->id = le16_relaxed(&r->split.avail->ring[r->avail_idx & (r->size - 1)]);
+	c->n_slots = 1;
+	rc = split_walk(r, c, room);
+	if (likely(rc == WALK_DONE))
+		r->avail_idx++;
+	return rc;
+}
+
+HOT void split_push(struct ring *r, uint16_t id, uint32_t written)
+{
+	struct vring_used_elem *e = &r->split.used->ring[r->used_idx & (r->size - 1)];
+
+	le32_store(&e->id, id);
+	le32_store(&e->len, written);
+	r->used_idx++;
+}
+
+HOT void split_publish(struct ring *r)
+{
+	/* Pairs with the driver's load of used->idx: elements and buffers, then index. */
+	le16_release(&r->split.used->idx, r->used_idx);
+}
+
+/* 2.7.7: does the driver want to know of what was published since the last decision? */
+HOT bool split_wants_call(const struct ring *r)
+{
+	if (!r->event_idx)
+		return !(le16_relaxed(&r->split.avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+	/* 2.7.7.2 calls on equality with one entry; we publish batches, so test the range. */
+	return (uint16_t)(r->used_idx - le16_relaxed(split_used_event(r)) - 1) <
+	       (uint16_t)r->uncalled;
+}
+
+HOT void split_kicks(struct ring *r, bool on)
+{
+	/*
+	 * 2.7.10: with EVENT_IDX kicks are asked for by naming the entry that should cause one.
+	 * The place named last then lies behind, which is what "off" needs, but for one kick every
+	 * 65536 entries.
+	 */
+	if (!r->event_idx)
+		le16_store(&r->split.used->flags, on ? 0 : VRING_USED_F_NO_NOTIFY);
+	else if (on)
+		le16_store(split_avail_event(r), r->avail_idx);
+}
+
+#endif
