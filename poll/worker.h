@@ -77,6 +77,7 @@ struct poller {
 	struct io_op event_op;
 	bool event_armed;    /* an operation of the ring watches event_fd */
 	bool removing;	     /* worker_remove() waits for that operation's end */
+	uint8_t void_wakes;  /* wakes by event_fd in a row that brought no work */
 	uint64_t last_work;  /* clock_cycles() */
 	uint64_t parked_until; /* clock_cycles(), with park_max_us */
 };
@@ -104,6 +105,7 @@ struct worker_stats {
 	counter_t sleeps;	/* times asleep in the kernel */
 	counter_t wakes;	/* pollers woken by their event fd */
 	counter_t submits;	/* io_uring_enter calls for submission */
+	counter_t stuck_events; /* times parked by time, because event_fd never falls silent */
 };
 
 /* Control thread. Starts the threads. @return 0 and *@out, or -errno with @err filled. */
