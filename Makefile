@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# Thin: meson builds, scripts/ do the rest. `make help` lists what there is.
+
+BUILD ?= build
+
+.PHONY: all build setup demo test unit lint format clean help
+
+all: build
+
+help:
+	@echo 'make          build everything into $(BUILD)/ (meson, ninja)'
+	@echo 'make setup    install what is missing from the distribution (root), fetch a guest kernel'
+	@echo 'make demo     two real guests on sluiced: disk, network, reboot; under three minutes'
+	@echo 'make test     every test that this machine can run; ends in "N passed, N failed, N skipped"'
+	@echo 'make unit     the unit tests alone'
+	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
+	@echo 'make format   clang-format, in place'
+
+setup:
+	scripts/setup.sh
+
+$(BUILD)/build.ninja:
+	scripts/setup.sh --for build
+	meson setup $(BUILD)
+
+build: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+demo:
+	scripts/setup.sh --for demo
+	@$(MAKE) --no-print-directory build
+	SLUICE_BUILD=$(abspath $(BUILD)) /usr/bin/python3 scripts/demo.py
+
+test:
+	scripts/setup.sh --for test
+	@$(MAKE) --no-print-directory build
+	/usr/bin/python3 scripts/run-tests.py --build $(BUILD)
+
+unit: build
+	/usr/bin/python3 scripts/run-tests.py --build $(BUILD) --only unit
+
+lint: $(BUILD)/build.ninja
+	scripts/setup.sh --for lint
+	scripts/lint.sh $(BUILD)
+
+format:
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,174 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what Sluice needs from the distribution, and nothing else: packages through apt, and, into
+# a cache folder, a guest kernel and a second QEMU to test with. Nothing outside of the cache folder
+# changes except for the packages. Run it as often as you like: it is quick when nothing is missing.
+#
+#   scripts/setup.sh [--for build|demo|test|lint|all] [--check]
+set -euo pipefail
+
+cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
+purpose=all
+check_only=
+
+usage() {
+  cat <<EOF
+Usage: scripts/setup.sh [--for build|demo|test|lint|all] [--check]
+
+Installs what is missing from the distribution (apt, as root), and keeps a guest kernel and a newer
+QEMU for the tests in $cache.
+
+  --for WHAT  build: compilers and libraries; demo: build, QEMU and a guest kernel;
+              test: demo, pytest and the backports' QEMU; lint: the checkers; all: everything (default)
+  --check     install nothing: list what is missing, exit 1 if anything is
+  --help      this text
+EOF
+}
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --for) [ $# -ge 2 ] || die "--for needs a word: build, demo, test, lint or all"; purpose=$2; shift 2 ;;
+    --check) check_only=1; shift ;;
+    --help|-h) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+
+build_packages=(
+  build-essential meson ninja-build pkg-config
+  liburing-dev libsystemd-dev libnuma-dev liburcu-dev libdpdk-dev
+  libyaml-dev libjansson-dev libcap-ng-dev libseccomp-dev libcriterion-dev scdoc python3
+)
+guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
+test_packages=(python3-pytest qemu-utils qemu-system-common)
+lint_packages=(clang clang-format clang-tidy cppcheck shellcheck)
+
+wants_guest=
+wants_qemu10=
+case $purpose in
+  build) packages=("${build_packages[@]}") ;;
+  demo) packages=("${build_packages[@]}" "${guest_packages[@]}"); wants_guest=1 ;;
+  test) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}")
+        wants_guest=1; wants_qemu10=1 ;;
+  lint) packages=("${build_packages[@]}" "${lint_packages[@]}") ;;
+  all) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}" "${lint_packages[@]}")
+       wants_guest=1; wants_qemu10=1 ;;
+  *) die "--for $purpose: unknown; say build, demo, test, lint or all" ;;
+esac
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+  die "this script knows Debian's apt only; install the equivalents of: ${packages[*]}"
+fi
+
+# The packages that are not installed, one a line.
+missing_packages() {
+  local installed p
+  # shellcheck disable=SC2016
+  installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null | awk '$1 ~ /^.i/ { print $2 }')
+  for p in "${packages[@]}"; do
+    grep -qxF "$p" <<<"$installed" || echo "$p"
+  done
+}
+
+apt_updated=
+apt_update_once() {
+  [ -z "$apt_updated" ] || return 0
+  say "refreshing the package lists"
+  apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null || say "apt-get update had errors; going on with what there is"
+  apt_updated=1
+}
+
+install_packages() {
+  local -a missing
+  mapfile -t missing < <(missing_packages)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  [ -z "$check_only" ] || { say "missing packages: ${missing[*]}"; return 1; }
+  [ "$(id -u)" = 0 ] ||
+    die "packages are missing and you are not root; run: sudo apt-get install -y ${missing[*]}"
+  apt_update_once
+  say "installing ${#missing[@]} packages: ${missing[*]}"
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+    install --no-install-recommends "${missing[@]}" </dev/null >"$cache/apt.log" 2>&1 ||
+    { tail -20 "$cache/apt.log" >&2; die "apt-get could not install them; the whole log is in $cache/apt.log"; }
+}
+
+# unpack_into FOLDER APT-GET-ARGUMENT…: downloads packages and unpacks them into FOLDER, uninstalled.
+unpack_into() {
+  local folder=$1 tmp; shift
+  tmp=$(mktemp -d "$cache/unpack.XXXXXX")
+  if (cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root "$@" </dev/null) && mkdir "$tmp/root" &&
+     (cd "$tmp" && for deb in *.deb; do dpkg -x "$deb" root || exit 1; done) &&
+     rm -rf "$folder" && mv "$tmp/root" "$folder"; then
+    rm -rf "$tmp"
+  else
+    rm -rf "$tmp"
+    return 1
+  fi
+}
+
+# The distribution's cloud kernel, unpacked: <cache>/kernel/{boot,lib}.
+get_kernel() {
+  compgen -G "$cache/kernel/boot/vmlinuz-*" >/dev/null && return 0
+  [ -z "$check_only" ] || { say "missing: a guest kernel in $cache/kernel"; return 1; }
+  local package
+  kernel_package() {
+    apt-cache show --no-all-versions linux-image-cloud-amd64 2>/dev/null |
+      sed -n 's/^Depends: .*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -n 1
+  }
+  package=$(kernel_package)
+  if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then
+    apt_update_once
+    package=$(kernel_package)
+  fi
+  [ -n "$package" ] || die "apt knows no linux-image-cloud-amd64; run: apt-get update"
+  say "fetching the guest kernel $package"
+  if ! unpack_into "$cache/kernel" download "$package"; then
+    # The lists may be older than the archive.
+    [ "$(id -u)" = 0 ] || die "cannot download $package; run: sudo apt-get update"
+    apt_update_once
+    unpack_into "$cache/kernel" download "$(kernel_package)" || die "cannot download $package"
+  fi
+}
+
+# QEMU 10 from the backports of Debian 12, unpacked beside the installed one: <cache>/qemu10/usr. It
+# needs the same libraries as QEMU 7.2. The tests do without it, and say so, where it cannot be had.
+get_qemu10() {
+  [ -x "$cache/qemu10/usr/bin/qemu-system-x86_64" ] && return 0
+  # shellcheck source=/dev/null
+  . /etc/os-release
+  [ "${VERSION_CODENAME:-}" = bookworm ] || return 0
+  [ -z "$check_only" ] || { say "missing: the backports' QEMU in $cache/qemu10"; return 1; }
+  # Wherever this machine gets Debian from, it gets its backports from too.
+  local uri apt_dir keyring=/usr/share/keyrings/debian-archive-keyring.gpg signed=
+  # shellcheck disable=SC2016
+  uri=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk '$1 == "bookworm" && $2 == "main" { print $3; exit }')
+  [ -n "$uri" ] || { say "no archive of Debian 12 among apt's sources: going without the backports' QEMU"; return 0; }
+  [ ! -r "$keyring" ] || signed="[signed-by=$keyring] "
+  apt_dir=$(mktemp -d "$cache/apt.XXXXXX")
+  mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
+  echo "deb ${signed}$uri bookworm-backports main" >"$apt_dir/sources.list"
+  local -a private=(-o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=-
+                    -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
+                    -o APT::Sandbox::User=root)
+  say "fetching the backports' QEMU"
+  if ! { apt-get -qq "${private[@]}" update </dev/null &&
+         unpack_into "$cache/qemu10" "${private[@]}" -t bookworm-backports download \
+           qemu-system-x86 qemu-system-data seabios &&
+         "$cache/qemu10/usr/bin/qemu-system-x86_64" --version >/dev/null; }; then
+    rm -rf "$cache/qemu10"
+    say "the backports' QEMU cannot be had: its tests will be skipped"
+  fi
+  rm -rf "$apt_dir"
+}
+
+mkdir -p "$cache"
+complete=1
+install_packages || complete=
+[ -z "$wants_guest" ] || get_kernel || complete=
+[ -z "$wants_qemu10" ] || get_qemu10 || complete=
+[ -n "$complete" ]
