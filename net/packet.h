@@ -38,7 +38,7 @@ struct packet {
 	struct port *from;
 	struct port *to;	    /* set by the switch; NULL: flood or drop, see switch_route() */
 	uint32_t len;		    /* bytes of the frame: head_len and the segments' */
-	uint16_t head_len;	    /* bytes in head[]; at least 14 */
+	uint16_t head_len;	    /* bytes in head[]; at least 14. GSO: exactly its headers */
 	uint16_t n_segs;	    /* segments after the head */
 	const struct iovec *segs;   /* borrowed; only valid host memory, but its bytes may change */
 	struct packet_offload offload;
