@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/value.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+int value_bool(const char *text, bool *out)
+{
+	static const struct {
+		const char *name;
+		bool value;
+	} names[] = {
+		{ "true", true }, { "false", false }, { "yes", true },
+		{ "no", false },  { "on", true },     { "off", false },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcasecmp(text, names[i].name) == 0) {
+			*out = names[i].value;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+/* strtoull() takes blanks and signs; a configuration does not. */
+static int digits(const char *text, const char **end, uint64_t *out)
+{
+	char *stop;
+
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	errno = 0;
+	unsigned long long v = strtoull(text, &stop, 10);
+
+	if (errno)
+		return -ERANGE;
+	*end = stop;
+	*out = v;
+	return 0;
+}
+
+int value_number(const char *text, uint64_t *out)
+{
+	const char *end;
+	uint64_t v;
+	int rc = digits(text, &end, &v);
+
+	if (rc)
+		return rc;
+	if (*end)
+		return -EINVAL;
+	*out = v;
+	return 0;
+}
+
+int value_size(const char *text, uint64_t *out)
+{
+	static const char units[] = "kmgt";
+	const char *end;
+	unsigned shift = 0;
+	uint64_t v;
+	int rc = digits(text, &end, &v);
+
+	if (rc)
+		return rc;
+	if (*end) {
+		const char *unit = strchr(units, tolower((unsigned char)*end));
+
+		if (!unit)
+			return -EINVAL;
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+		if (*end && strcmp(end, "iB") != 0)
+			return -EINVAL;
+	}
+	if (v > UINT64_MAX >> shift)
+		return -ERANGE;
+	*out = v << shift;
+	return 0;
+}
+
+int value_mode(const char *text, int *out)
+{
+	unsigned v = 0;
+
+	if (!*text)
+		return -EINVAL;
+	for (const char *c = text; *c; c++) {
+		if (*c < '0' || *c > '7')
+			return -EINVAL;
+		v = v * 8 + (unsigned)(*c - '0');
+		if (v > 0777)
+			return -ERANGE;
+	}
+	*out = (int)v;
+	return 0;
+}
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)tolower((unsigned char)c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int value_mac(const char *text, uint8_t out[6])
+{
+	uint8_t mac[6];
+
+	if (strlen(text) != 17)
+		return -EINVAL;
+	for (unsigned i = 0; i < 6; i++) {
+		int hi = hex(text[3 * i]), lo = hex(text[3 * i + 1]);
+
+		if (hi < 0 || lo < 0 || (i < 5 && text[3 * i + 2] != ':'))
+			return -EINVAL;
+		mac[i] = (uint8_t)(hi << 4 | lo);
+	}
+	memcpy(out, mac, sizeof(mac));
+	return 0;
+}
+
+static int add_cpu(struct cpu_list *list, unsigned cpu)
+{
+	for (unsigned i = 0; i < list->n; i++)
+		if (list->cpus[i] == cpu)
+			return -EEXIST;
+	list->cpus = realloc(list->cpus, (list->n + 1) * sizeof(*list->cpus));
+	if (!list->cpus)
+		abort();
+	list->cpus[list->n++] = cpu;
+	return 0;
+}
+
+int value_cpus(const char *text, struct cpu_list *out)
+{
+	const char *at = text;
+	uint64_t first, last;
+	int rc;
+
+	for (;;) {
+		rc = digits(at, &at, &first);
+		if (rc)
+			return rc;
+		last = first;
+		if (*at == '-') {
+			rc = digits(at + 1, &at, &last);
+			if (rc)
+				return rc;
+		}
+		if (last > VALUE_CPU_MAX)
+			return -ERANGE;
+		/* No machine has so many: a range this long would only cost time and memory. */
+		if (last < first || last - first >= 4096)
+			return -EINVAL;
+		for (; first <= last; first++) {
+			rc = add_cpu(out, (unsigned)first);
+			if (rc)
+				return rc;
+		}
+		if (*at == '\0')
+			return 0;
+		if (*at++ != ',')
+			return -EINVAL;
+	}
+}
+
+unsigned value_distance(const char *a, const char *b)
+{
+	unsigned row[41], la = (unsigned)strnlen(a, 41), lb = (unsigned)strnlen(b, 41);
+
+	if (la > 40 || lb > 40)
+		return 99;
+	for (unsigned j = 0; j <= lb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= la; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= lb; j++) {
+			unsigned replace = diagonal + (a[i - 1] != b[j - 1]);
+			unsigned insert = MIN(row[j], row[j - 1]) + 1;
+
+			diagonal = row[j];
+			row[j] = MIN(replace, insert);
+		}
+	}
+	return row[lb];
+}

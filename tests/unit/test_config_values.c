@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Text to values. */
+#include "daemon/value.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+
+Test(value, sizes_are_powers_of_1024)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {
+		{ "0", 0 },
+		{ "512", 512 },
+		{ "4k", 4096 },
+		{ "4K", 4096 },
+		{ "4KiB", 4096 },
+		{ "3m", 3u << 20 },
+		{ "20GiB", UINT64_C(20) << 30 },
+		{ "1T", UINT64_C(1) << 40 },
+		{ "16777215T", UINT64_C(16777215) << 40 },
+		{ "18446744073709551615", UINT64_MAX },
+	};
+	static const char *const bad[] = { "",	"-1",  " 1",  "+1", "1 M",  "1.5G",
+					   "G", "1MB", "1Mi", "1P", "0x10", "1MiBx" };
+	uint64_t v = 7;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(good); i++) {
+		cr_expect_eq(value_size(good[i].text, &v), 0, "%s", good[i].text);
+		cr_expect_eq(v, good[i].bytes, "%s", good[i].text);
+	}
+	v = 7;
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		cr_expect_eq(value_size(bad[i], &v), -EINVAL, "%s", bad[i]);
+	cr_expect_eq(value_size("16777216T", &v), -ERANGE);
+	cr_expect_eq(value_size("18446744073709551616", &v), -ERANGE);
+	cr_expect_eq(v, 7, "a refused text leaves the value alone");
+}
+
+Test(value, numbers_are_plain_digits)
+{
+	uint64_t v;
+
+	cr_expect_eq(value_number("42", &v), 0);
+	cr_expect_eq(v, 42);
+	cr_expect_eq(value_number("010", &v), 0);
+	cr_expect_eq(v, 10, "decimal, whatever C says of a leading 0");
+	cr_expect_eq(value_number("4k", &v), -EINVAL);
+	cr_expect_eq(value_number("-4", &v), -EINVAL);
+	cr_expect_eq(value_number("99999999999999999999", &v), -ERANGE);
+}
+
+Test(value, modes_are_octal)
+{
+	int v;
+
+	cr_expect_eq(value_mode("0660", &v), 0);
+	cr_expect_eq(v, 0660);
+	cr_expect_eq(value_mode("660", &v), 0);
+	cr_expect_eq(v, 0660);
+	cr_expect_eq(value_mode("1777", &v), -ERANGE);
+	cr_expect_eq(value_mode("0o660", &v), -EINVAL);
+	cr_expect_eq(value_mode("", &v), -EINVAL);
+}
+
+Test(value, macs_have_six_bytes)
+{
+	uint8_t mac[6];
+
+	cr_expect_eq(value_mac("02:00:00:aA:Ff:09", mac), 0);
+	cr_expect_arr_eq(mac, "\x02\x00\x00\xaa\xff\x09", 6);
+	cr_expect_eq(value_mac("02:00:00:aa:ff", mac), -EINVAL);
+	cr_expect_eq(value_mac("02-00-00-aa-ff-09", mac), -EINVAL);
+	cr_expect_eq(value_mac("02:00:00:aa:ff:0g", mac), -EINVAL);
+	cr_expect_eq(value_mac("02:00:00:aa:ff:09:", mac), -EINVAL);
+}
+
+Test(value, cpu_lists_hold_numbers_and_ranges)
+{
+	static const char *const bad[] = {
+		"", "1,", ",1", "3-1", "a", "1-", "1;2", "1 2", "0-9999"
+	};
+	struct cpu_list list = { 0 };
+
+	cr_assert_eq(value_cpus("7,2-4", &list), 0);
+	cr_assert_eq(list.n, 4);
+	cr_expect_eq(list.cpus[0], 7);
+	cr_expect_eq(list.cpus[3], 4);
+	cr_expect_eq(value_cpus("3", &list), -EEXIST);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		list.n = 0;
+		cr_expect_eq(value_cpus(bad[i], &list), -EINVAL, "%s", bad[i]);
+	}
+	cr_expect_eq(value_cpus("70000", &list), -ERANGE);
+	free(list.cpus);
+}
+
+Test(value, distance_counts_letters_to_change)
+{
+	cr_expect_eq(value_distance("file", "file"), 0);
+	cr_expect_eq(value_distance("fille", "file"), 1);
+	cr_expect_eq(value_distance("", "file"), 4);
+	cr_expect_eq(value_distance("soket", "socket"), 1);
+	cr_expect_eq(value_distance("kitten", "sitting"), 3);
+}
