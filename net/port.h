@@ -34,7 +34,11 @@ struct port_ops {
 	void (*flush)(struct port *p);
 };
 
-/* Counters of a port on one worker: written by that worker alone. */
+/*
+ * Counters of a port on one worker: written by that worker alone. The port counts everything itself,
+ * in its pollers (rx_*) and in deliver() (tx_*), except filtered, which the switch counts for the
+ * port that the packet came in by.
+ */
 struct port_stats {
 	counter_t rx_packets, rx_bytes; /* from the port into the switch */
 	counter_t tx_packets, tx_bytes; /* out of the switch to the port */
