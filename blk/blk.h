@@ -11,6 +11,8 @@
 struct error;
 struct blk_device;
 
+#define BLK_QUEUES_MAX 256
+
 enum disk_kind { DISK_FILE, DISK_NULL, DISK_RAM };
 
 enum disk_cache {
@@ -19,15 +21,15 @@ enum disk_cache {
 };
 
 struct blk_config {
-	const char *name;	   /* of the device; also its serial number where @serial is NULL */
+	const char *name; /* of the device; also its serial number where @serial is NULL */
 	struct vhost_socket socket; /* taken over, also on failure */
 	enum disk_kind kind;
-	const char *file;	   /* DISK_FILE: raw image or block device */
-	uint64_t size;		   /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
+	const char *file; /* DISK_FILE: raw image or block device */
+	uint64_t size;	  /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
 	enum disk_cache cache;
 	bool read_only;
-	unsigned queues;	   /* virtqueues, 1 to 256 */
-	const char *serial;	   /* GET_ID: up to 20 bytes */
+	unsigned queues;    /* virtqueues, 1 to 256 */
+	const char *serial; /* GET_ID: up to 20 bytes */
 };
 
 /* What the queues of one device have done since it was made. A plain snapshot. */
@@ -38,7 +40,7 @@ struct blk_stats {
 	uint64_t unsupported; /* completed with UNSUPP */
 	uint64_t malformed;   /* without a usable header or status byte */
 	uint64_t in_flight;
-	uint64_t bounced;     /* requests that had to be copied to meet the file's alignment */
+	uint64_t bounced; /* requests that had to be copied to meet the file's alignment */
 	uint64_t kicks_on, calls, calls_spared;
 };
 

@@ -13,36 +13,44 @@
 #include "blk/blk.h"
 
 struct disk;
-struct disk_queue;
 
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
 
 struct disk_request {
 	enum disk_op op;
-	bool fua;	      /* WRITE: on stable storage before it completes */
-	uint64_t offset;      /* bytes */
-	uint64_t len;	      /* bytes, the sum over @iov */
-	struct iovec *iov;    /* guest memory; the disk may advance it (short transfers) */
+	bool fua;	   /* WRITE: on stable storage before it completes */
+	uint64_t offset;   /* bytes */
+	uint64_t len;	   /* bytes, the sum over @iov */
+	struct iovec *iov; /* guest memory; the disk may advance it (short transfers) */
 	unsigned n_iov;
-	int result;	      /* 0 or -errno, set when reaped: all of len, or an error */
+	int result; /* 0 or -errno, set when reaped: all of len, or an error */
 
 	/* The disk's own while the request is with it. */
 	struct io_op io;
-	uint64_t moved;	      /* bytes transferred so far */
-	void *bounce;	      /* aligned copy, NULL: none */
-	struct iovec bounce_iov;
+	uint64_t moved; /* bytes transferred so far */
+	void *bounce;	/* aligned copy, NULL: none */
+	bool in_bounce; /* the step under way goes through it */
+	bool bounced;	/* some step did; for the count */
+	uint8_t tries;	/* submissions in a row that the kernel sent back (EINTR, EAGAIN) */
 	STAILQ_ENTRY(disk_request) link;
 };
 STAILQ_HEAD(disk_request_list, disk_request);
 
 /* Facts about an open disk. */
 struct disk_info {
-	uint64_t size;		/* bytes, a multiple of 512 */
-	uint32_t block_size;	/* bytes, what the guest is told (logical) */
-	uint32_t physical_size; /* bytes, physical block */
+	uint64_t size;		      /* bytes, a multiple of 512 */
+	uint32_t block_size;	      /* bytes, what the guest is told (logical) */
+	uint32_t physical_size;	      /* bytes, physical block; a power of two times block_size */
+	uint32_t optimal_size;	      /* bytes, of a sustained transfer; 0: not known */
 	uint32_t align_mem, align_io; /* what O_DIRECT asks of addresses and of offsets/lengths */
-	bool volatile_cache;	/* writes need a flush to be durable */
-	char how[96];		/* for status */
+	bool volatile_cache;	      /* writes need a flush to be durable */
+	char how[96];		      /* for status */
+};
+
+/* Every disk's queue starts with this: one virtqueue's door to the disk, on one worker. */
+struct disk_queue {
+	struct disk *disk;
+	struct poller *poller;
 };
 
 struct disk_ops {
@@ -57,8 +65,14 @@ struct disk_ops {
 	void (*submit)(struct disk_queue *q, struct disk_request *r);
 	/* Up to @max finished requests. @return how many. */
 	unsigned (*reap)(struct disk_queue *q, struct disk_request **done, unsigned max);
-	/* Sends what was submitted on its way, once a round. NULL where the worker's ring does that. */
+	/* Sends what was submitted on its way, once a round. NULL where the worker's ring does
+	 * that. */
 	void (*kick)(struct disk_queue *q);
+	/*
+	 * Is there something to do that no io_op of the poller's will announce (requests that wait
+	 * for a submission entry, results that wait for reap)? Then the poller must not park.
+	 */
+	bool (*pending)(const struct disk_queue *q);
 };
 
 /* Every disk starts with this. */
@@ -67,6 +81,7 @@ struct disk {
 	struct disk_info info;
 };
 
+extern const struct disk_ops disk_file, disk_null, disk_ram;
 /* The back-ends, by enum disk_kind: the only list of them. */
 extern const struct disk_ops *const disk_kinds[];
 

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The datapath of virtio-blk: one function in four steps, for both ring layouts. Every chain that
+ * is popped in step 2 is pushed in step 1 (of a later poll) or step 2, once; there is no third way
+ * out.
+ */
+#include "blk/queue.h"
+
+#include "poll/control.h"
+
+#include <linux/virtio_blk.h>
+
+static void count(struct blk_queue *q, const struct request *r)
+{
+	struct blk_queue_stats *s = q->stats;
+
+	if (r->io.bounced)
+		counter_add(&s->bounced, 1);
+	if (unlikely(r->malformed)) {
+		counter_add(&s->malformed, 1);
+	} else if (likely(r->result == VIRTIO_BLK_S_OK)) {
+		counter_add(&s->ok[r->kind], 1);
+		if (r->kind == REQUEST_READ)
+			counter_add(&s->read_bytes, r->filled);
+		else if (r->kind == REQUEST_WRITE)
+			counter_add(&s->write_bytes, r->io.len);
+	} else {
+		counter_add(r->result == VIRTIO_BLK_S_UNSUPP ? &s->unsupported : &s->errors, 1);
+	}
+}
+
+HOT void finish(struct blk_queue *q, enum ring_layout layout, struct request *r)
+{
+	count(q, r);
+	ring_push(q->ring, layout, r->id, r->n_slots, request_finish(r));
+	if (r->big)
+		q->big_free[q->n_big_free++] = r->big;
+	r->busy = false;
+	q->n_busy--;
+}
+
+/* Step 1: what the disk has done goes back to the guest. */
+HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
+{
+	struct disk_request *done[BLK_POLL_BUDGET];
+	unsigned n = q->disk->ops->reap(q->disk_queue, done, BLK_POLL_BUDGET);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct request *r = container_of(done[i], struct request, io);
+
+		request_from_disk(r);
+		finish(q, layout, r);
+	}
+	return n;
+}
+
+/* Step 2: what the guest asks goes to the disk, or straight back when there is no need of one. */
+HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
+{
+	/* Any chain may be a long one, so no more of them than there are arrays for long ones. */
+	unsigned budget = MIN(q->n_big_free, (unsigned)BLK_POLL_BUDGET);
+	unsigned n = ring_pop(q->ring, layout, q->chains, budget, q->segs, BLK_POLL_SEGS);
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct chain *c = &q->chains[i];
+		struct request *r = &q->requests[c->id];
+		bool to_disk;
+
+		if (unlikely(c->id >= q->size || r->busy)) {
+			/* Requests are found by it, and so are the driver's own. */
+			ring_break(q->ring, "buffer id out of range, or in use twice");
+			return i;
+		}
+		r->busy = true;
+		q->n_busy++;
+		to_disk = request_parse(r, c, &q->limits, q->big_free[q->n_big_free - 1]);
+		if (r->big)
+			q->n_big_free--;
+		if (likely(to_disk))
+			q->disk->ops->submit(q->disk_queue, &r->io);
+		else
+			finish(q, layout, r);
+	}
+	return n;
+}
+
+/* The last request is out and published: the ring goes back to the control thread. */
+static void drained(struct blk_queue *q)
+{
+	q->drained = true;
+	control_call(&q->drained_call);
+}
+
+HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
+{
+	struct blk_queue *q = container_of(p, struct blk_queue, poller);
+	unsigned work;
+
+	if (unlikely(q->drained))
+		return 0;
+
+	/* 1 */
+	work = reap(q, layout);
+	/* 2 */
+	if (likely(!q->draining))
+		work += pop_and_submit(q, layout);
+	/* 3 */
+	if (q->disk->ops->kick)
+		q->disk->ops->kick(q->disk_queue);
+	/* 4 */
+	ring_publish(q->ring, layout);
+	ring_call(q->ring, layout);
+
+	if (work)
+		__atomic_store_n(&q->stats->in_flight, q->n_busy, __ATOMIC_RELAXED);
+	if (unlikely(q->draining) && q->n_busy == 0)
+		drained(q);
+	return work;
+}
+
+HOT bool blk_arm(struct poller *p, enum ring_layout layout)
+{
+	struct blk_queue *q = container_of(p, struct blk_queue, poller);
+
+	if (unlikely(q->drained))
+		return true;
+	if (q->disk->ops->pending(q->disk_queue))
+		return false;
+	/* Nothing is popped any more, so only completions are worth waking up for. */
+	if (unlikely(q->draining))
+		return true;
+	return ring_kicks_on(q->ring, layout);
+}
+
+HOT void blk_disarm(struct poller *p, enum ring_layout layout)
+{
+	struct blk_queue *q = container_of(p, struct blk_queue, poller);
+
+	if (likely(!q->drained))
+		ring_kicks_off(q->ring, layout);
+}
+
+#define X(name, layout)                                   \
+	static unsigned blk_poll_##name(struct poller *p) \
+	{                                                 \
+		return blk_poll(p, layout);               \
+	}                                                 \
+	static bool blk_arm_##name(struct poller *p)      \
+	{                                                 \
+		return blk_arm(p, layout);                \
+	}                                                 \
+	static void blk_disarm_##name(struct poller *p)   \
+	{                                                 \
+		blk_disarm(p, layout);                    \
+	}
+RING_LAYOUTS(X)
+#undef X
+
+const struct poller_ops blk_poller_ops[] = {
+#define X(name, layout) \
+	[layout] = { .poll = blk_poll_##name, .arm = blk_arm_##name, .disarm = blk_disarm_##name },
+	RING_LAYOUTS(X)
+#undef X
+};
+
+void blk_queue_drain(struct call *c)
+{
+	struct blk_queue *q = container_of(c, struct blk_queue, drain_call);
+
+	q->draining = true;
+	poller_wake(&q->poller);
+}

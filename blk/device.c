@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtio-blk device: its configuration space, and the life of its queues and of itself. All of it
+ * on the control thread; what its queues do on the workers stands in blk_poll.c.
+ */
+#include "base/error.h"
+#include "base/log.h"
+#include "blk/blk.h"
+#include "blk/queue.h"
+#include "poll/control.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/*
+ * The longest chain of ordinary requests: header, status and this many data segments. More than 126
+ * would not fit into a queue of 128 without indirect descriptors, and nobody tells us the size of
+ * the queues before asking this.
+ */
+#define BLK_SEG_MAX 126
+/*
+ * Virtio 1.3's whole configuration space, up to zoned devices: front-ends ask for as much of it as
+ * they know, whatever was offered, and an out of range request is an error.
+ */
+#define BLK_CONFIG_SIZE 96
+
+static_assert(sizeof(struct virtio_blk_config) <= BLK_CONFIG_SIZE, "virtio 1.3 5.2.4");
+static_assert(BLK_SEG_MAX + 2 <= RING_CHAIN_SEGS_MAX, "a legal request must not break the ring");
+
+struct blk_device {
+	struct vhost_device vhost;
+	struct blk_config cfg; /* owns its strings; the socket is a borrowed copy */
+	struct disk *disk;
+	bool writethrough;
+	struct blk_queue_stats *stats; /* one a virtqueue */
+
+	void (*hung_up)(void *arg);
+	void *hung_up_arg;
+
+	/* For closing: a last flush, through a poller of its own. */
+	struct poller flush_poller;
+	struct disk_queue *flush_queue;
+	struct disk_request flush;
+	bool flush_sent;
+	struct call flushed_call;
+	void (*closed)(void *arg);
+	void *closed_arg;
+};
+
+static struct blk_device *blk_of(struct vhost_device *d)
+{
+	return container_of(d, struct blk_device, vhost);
+}
+
+/* Features and configuration space: virtio 1.3 5.2.3, 5.2.4. */
+
+#define FEATURE(name) (UINT64_C(1) << VIRTIO_BLK_F_##name)
+/* A disk has no heads; this is what firmware that insists on them has been told for decades. */
+#define CHS_HEADS 16
+#define CHS_SECTORS 63
+
+static uint64_t cylinders(const struct disk_info *info)
+{
+	return MIN(info->size / BLK_SECTOR / (CHS_HEADS * CHS_SECTORS), (uint64_t)UINT16_MAX);
+}
+
+static uint64_t blk_features(struct vhost_device *d)
+{
+	const struct blk_device *b = blk_of(d);
+	uint64_t features = FEATURE(SEG_MAX) | FEATURE(BLK_SIZE) | FEATURE(TOPOLOGY) |
+			    FEATURE(FLUSH) | FEATURE(MQ);
+
+	/* SIZE_MAX is not offered: segments of any length will do. */
+	if (cylinders(&b->disk->info))
+		features |= FEATURE(GEOMETRY);
+	if (b->cfg.read_only)
+		features |= FEATURE(RO);
+	return features;
+}
+
+static void blk_set_features(struct vhost_device *d, uint64_t features)
+{
+	/*
+	 * virtio 1.3 5.2.6.2: a driver that cannot flush relies on each write being durable when
+	 * it completes.
+	 */
+	blk_of(d)->writethrough = !(features & FEATURE(FLUSH));
+}
+
+static void blk_get_config(struct vhost_device *d, uint8_t *config)
+{
+	const struct blk_device *b = blk_of(d);
+	const struct disk_info *info = &b->disk->info;
+	uint32_t blocks_per_physical = info->physical_size / info->block_size;
+	struct virtio_blk_config c = {
+		.capacity = htole64(info->size / BLK_SECTOR),
+		.seg_max = htole32(BLK_SEG_MAX),
+		.geometry = { .cylinders = htole16((uint16_t)cylinders(info)),
+			      .heads = CHS_HEADS,
+			      .sectors = CHS_SECTORS },
+		.blk_size = htole32(info->block_size),
+		.physical_block_exp = (uint8_t)__builtin_ctz(blocks_per_physical),
+		.min_io_size = htole16((uint16_t)blocks_per_physical),
+		.opt_io_size = htole32(info->optimal_size / info->block_size),
+		.wce = info->volatile_cache,
+		.num_queues = htole16((uint16_t)b->cfg.queues),
+	};
+
+	memset(config, 0, BLK_CONFIG_SIZE);
+	memcpy(config, &c, sizeof(c));
+}
+
+static int blk_set_config(struct vhost_device *d, uint32_t offset, const uint8_t *data,
+			  uint32_t len, bool migration)
+{
+	(void)d, (void)offset, (void)data, (void)len;
+	/*
+	 * Nothing is writable without CONFIG_WCE. A migration source sends the space it had; ours
+	 * follows from our own disk.
+	 */
+	return migration ? 0 : -EACCES;
+}
+
+/* The life of a queue. */
+
+static void queue_free(struct blk_queue *q)
+{
+	if (q->disk_queue)
+		q->disk->ops->queue_close(q->disk_queue);
+	free(q->segs);
+	free(q->big_mem);
+	free(q->big_free);
+	free(q->requests);
+	free(q);
+}
+
+/* Off the worker, and the ring back to the core. */
+static void queue_drained(struct call *c)
+{
+	struct blk_queue *q = container_of(c, struct blk_queue, drained_call);
+	struct virtqueue *vq = q->vq;
+
+	worker_remove(&q->poller);
+	queue_free(q);
+	vq->priv = NULL;
+	vhost_queue_stopped(vq);
+}
+
+static int queue_alloc(struct blk_queue *q)
+{
+	unsigned n_big = MIN(q->size, (uint32_t)BLK_QUEUE_BIG_MAX);
+
+	q->requests = aligned_alloc(CACHE_LINE, q->size * sizeof(*q->requests));
+	q->segs = calloc(BLK_POLL_SEGS, sizeof(*q->segs));
+	/* Mostly never touched, and then takes no memory. */
+	q->big_mem = calloc((size_t)n_big * RING_CHAIN_SEGS_MAX, sizeof(*q->big_mem));
+	q->big_free = calloc(n_big, sizeof(*q->big_free));
+	if (!q->requests || !q->segs || !q->big_mem || !q->big_free)
+		return -ENOMEM;
+	memset(q->requests, 0, q->size * sizeof(*q->requests));
+	for (unsigned i = 0; i < q->size; i++)
+		q->requests[i].io.io.owner = &q->poller;
+	while (q->n_big_free < n_big) {
+		q->big_free[q->n_big_free] = q->big_mem + q->n_big_free * RING_CHAIN_SEGS_MAX;
+		q->n_big_free++;
+	}
+	return q->disk->ops->queue_open(q->disk, &q->poller, &q->disk_queue);
+}
+
+static void queue_limits(const struct blk_device *b, struct request_limits *l)
+{
+	l->capacity = b->disk->info.size;
+	l->read_only = b->cfg.read_only;
+	l->writethrough = b->writethrough;
+	memcpy(l->id, b->cfg.serial, strnlen(b->cfg.serial, sizeof(l->id)));
+}
+
+static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
+{
+	struct blk_device *b = blk_of(d);
+	struct blk_queue *q;
+	int rc;
+
+	q = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*q), CACHE_LINE));
+	if (!q)
+		return -ENOMEM;
+	memset(q, 0, sizeof(*q));
+	q->vq = vq;
+	q->ring = &vq->ring;
+	q->size = vq->ring.size;
+	q->disk = b->disk;
+	q->stats = &b->stats[vq->index];
+	q->drain_call.fn = blk_queue_drain;
+	q->drained_call.fn = queue_drained;
+	queue_limits(b, &q->limits);
+
+	q->ops = blk_poller_ops[vq->ring.layout];
+	/* vhost-user, SET_VRING_KICK without a descriptor: there are no kicks, so never wait for
+	 * one. */
+	if (vq->setup.kick_fd < 0)
+		q->ops.arm = NULL;
+	q->poller.ops = &q->ops;
+	q->poller.event_fd = vq->setup.kick_fd;
+	q->poller.event_is_counter = true;
+	STAILQ_INIT(&q->poller.done);
+	rc = queue_alloc(q);
+	if (rc) {
+		queue_free(q);
+		return rc;
+	}
+
+	vq->priv = q;
+	vq->worker = workers_pick(d->workers);
+	worker_add(vq->worker, &q->poller);
+	return 0;
+}
+
+static void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
+{
+	struct blk_queue *q = vq->priv;
+
+	(void)d;
+	worker_call(vq->worker, &q->drain_call);
+}
+
+/* A front-end that announced itself by --fd is gone. */
+static void blk_hung_up(struct vhost_device *d)
+{
+	struct blk_device *b = blk_of(d);
+
+	if (b->hung_up)
+		b->hung_up(b->hung_up_arg);
+}
+
+static const struct vhost_device_ops blk_ops = {
+	.kind = "blk",
+	.runs_disabled = false,
+	.features = blk_features,
+	.set_features = blk_set_features,
+	.config_size = BLK_CONFIG_SIZE,
+	.get_config = blk_get_config,
+	.set_config = blk_set_config,
+	.queue_start = blk_queue_start,
+	.queue_stop = blk_queue_stop,
+};
+
+/* The life of a device. */
+
+static void config_free(struct blk_config *cfg)
+{
+	free((char *)cfg->name);
+	free((char *)cfg->file);
+	free((char *)cfg->serial);
+}
+
+static int config_copy(struct blk_config *to, const struct blk_config *from)
+{
+	*to = *from;
+	to->name = strdup(from->name);
+	to->file = from->file ? strdup(from->file) : NULL;
+	to->serial = from->serial ? strdup(from->serial) : strndup(from->name, BLK_ID_BYTES);
+	if (!to->name || !to->serial || (from->file && !to->file))
+		return -ENOMEM;
+	return 0;
+}
+
+static int config_check(const struct blk_config *cfg, struct error *err)
+{
+	if (cfg->queues < 1 || cfg->queues > BLK_QUEUES_MAX)
+		return error_set(err, -EINVAL, "disk %s: queues is %u; choose 1 to %u", cfg->name,
+				 cfg->queues, BLK_QUEUES_MAX);
+	if (cfg->serial && strlen(cfg->serial) > BLK_ID_BYTES)
+		return error_set(err, -EINVAL,
+				 "disk %s: serial \"%s\" is longer than %d bytes; shorten it",
+				 cfg->name, cfg->serial, BLK_ID_BYTES);
+	if (cfg->kind == DISK_FILE && !cfg->file)
+		return error_set(err, -EINVAL, "disk %s: no file is named; give file: PATH",
+				 cfg->name);
+	return 0;
+}
+
+static void device_free(struct blk_device *b)
+{
+	if (b->vhost.ops)
+		vhost_device_fini(&b->vhost);
+	if (b->disk)
+		b->disk->ops->close(b->disk);
+	config_free(&b->cfg);
+	free(b->stats);
+	free(b);
+}
+
+static void socket_release(struct vhost_socket *s)
+{
+	free(s->path);
+	free(s->group);
+	if (s->fd >= 0)
+		close(s->fd);
+}
+
+static int device_init(struct blk_device *b, const struct blk_config *cfg, struct workers *workers,
+		       struct error *err)
+{
+	int rc = config_check(cfg, err);
+
+	if (rc)
+		return rc;
+	rc = config_copy(&b->cfg, cfg);
+	if (rc)
+		return error_set(err, rc, "disk %s: out of memory", cfg->name);
+	b->stats = aligned_alloc(CACHE_LINE, cfg->queues * sizeof(*b->stats));
+	if (!b->stats)
+		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
+	memset(b->stats, 0, cfg->queues * sizeof(*b->stats));
+	rc = disk_kinds[cfg->kind]->open(&b->cfg, &b->disk, err);
+	if (rc)
+		return rc;
+	rc = vhost_device_init(&b->vhost, &blk_ops, cfg->name, cfg->queues, workers, err);
+	if (rc) {
+		b->vhost.ops = NULL;
+		return rc;
+	}
+	b->vhost.queue_num = cfg->queues;
+	b->vhost.closed = blk_hung_up;
+	return 0;
+}
+
+int blk_device_create(const struct blk_config *cfg, struct workers *workers,
+		      struct blk_device **out, struct error *err)
+{
+	struct vhost_socket socket = cfg->socket;
+	struct blk_device *b = calloc(1, sizeof(*b));
+	int rc;
+
+	if (!b) {
+		socket_release(&socket);
+		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
+	}
+	rc = device_init(b, cfg, workers, err);
+	if (rc) {
+		socket_release(&socket);
+		goto fail;
+	}
+	rc = vhost_device_serve(&b->vhost, &socket, err);
+	if (rc)
+		goto fail;
+	b->cfg.socket = b->vhost.socket;
+	*out = b;
+	return 0;
+fail:
+	device_free(b);
+	return rc;
+}
+
+static void device_gone(struct blk_device *b)
+{
+	void (*closed)(void *arg) = b->closed;
+	void *arg = b->closed_arg;
+
+	device_free(b);
+	closed(arg);
+}
+
+static void flush_end(struct call *c)
+{
+	struct blk_device *b = container_of(c, struct blk_device, flushed_call);
+
+	worker_remove(&b->flush_poller);
+	b->disk->ops->queue_close(b->flush_queue);
+	if (b->flush.result)
+		log_error("disk %s: the last flush failed: %s; writes since the guest's own last "
+			  "flush may be lost",
+			  b->cfg.name, strerror(-b->flush.result));
+	device_gone(b);
+}
+
+static unsigned flush_poll(struct poller *p)
+{
+	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
+	const struct disk_ops *ops = b->disk->ops;
+	struct disk_request *done;
+
+	if (!b->flush_sent) {
+		b->flush_sent = true;
+		ops->submit(b->flush_queue, &b->flush);
+	}
+	if (ops->kick)
+		ops->kick(b->flush_queue);
+	if (ops->reap(b->flush_queue, &done, 1) == 0)
+		return 0;
+	control_call(&b->flushed_call);
+	return 1;
+}
+
+static bool flush_arm(struct poller *p)
+{
+	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
+
+	return !b->disk->ops->pending(b->flush_queue);
+}
+
+static void flush_disarm(struct poller *p)
+{
+	(void)p;
+}
+
+/*
+ * Nothing runs any more. What the guest wrote and did not flush is flushed now: on a worker,
+ * because it may take long, and the control thread serves other devices meanwhile.
+ */
+static void blk_vhost_closed(struct vhost_device *d)
+{
+	static const struct poller_ops ops = { flush_poll, flush_arm, flush_disarm };
+	struct blk_device *b = blk_of(d);
+
+	if (b->cfg.read_only || !b->disk->info.volatile_cache) {
+		device_gone(b);
+		return;
+	}
+	b->flush_poller.ops = &ops;
+	b->flush_poller.event_fd = -1;
+	STAILQ_INIT(&b->flush_poller.done);
+	b->flush.op = DISK_FLUSH;
+	b->flush.io.owner = &b->flush_poller;
+	b->flushed_call.fn = flush_end;
+	if (b->disk->ops->queue_open(b->disk, &b->flush_poller, &b->flush_queue)) {
+		log_error("disk %s: out of memory for the last flush; writes since the guest's own "
+			  "last flush may be lost",
+			  b->cfg.name);
+		device_gone(b);
+		return;
+	}
+	worker_add(workers_pick(d->workers), &b->flush_poller);
+}
+
+void blk_device_close(struct blk_device *b, void (*closed)(void *arg), void *arg)
+{
+	b->closed = closed;
+	b->closed_arg = arg;
+	vhost_device_close(&b->vhost, blk_vhost_closed);
+}
+
+/* What the daemon asks. */
+
+const struct vhost_device *blk_device_vhost(const struct blk_device *b)
+{
+	return &b->vhost;
+}
+
+void blk_device_on_closed(struct blk_device *b, void (*fn)(void *arg), void *arg)
+{
+	b->hung_up = fn;
+	b->hung_up_arg = arg;
+}
+
+void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
+{
+	memset(out, 0, sizeof(*out));
+	for (unsigned i = 0; i < b->cfg.queues; i++) {
+		const struct blk_queue_stats *s = &b->stats[i];
+		const struct ring_stats *r = &b->vhost.queues[i].ring.stats;
+
+		out->reads += counter_read(&s->ok[REQUEST_READ]);
+		out->writes += counter_read(&s->ok[REQUEST_WRITE]);
+		out->flushes += counter_read(&s->ok[REQUEST_FLUSH]);
+		out->get_ids += counter_read(&s->ok[REQUEST_GET_ID]);
+		out->read_bytes += counter_read(&s->read_bytes);
+		out->write_bytes += counter_read(&s->write_bytes);
+		out->errors += counter_read(&s->errors);
+		out->unsupported += counter_read(&s->unsupported);
+		out->malformed += counter_read(&s->malformed);
+		out->in_flight += counter_read(&s->in_flight);
+		out->bounced += counter_read(&s->bounced);
+		out->kicks_on += counter_read(&r->kicks_on);
+		out->calls += counter_read(&r->calls);
+		out->calls_spared += counter_read(&r->calls_spared);
+	}
+}
+
+const struct blk_config *blk_device_config(const struct blk_device *b)
+{
+	return &b->cfg;
+}
+
+uint64_t blk_device_capacity(const struct blk_device *b)
+{
+	return b->disk->info.size;
+}
+
+const char *blk_device_how(const struct blk_device *b)
+{
+	return b->disk->info.how;
+}

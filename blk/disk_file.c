@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disks in files and on block devices: how a request gets through the worker's io_uring. The bytes
+ * of the image are the bytes of the disk, always: its format is never probed, so nothing that a
+ * guest writes to its disk can name another file.
+ *
+ * A request is issued in one or more steps, each for what is left of it: file_issue() decides anew
+ * each time, by where the rest lies, how it goes.
+ *
+ *	O_DIRECT, aligned ──────────────► straight between the device and the guest's pages
+ *	O_DIRECT, memory misaligned ────► by way of an aligned bounce buffer, a piece at a time
+ *	O_DIRECT, place misaligned ─────► the same file through the page cache
+ *	buffered ───────────────────────► the page cache
+ */
+#include "blk/disk_file.h"
+
+#include "blk/iov.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define BOUNCE_SIZE (128u << 10) /* a multiple of any alignment that is accepted */
+#define BOUNCE_BUFFERS 16	 /* for each queue; further requests wait for one */
+#define TRIES_MAX 16
+
+struct file_queue {
+	struct disk_queue base;
+	struct disk_request_list wait_sqe;    /* the ring takes no more for now */
+	struct disk_request_list wait_bounce; /* for a bounce buffer, which another request holds */
+	struct disk_request_list failed;      /* done without I/O, result set */
+	uint8_t *bounce_mem;
+	void *bounce_free[BOUNCE_BUFFERS];
+	unsigned n_bounce_free;
+};
+
+static struct file_disk *file_of(const struct file_queue *q)
+{
+	return container_of(q->base.disk, struct file_disk, disk);
+}
+
+static int file_queue_open(struct disk *d, struct poller *poller, struct disk_queue **out)
+{
+	struct file_queue *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return -ENOMEM;
+	q->base.disk = d;
+	q->base.poller = poller;
+	STAILQ_INIT(&q->wait_sqe);
+	STAILQ_INIT(&q->wait_bounce);
+	STAILQ_INIT(&q->failed);
+	/* Takes memory only when a guest makes use of it. */
+	q->bounce_mem = mmap(NULL, BOUNCE_BUFFERS * BOUNCE_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (q->bounce_mem == MAP_FAILED) {
+		free(q);
+		return -ENOMEM;
+	}
+	for (unsigned i = 0; i < BOUNCE_BUFFERS; i++)
+		q->bounce_free[q->n_bounce_free++] = q->bounce_mem + i * BOUNCE_SIZE;
+	*out = &q->base;
+	return 0;
+}
+
+static void file_queue_close(struct disk_queue *dq)
+{
+	struct file_queue *q = container_of(dq, struct file_queue, base);
+
+	assert(q->n_bounce_free == BOUNCE_BUFFERS);
+	munmap(q->bounce_mem, BOUNCE_BUFFERS * BOUNCE_SIZE);
+	free(q);
+}
+
+/*
+ * What is left of @r has an offset or length that O_DIRECT cannot do. It goes through the page
+ * cache, which is coherent with direct I/O to the same inode: the kernel writes dirty pages back
+ * and drops them around each direct transfer, and one fdatasync covers both. That is safe only if
+ * no direct request ever covers part of a page, which is why disk_file_open.c keeps this for
+ * alignments of a page and more. (What stays undefined are two writes to the same sectors at
+ * the same time, which no disk defines.)
+ */
+static int file_fd(const struct file_disk *f, bool place_aligned)
+{
+	return !f->direct || place_aligned ? f->fd : f->fd_buffered;
+}
+
+static void prepare(struct io_uring_sqe *sqe, int fd, const struct disk_request *r,
+		    const struct iovec *iov, unsigned n_iov)
+{
+	uint64_t offset = r->offset + r->moved;
+
+	/* One segment needs no vector for the kernel to copy in. */
+	if (r->op == DISK_READ && n_iov == 1)
+		io_uring_prep_read(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, offset);
+	else if (r->op == DISK_READ)
+		io_uring_prep_readv(sqe, fd, iov, n_iov, offset);
+	else if (n_iov == 1)
+		io_uring_prep_write(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, offset);
+	else
+		io_uring_prep_writev(sqe, fd, iov, n_iov, offset);
+	if (r->fua)
+		sqe->rw_flags = RWF_DSYNC;
+}
+
+static bool take_bounce(struct file_queue *q, struct disk_request *r)
+{
+	if (!r->bounce && q->n_bounce_free)
+		r->bounce = q->bounce_free[--q->n_bounce_free];
+	return r->bounce;
+}
+
+/* One step: what is left of @r, or of it as much as a bounce buffer holds. */
+static void issue_rw(struct file_queue *q, struct disk_request *r)
+{
+	const struct file_disk *f = file_of(q);
+	const struct disk_info *info = &f->disk.info;
+	uint64_t left = r->len - r->moved;
+	bool place_aligned = IS_ALIGNED(r->offset + r->moved, info->align_io) &&
+			     IS_ALIGNED(left, info->align_io);
+	int fd = file_fd(f, place_aligned);
+	bool bounce = f->direct && place_aligned &&
+		      !iov_is_aligned(r->iov, r->n_iov, info->align_mem, info->align_io);
+	struct iovec piece = { .iov_len = MIN(left, (uint64_t)BOUNCE_SIZE) };
+	struct io_uring_sqe *sqe;
+
+	if (unlikely(fd < 0)) {
+		/* The kernel stopped a transfer within a block: the file is not what it was. */
+		r->result = -EIO;
+		STAILQ_INSERT_TAIL(&q->failed, r, link);
+		return;
+	}
+	if (unlikely(bounce) && !take_bounce(q, r)) {
+		STAILQ_INSERT_TAIL(&q->wait_bounce, r, link);
+		return;
+	}
+	sqe = worker_sqe(q->base.poller->worker);
+	if (unlikely(!sqe)) {
+		STAILQ_INSERT_TAIL(&q->wait_sqe, r, link);
+		return;
+	}
+	if (unlikely(bounce)) {
+		piece.iov_base = r->bounce;
+		r->bounced = true;
+		if (r->op == DISK_WRITE)
+			iov_gather(r->iov, r->n_iov, r->bounce, piece.iov_len);
+		prepare(sqe, fd, r, &piece, 1);
+	} else {
+		prepare(sqe, fd, r, r->iov, r->n_iov);
+	}
+	r->in_bounce = bounce;
+	io_uring_sqe_set_data(sqe, &r->io);
+}
+
+/*
+ * Flushes cover the writes that had completed when the flush came (virtio 1.3 5.2.6.2): those are
+ * in the kernel, so fdatasync finds them, whatever it runs beside.
+ */
+static void issue_flush(struct file_queue *q, struct disk_request *r)
+{
+	struct io_uring_sqe *sqe = worker_sqe(q->base.poller->worker);
+
+	if (unlikely(!sqe)) {
+		STAILQ_INSERT_TAIL(&q->wait_sqe, r, link);
+		return;
+	}
+	io_uring_prep_fsync(sqe, file_of(q)->fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data(sqe, &r->io);
+}
+
+static void file_issue(struct file_queue *q, struct disk_request *r)
+{
+	if (r->op == DISK_FLUSH)
+		issue_flush(q, r);
+	else
+		issue_rw(q, r);
+}
+
+static void file_submit(struct disk_queue *dq, struct disk_request *r)
+{
+	struct file_queue *q = container_of(dq, struct file_queue, base);
+
+	r->moved = 0;
+	r->bounce = NULL;
+	r->tries = 0;
+	r->io.owner = dq->poller;
+	/* Behind those that wait already. */
+	if (unlikely(!STAILQ_EMPTY(&q->wait_sqe)))
+		STAILQ_INSERT_TAIL(&q->wait_sqe, r, link);
+	else
+		file_issue(q, r);
+}
+
+/* The bytes of one step. @return true when they were the last. */
+static bool advance(struct disk_request *r, uint32_t bytes)
+{
+	if (r->in_bounce && r->op == DISK_READ)
+		iov_scatter(r->iov, r->n_iov, r->bounce, bytes);
+	iov_advance(&r->iov, &r->n_iov, bytes);
+	r->moved += bytes;
+	r->tries = 0;
+	return r->moved == r->len;
+}
+
+/* @return true: @r is done, its result set; false: more of it is under way. */
+static bool file_completed(struct file_queue *q, struct disk_request *r)
+{
+	int res = r->io.res;
+
+	if ((res == -EAGAIN || res == -EINTR) && r->tries++ < TRIES_MAX) {
+		file_issue(q, r);
+		return false;
+	}
+	if (res < 0) {
+		r->result = res;
+	} else if (r->op == DISK_FLUSH) {
+		r->result = 0;
+	} else if (res == 0) {
+		/* The end of a file that was longer when it was opened. */
+		r->result = -EIO;
+	} else if (advance(r, (uint32_t)res)) {
+		r->result = 0;
+	} else {
+		file_issue(q, r);
+		return false;
+	}
+	return true;
+}
+
+static void give_bounce(struct file_queue *q, struct disk_request *r)
+{
+	struct disk_request *next = STAILQ_FIRST(&q->wait_bounce);
+
+	q->bounce_free[q->n_bounce_free++] = r->bounce;
+	r->bounce = NULL;
+	if (next) {
+		STAILQ_REMOVE_HEAD(&q->wait_bounce, link);
+		file_issue(q, next);
+	}
+}
+
+/* Those that found no submission entry before; stops when there is none again. */
+static void issue_waiting(struct file_queue *q)
+{
+	struct disk_request_list waiting = STAILQ_HEAD_INITIALIZER(waiting);
+	struct disk_request *r;
+
+	STAILQ_CONCAT(&waiting, &q->wait_sqe);
+	while ((r = STAILQ_FIRST(&waiting))) {
+		STAILQ_REMOVE_HEAD(&waiting, link);
+		file_issue(q, r);
+		if (!STAILQ_EMPTY(&q->wait_sqe))
+			break;
+	}
+	STAILQ_CONCAT(&q->wait_sqe, &waiting);
+}
+
+static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, unsigned max)
+{
+	struct file_queue *q = container_of(dq, struct file_queue, base);
+	unsigned n = 0;
+	struct io_op *op;
+
+	if (unlikely(!STAILQ_EMPTY(&q->wait_sqe)))
+		issue_waiting(q);
+	while (n < max && unlikely(!STAILQ_EMPTY(&q->failed))) {
+		done[n++] = STAILQ_FIRST(&q->failed);
+		STAILQ_REMOVE_HEAD(&q->failed, link);
+	}
+	while (n < max && (op = poller_take_done(dq->poller))) {
+		struct disk_request *r = container_of(op, struct disk_request, io);
+
+		if (file_completed(q, r))
+			done[n++] = r;
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (unlikely(done[i]->bounce))
+			give_bounce(q, done[i]);
+	return n;
+}
+
+static bool file_pending(const struct disk_queue *dq)
+{
+	const struct file_queue *q = container_of(dq, const struct file_queue, base);
+
+	return !STAILQ_EMPTY(&q->wait_sqe) || !STAILQ_EMPTY(&q->failed);
+}
+
+const struct disk_ops disk_file = {
+	.name = "file",
+	.open = file_open,
+	.close = file_close,
+	.queue_open = file_queue_open,
+	.queue_close = file_queue_close,
+	.submit = file_submit,
+	.reap = file_reap,
+	.pending = file_pending,
+};

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A disk in a file or on a block device: what opening (disk_file_open.c) and I/O share. */
+#ifndef SLUICE_BLK_DISK_FILE_H
+#define SLUICE_BLK_DISK_FILE_H
+
+#include "blk/disk.h"
+
+struct file_disk {
+	struct disk disk;
+	int fd;		 /* O_DIRECT if @direct; holds the lock */
+	int fd_buffered; /* the same file through the page cache, see file_fd(); -1: not needed */
+	bool direct;
+};
+
+/* For struct disk_ops. */
+int file_open(const struct blk_config *cfg, struct disk **out, struct error *err);
+void file_close(struct disk *d);
+
+/* Control thread. Locks @fd against other users of the image; see disk_lock.c. */
+int disk_lock(int fd, const char *path, bool read_only, struct error *err);
+
+#endif

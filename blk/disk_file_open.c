@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening a disk's file: what it is, whether we may, how large, who else has it, and what direct
+ * I/O to it asks for. Whatever a user got wrong ends here, in a sentence.
+ */
+#include "base/error.h"
+#include "base/log.h"
+#include "blk/disk_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define ALIGN_MAX 65536u
+#define SECTOR 512u
+
+void file_close(struct disk *d)
+{
+	struct file_disk *f = container_of(d, struct file_disk, disk);
+
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->fd_buffered >= 0)
+		close(f->fd_buffered);
+	free(f);
+}
+
+/* errno of a failed stat or open, as a sentence. */
+static int explain(const struct blk_config *cfg, int rc, struct error *err)
+{
+	const char *remedy = "";
+
+	switch (rc) {
+	case -ENOENT:
+		remedy = "; create it, for example with: truncate -s 10G FILE";
+		break;
+	case -EACCES:
+	case -EPERM:
+		remedy = cfg->read_only ? "; let the user that sluiced runs as read it"
+					: "; let the user that sluiced runs as read and write it, "
+					  "or set read_only: true";
+		break;
+	case -EROFS:
+		remedy = "; set read_only: true";
+		break;
+	case -EBUSY:
+		remedy = "; it is mounted, or part of another volume: release it first";
+		break;
+	}
+	return error_set(err, rc, "disk image %s: %s%s", cfg->file, strerror(-rc), remedy);
+}
+
+static int check_type(const struct blk_config *cfg, mode_t mode, struct error *err)
+{
+	if (S_ISREG(mode) || S_ISBLK(mode))
+		return 0;
+	return error_set(err, S_ISDIR(mode) ? -EISDIR : -EINVAL,
+			 "disk image %s is a %s; name a raw image file or a block device",
+			 cfg->file,
+			 S_ISDIR(mode)	  ? "directory"
+			 : S_ISCHR(mode)  ? "character device"
+			 : S_ISFIFO(mode) ? "pipe"
+					  : "socket");
+}
+
+/* @return a descriptor or -errno. -EINVAL with O_DIRECT: the file system has none. */
+static int open_file(const struct blk_config *cfg, mode_t mode, int extra_flags)
+{
+	int flags = O_CLOEXEC | extra_flags | (cfg->read_only ? O_RDONLY : O_RDWR);
+	int fd;
+
+	/* Of a block device, that fails when it is mounted or part of another one. */
+	if (S_ISBLK(mode) && !cfg->read_only)
+		flags |= O_EXCL;
+	fd = open(cfg->file, flags);
+	return fd >= 0 ? fd : -errno;
+}
+
+static int find_size(struct file_disk *f, const struct blk_config *cfg, struct error *err)
+{
+	uint64_t size, *out = &f->disk.info.size;
+	struct stat st;
+
+	if (fstat(f->fd, &st))
+		return explain(cfg, -errno, err);
+	size = (uint64_t)st.st_size;
+	if (S_ISBLK(st.st_mode) && ioctl(f->fd, BLKGETSIZE64, &size))
+		return explain(cfg, -errno, err);
+	if (size < SECTOR)
+		return error_set(err, -EINVAL,
+				 "disk image %s has %llu bytes, less than a sector of 512; make it "
+				 "larger, for example with: truncate -s 10G FILE",
+				 cfg->file, (unsigned long long)size);
+	*out = ALIGN_DOWN(size, SECTOR);
+	/* Refusing would be worse for the owner: the guest could not use the rest anyway. */
+	if (*out != size)
+		log_warn("disk image %s: its size of %llu bytes is not a multiple of 512; the last "
+			 "%u bytes are left out",
+			 cfg->file, (unsigned long long)size, (unsigned)(size - *out));
+	return 0;
+}
+
+/* Does a direct read of @len bytes to @buf work, or could it, were it aligned otherwise? */
+static bool direct_read_works(int fd, void *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = pread(fd, buf, len, 0);
+	} while (n < 0 && errno == EINTR);
+	/* Other errors (a bad sector) are not about alignment. */
+	return n >= 0 || errno != EINVAL;
+}
+
+/* The kernel cannot tell: try. @return false when no alignment works. */
+static bool probe_alignment(int fd, struct disk_info *info)
+{
+	uint32_t io, mem;
+	bool found = false;
+	char *buf;
+
+	buf = aligned_alloc(ALIGN_MAX, 2 * ALIGN_MAX);
+	if (!buf)
+		return false;
+	for (io = SECTOR; io <= ALIGN_MAX && !found; io *= 2)
+		if (direct_read_works(fd, buf, io)) {
+			found = true;
+			info->align_io = io;
+		}
+	for (mem = SECTOR; found && mem < ALIGN_MAX; mem *= 2)
+		if (direct_read_works(fd, buf + mem, info->align_io))
+			break;
+	info->align_mem = mem;
+	free(buf);
+	return found;
+}
+
+/*
+ * What direct I/O asks of addresses, and of offsets and lengths. @return false: the file cannot do
+ * direct I/O at all, or in a way that we could use.
+ */
+static bool find_alignment(int fd, struct disk_info *info)
+{
+#ifdef STATX_DIOALIGN /* Linux 6.1 */
+	struct statx stx = { 0 };
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    (stx.stx_mask & STATX_DIOALIGN)) {
+		info->align_mem = stx.stx_dio_mem_align;
+		info->align_io = MAX(stx.stx_dio_offset_align, SECTOR);
+		return stx.stx_dio_offset_align && IS_POWER_OF_2(info->align_mem) &&
+		       IS_POWER_OF_2(info->align_io) && info->align_mem <= ALIGN_MAX &&
+		       info->align_io <= ALIGN_MAX;
+	}
+#endif
+	return probe_alignment(fd, info);
+}
+
+/* What the guest is told, so that its file systems lay their blocks well. */
+static void find_topology(struct file_disk *f)
+{
+	struct disk_info *info = &f->disk.info;
+	unsigned physical = 0, optimal = 0;
+
+	/*
+	 * Always 512, also where the device has larger sectors: partition tables are written in
+	 * units of it, so an image keeps its meaning wherever it is moved.
+	 */
+	info->block_size = SECTOR;
+	info->physical_size = PAGE;
+	if (ioctl(f->fd, BLKPBSZGET, &physical) == 0 && IS_POWER_OF_2(physical))
+		info->physical_size = MIN(MAX(physical, SECTOR), ALIGN_MAX);
+	if (f->direct)
+		info->physical_size = MAX(info->physical_size, info->align_io);
+	if (ioctl(f->fd, BLKIOOPT, &optimal) == 0)
+		info->optimal_size = ALIGN_DOWN(optimal, SECTOR);
+}
+
+/* Replaces a direct descriptor by one through the page cache. */
+static int fall_back(struct file_disk *f, const struct blk_config *cfg, mode_t mode,
+		     const char *why, struct error *err)
+{
+	log_warn("disk image %s: %s; going through the page cache (cache: writeback says so "
+		 "without this warning)",
+		 cfg->file, why);
+	if (f->fd >= 0)
+		close(f->fd);
+	f->direct = false;
+	f->fd = open_file(cfg, mode, 0);
+	return f->fd < 0 ? explain(cfg, f->fd, err) : 0;
+}
+
+/* Opens f->fd, direct where that was asked for and can be had. */
+static int open_by_cache(struct file_disk *f, const struct blk_config *cfg, mode_t mode,
+			 struct error *err)
+{
+	struct disk_info *info = &f->disk.info;
+
+	info->align_mem = info->align_io = 1;
+	f->direct = cfg->cache == DISK_CACHE_NONE;
+	f->fd = open_file(cfg, mode, f->direct ? O_DIRECT : 0);
+	if (f->fd == -EINVAL && f->direct)
+		return fall_back(f, cfg, mode, "its file system has no O_DIRECT", err);
+	if (f->fd < 0)
+		return explain(cfg, f->fd, err);
+	if (!f->direct)
+		return 0;
+
+	if (!find_alignment(f->fd, info))
+		return fall_back(f, cfg, mode, "direct I/O to it does not work", err);
+	if (info->align_io == SECTOR)
+		return 0;
+	/* See file_fd(): direct requests must cover whole pages if others go through the cache. */
+	if (info->align_io < PAGE)
+		return fall_back(f, cfg, mode,
+				 "direct I/O to it takes more than a sector, but less than a page",
+				 err);
+	f->fd_buffered = open(cfg->file, O_CLOEXEC | (cfg->read_only ? O_RDONLY : O_RDWR));
+	return f->fd_buffered < 0 ? explain(cfg, -errno, err) : 0;
+}
+
+static void describe(struct file_disk *f, const struct blk_config *cfg)
+{
+	struct disk_info *info = &f->disk.info;
+	size_t room = sizeof(info->how);
+
+	if (!f->direct)
+		snprintf(info->how, room, "io_uring, buffered%s",
+			 cfg->cache == DISK_CACHE_NONE ? " (O_DIRECT is not to be had)" : "");
+	else if (f->fd_buffered >= 0)
+		snprintf(info->how, room, "io_uring, O_DIRECT, alignment %u (smaller: buffered)",
+			 info->align_io);
+	else
+		snprintf(info->how, room, "io_uring, O_DIRECT, alignment %u", info->align_io);
+}
+
+static int open_half_built(struct file_disk *f, const struct blk_config *cfg, struct error *err)
+{
+	struct stat st;
+	int rc;
+
+	/* Before opening, which of a pipe would wait and of a tape would rewind. */
+	if (stat(cfg->file, &st))
+		return explain(cfg, -errno, err);
+	rc = check_type(cfg, st.st_mode, err);
+	if (rc)
+		return rc;
+	rc = open_by_cache(f, cfg, st.st_mode, err);
+	if (rc)
+		return rc;
+	rc = find_size(f, cfg, err);
+	if (rc)
+		return rc;
+	rc = disk_lock(f->fd, cfg->file, cfg->read_only, err);
+	if (rc)
+		return rc;
+	find_topology(f);
+	f->disk.info.volatile_cache = !cfg->read_only;
+	describe(f, cfg);
+	return 0;
+}
+
+int file_open(const struct blk_config *cfg, struct disk **out, struct error *err)
+{
+	struct file_disk *f = calloc(1, sizeof(*f));
+	int rc;
+
+	if (!f)
+		return error_set(err, -ENOMEM, "disk image %s: out of memory", cfg->file);
+	f->disk.ops = &disk_file;
+	f->fd = f->fd_buffered = -1;
+	rc = open_half_built(f, cfg, err);
+	if (rc) {
+		file_close(&f->disk);
+		return rc;
+	}
+	*out = &f->disk;
+	return 0;
+}

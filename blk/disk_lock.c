@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who else has this image open? The locks are QEMU's (its "image locking"), so that a QEMU or a
+ * qemu-img on the same image is noticed, and notices us: whoever uses an image holds a shared lock
+ * on one byte for each thing that it does, and on one byte for each thing that it cannot bear
+ * others doing; then it looks whether anybody holds the opposite byte. All locks are shared ones,
+ * so a read-only descriptor can hold them; two who start at once may both refuse, never both go on.
+ * They belong to the open file description: two devices of one daemon exclude each other too.
+ */
+#include "base/error.h"
+#include "base/log.h"
+#include "blk/disk_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+enum { LOCK_USES = 100, LOCK_FORBIDS = 200 };		 /* first byte of each kind */
+enum { PERM_READ = 0, PERM_WRITE = 1, PERM_RESIZE = 3 }; /* bytes from there on */
+
+static int lock_byte(int fd, off_t byte)
+{
+	struct flock fl = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+
+	return fcntl(fd, F_OFD_SETLK, &fl) ? -errno : 0;
+}
+
+/* Does another open file description hold @byte? */
+static bool byte_is_held(int fd, off_t byte)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+
+	return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
+int disk_lock(int fd, const char *path, bool read_only, struct error *err)
+{
+	static const unsigned char forbidden[] = { PERM_WRITE, PERM_RESIZE };
+	int rc = lock_byte(fd, LOCK_USES + PERM_READ);
+	bool conflict = false;
+
+	if (rc == 0 && !read_only)
+		rc = lock_byte(fd, LOCK_USES + PERM_WRITE);
+	for (unsigned i = 0; rc == 0 && i < ARRAY_SIZE(forbidden); i++)
+		rc = lock_byte(fd, LOCK_FORBIDS + forbidden[i]);
+	if (rc == -ENOLCK || rc == -EOPNOTSUPP || rc == -ENOSYS || rc == -EINVAL) {
+		log_warn("disk image %s: its file system has no locks; make sure that nobody else "
+			 "writes to it",
+			 path);
+		return 0;
+	}
+	if (rc && rc != -EAGAIN && rc != -EACCES)
+		return error_set(err, rc, "disk image %s: cannot be locked: %m", path);
+
+	conflict |= rc != 0;
+	conflict |= byte_is_held(fd, LOCK_FORBIDS + PERM_READ);
+	conflict |= !read_only && byte_is_held(fd, LOCK_FORBIDS + PERM_WRITE);
+	for (unsigned i = 0; i < ARRAY_SIZE(forbidden); i++)
+		conflict |= byte_is_held(fd, LOCK_USES + forbidden[i]);
+	if (!conflict)
+		return 0;
+	return error_set(err, -EBUSY,
+			 read_only
+				 ? "disk image %s: another process or device writes to it (its "
+				   "lock is held); stop that one, or use a copy of the image"
+				 : "disk image %s: another process or device uses it (its lock is "
+				   "held); stop that one, or make both read-only",
+			 path);
+}

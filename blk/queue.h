@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One running virtqueue of a virtio-blk device, between device.c, which makes and ends it on the
+ * control thread, and blk_poll.c, which works it on its worker.
+ *
+ *	queue_start ──► poll … poll ──► queue_stop: drain_call on the worker: no more pops
+ *	                                     │ the last request is pushed and published
+ *	                                     ▼
+ *	                  drained_call on the control thread: off the worker, freed,
+ *vhost_queue_stopped()
+ */
+#ifndef SLUICE_BLK_QUEUE_H
+#define SLUICE_BLK_QUEUE_H
+
+#include "blk/request.h"
+#include "poll/worker.h"
+#include "vhost/device.h"
+
+/* Chains popped, and completions reaped, in one poll. */
+#define BLK_POLL_BUDGET 32
+/* Room for a batch of ordinary chains while one of the longest would still fit. */
+#define BLK_POLL_SEGS (2 * RING_CHAIN_SEGS_MAX)
+/* Requests of more than REQUEST_SEGS_SMALL segments that a queue has at a time; further ones wait.
+ */
+#define BLK_QUEUE_BIG_MAX 128
+
+/* Written by the queue's worker; lives as long as the device. */
+struct blk_queue_stats {
+	counter_t ok[REQUEST_OTHER + 1]; /* by enum request_kind */
+	counter_t read_bytes, write_bytes;
+	counter_t errors, unsupported, malformed;
+	counter_t in_flight;
+	counter_t bounced;
+} CACHE_ALIGNED;
+
+struct blk_queue {
+	struct poller poller;
+	struct poller_ops ops; /* one of blk_poller_ops, without arm where there are no kicks */
+	struct ring *ring;
+	struct disk *disk;
+	struct disk_queue *disk_queue;
+	struct request *requests; /* by chain id */
+	uint32_t size;
+	uint32_t n_busy; /* requests popped and not pushed */
+	bool draining;	 /* no more pops */
+	bool drained;	 /* drained_call is on its way; the ring is not ours any more */
+	struct request_limits limits;
+	struct blk_queue_stats *stats;
+
+	/* A stack of free segment arrays for big requests. */
+	struct iovec **big_free;
+	unsigned n_big_free;
+
+	struct chain chains[BLK_POLL_BUDGET];
+	struct iovec *segs; /* BLK_POLL_SEGS, for the chains of one pop */
+
+	/* The control thread's. */
+	struct virtqueue *vq;
+	struct iovec *big_mem;
+	struct call drain_call, drained_call;
+};
+
+/* By enum ring_layout. */
+extern const struct poller_ops blk_poller_ops[];
+
+/* The worker's half of queue_stop: a call for q->drain_call. */
+void blk_queue_drain(struct call *c);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "blk/request.h"
+
+#include "blk/iov.h"
+
+#include <endian.h>
+#include <linux/virtio_blk.h>
+
+static_assert(sizeof(struct virtio_blk_outhdr) == 16, "virtio 1.3 5.2.6: type, reserved, sector");
+static_assert(VIRTIO_BLK_ID_BYTES == BLK_ID_BYTES, "the two have the same source");
+
+/* The answer is known without the disk; the device wrote the first @filled bytes of data. */
+static bool done(struct request *r, uint8_t result, uint32_t filled)
+{
+	r->result = result;
+	r->filled = filled;
+	return false;
+}
+
+/*
+ * Neither header nor status byte can be counted on. Where there is a byte that would be the status,
+ * the driver learns of it there; else an empty used entry is all that it gets.
+ */
+static bool malformed(struct request *r)
+{
+	r->malformed = true;
+	r->kind = REQUEST_OTHER;
+	return done(r, VIRTIO_BLK_S_IOERR, 0);
+}
+
+/* Takes the last byte of the device-writable segments: the status. @return it. */
+static uint8_t *take_status(struct iovec *in, unsigned *n_in)
+{
+	struct iovec *last = &in[*n_in - 1];
+
+	last->iov_len--;
+	if (last->iov_len == 0)
+		(*n_in)--;
+	return (uint8_t *)last->iov_base + last->iov_len;
+}
+
+/* The data segments become the request's own: the chain's array is used for the next chain. */
+static void keep_data(struct request *r, const struct iovec *iov, unsigned n, struct iovec *big)
+{
+	if (n > REQUEST_SEGS_SMALL)
+		r->big = big;
+	r->io.iov = r->big ? r->big : r->small;
+	r->io.n_iov = n;
+	memcpy(r->io.iov, iov, n * sizeof(*iov));
+}
+
+/* Reads and writes: virtio 1.3 5.2.6.2, "beyond capacity" and whole sectors. */
+static bool parse_rw(struct request *r, uint64_t sector, uint64_t len,
+		     const struct request_limits *limits)
+{
+	bool is_write = r->kind == REQUEST_WRITE;
+
+	if (is_write && limits->read_only)
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	if (len % BLK_SECTOR)
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	/* In this order nothing wraps, whatever the sector says. */
+	if (sector > limits->capacity / BLK_SECTOR || len > limits->capacity - sector * BLK_SECTOR)
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	if (len == 0)
+		return done(r, VIRTIO_BLK_S_OK, 0);
+
+	r->io.op = is_write ? DISK_WRITE : DISK_READ;
+	r->io.fua = is_write && limits->writethrough;
+	r->io.offset = sector * BLK_SECTOR;
+	r->io.len = len;
+	return true;
+}
+
+/* A buffer of another size than 20 bytes is the driver's fault, but a harmless one: fill what fits.
+ */
+static bool answer_get_id(struct request *r, const struct iovec *in, unsigned n_in,
+			  const struct request_limits *limits)
+{
+	return done(r, VIRTIO_BLK_S_OK,
+		    (uint32_t)iov_scatter(in, n_in, limits->id, sizeof(limits->id)));
+}
+
+bool request_parse(struct request *r, const struct chain *c, const struct request_limits *limits,
+		   struct iovec *big)
+{
+	struct iovec *out = c->segs, *in = c->segs + c->n_out;
+	unsigned n_out = c->n_out, n_in = c->n_in;
+	struct virtio_blk_outhdr hdr;
+
+	r->id = c->id;
+	r->n_slots = c->n_slots;
+	r->status = NULL;
+	r->big = NULL;
+	r->in_len = c->in_len;
+	r->malformed = false;
+	r->io.bounced = false;
+
+	if (c->in_len == 0)
+		return malformed(r);
+	r->status = take_status(in, &n_in);
+	if (iov_gather(out, n_out, &hdr, sizeof(hdr)) != sizeof(hdr))
+		return malformed(r);
+	iov_advance(&out, &n_out, sizeof(hdr));
+
+	switch (le32toh(hdr.type)) {
+	case VIRTIO_BLK_T_IN:
+		r->kind = REQUEST_READ;
+		keep_data(r, in, n_in, big);
+		return parse_rw(r, le64toh(hdr.sector), c->in_len - 1, limits);
+	case VIRTIO_BLK_T_OUT:
+		r->kind = REQUEST_WRITE;
+		keep_data(r, out, n_out, big);
+		return parse_rw(r, le64toh(hdr.sector), c->out_len - sizeof(hdr), limits);
+	case VIRTIO_BLK_T_FLUSH:
+		r->kind = REQUEST_FLUSH;
+		r->io.op = DISK_FLUSH;
+		r->io.fua = false;
+		r->io.offset = r->io.len = 0;
+		r->io.n_iov = 0;
+		return true;
+	case VIRTIO_BLK_T_GET_ID:
+		r->kind = REQUEST_GET_ID;
+		return answer_get_id(r, in, n_in, limits);
+	default:
+		r->kind = REQUEST_OTHER;
+		return done(r, VIRTIO_BLK_S_UNSUPP, 0);
+	}
+}
+
+void request_from_disk(struct request *r)
+{
+	if (r->io.result) {
+		/* Some of a failed read may have arrived; none of it is vouched for. */
+		done(r, VIRTIO_BLK_S_IOERR, 0);
+		return;
+	}
+	done(r, VIRTIO_BLK_S_OK, r->kind == REQUEST_READ ? (uint32_t)r->io.len : 0);
+}
+
+uint32_t request_finish(struct request *r)
+{
+	if (!r->status)
+		return 0;
+	*r->status = r->result;
+	/* The status byte is the last one: it counts only when nothing before it was left out. */
+	return r->filled == r->in_len - 1 ? r->in_len : r->filled;
+}
