@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Out of a guest: its transmit queue's chains become packets, in place. One packet's walk:
+ *
+ *	1 ring_pop		up to PORT_BURST chains
+ *	2 packet_from_chain	virtio-net header and the frame's head, read once; the rest stays
+ *	3 switch_forward	… → net_deliver() of the receiver copies it out of here
+ *	4 ring_push, publish, call
+ */
+#include "net/virtio_net.h"
+
+#include <endian.h>
+#include <string.h>
+
+/* Segments of a burst. Ordinary ones take one or two a chain; ring_pop() stops where it is full. */
+#define SEGS_MAX (2 * RING_CHAIN_SEGS_MAX)
+
+/* Copies @len bytes out of @segs, from their start on; the caller knows that they are there. */
+HOT void gather(const struct iovec *segs, void *to, size_t len)
+{
+	uint8_t *out = to;
+
+	for (; len > 0; segs++) {
+		size_t n = MIN(len, segs->iov_len);
+
+		memcpy(out, segs->iov_base, n);
+		out += n;
+		len -= n;
+	}
+}
+
+/* Leaves the first @len bytes of the segments behind. */
+HOT void advance(struct iovec **segs, unsigned *n_segs, size_t len)
+{
+	while (len > 0 && len >= (*segs)->iov_len) {
+		len -= (*segs)->iov_len;
+		(*segs)++;
+		(*n_segs)--;
+	}
+	if (len > 0) {
+		(*segs)->iov_base = (uint8_t *)(*segs)->iov_base + len;
+		(*segs)->iov_len -= len;
+	}
+}
+
+/*
+ * Fills @p from what the guest sent. The header may be spread over any number of segments and may
+ * share one with the frame (virtio 1.3 5.1.6.2: no assumption on framing, 2.7.4.1).
+ * @return false for a frame to be dropped. Where it returns true, nothing that was checked is read
+ * from guest memory again.
+ */
+HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct packet *p)
+{
+	struct virtio_net_hdr h;
+	struct iovec *segs = c->segs;
+	unsigned n_segs = c->n_out;
+	uint32_t want;
+
+	if (unlikely(c->out_len < q->hdr_len + (uint32_t)ETHER_HDR_LEN ||
+		     c->out_len > q->hdr_len + (uint32_t)FRAME_LEN_MAX))
+		return false;
+	gather(segs, &h, sizeof(h));
+	advance(&segs, &n_segs, q->hdr_len);
+	p->len = c->out_len - q->hdr_len;
+	want = h.flags | h.gso_type ? PACKET_HEAD_MAX : PACKET_HEAD_PLAIN;
+	p->head_len = (uint16_t)MIN(p->len, want);
+	gather(segs, p->head, p->head_len);
+	p->vlan = 0;
+	p->flow = 0;
+	if (likely(!(h.flags | h.gso_type))) {
+		memset(&p->offload, 0, sizeof(p->offload));
+	} else {
+		h.hdr_len = le16toh(h.hdr_len);
+		h.gso_size = le16toh(h.gso_size);
+		h.csum_start = le16toh(h.csum_start);
+		h.csum_offset = le16toh(h.csum_offset);
+		if (packet_set_offload(p, &h, q->sender_offloads))
+			return false;
+	}
+	advance(&segs, &n_segs, p->head_len);
+	p->segs = segs;
+	p->n_segs = (uint16_t)n_segs;
+	return true;
+}
+
+HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
+{
+	struct ring *r = &q->vq->ring;
+	struct port_stats *stats = net_stats(q->dev);
+	struct packet packets[PORT_BURST];
+	struct chain chains[PORT_BURST];
+	struct iovec segs[SEGS_MAX];
+	unsigned n, good = 0;
+	uint64_t bytes = 0;
+
+	n = ring_pop(r, layout, chains, PORT_BURST, segs, SEGS_MAX);
+	if (n == 0)
+		return 0;
+	/* vhost-user "Ring states": a disabled transmit ring is consumed, and its frames dropped.
+	 */
+	if (likely(__atomic_load_n(&q->vq->enabled, __ATOMIC_RELAXED))) {
+		for (unsigned i = 0; i < n; i++) {
+			if (likely(packet_from_chain(q, &chains[i], &packets[good])))
+				bytes += packets[good++].len;
+		}
+		counter_add(&stats->rx_packets, good);
+		counter_add(&stats->rx_bytes, bytes);
+		if (unlikely(good < n))
+			counter_add(&stats->rx_bad, n - good);
+		if (good)
+			switch_forward(q->dev->port.sw, &q->dev->port, packets, good);
+	}
+	for (unsigned i = 0; i < n; i++)
+		ring_push(r, layout, chains[i].id, chains[i].n_slots, 0);
+	ring_publish(r, layout);
+	ring_call(r, layout);
+	return n;
+}
+
+#define X(name, layout)                                                                       \
+	static unsigned from_guest_##name(struct poller *p)                                   \
+	{                                                                                     \
+		return from_guest(container_of(p, struct net_queue, poller), layout);         \
+	}                                                                                     \
+	static bool arm_##name(struct poller *p)                                              \
+	{                                                                                     \
+		return ring_kicks_on(&container_of(p, struct net_queue, poller)->vq->ring,    \
+				     layout);                                                 \
+	}                                                                                     \
+	static void disarm_##name(struct poller *p)                                           \
+	{                                                                                     \
+		ring_kicks_off(&container_of(p, struct net_queue, poller)->vq->ring, layout); \
+	}
+RING_LAYOUTS(X)
+#undef X
+
+#define X(name, layout) [layout] = { from_guest_##name, arm_##name, disarm_##name },
+const struct poller_ops from_guest_ops[2] = { RING_LAYOUTS(X) };
+#undef X

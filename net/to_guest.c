@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Into a guest: a receive queue takes packets straight from where they lie, in one copy. Any worker
+ * may deliver to any queue, so the queue's lock is held for a burst; one lock at a time, so that
+ * nobody waits in a circle.
+ */
+#include "net/virtio_net.h"
+
+#include <endian.h>
+#include <string.h>
+
+/* Chains that one frame may be spread over: frames of 64 KiB in buffers of 256 bytes. */
+#define CHAINS_MAX 256
+
+/* What a burst did, written to the counters once. */
+struct tally {
+	uint64_t packets, bytes, no_buffer, too_big, error;
+};
+
+/* The buffers that a frame goes into. Their segments follow each other without a gap. */
+struct landing {
+	unsigned n;
+	struct chain chains[CHAINS_MAX];
+	struct iovec segs[2 * RING_CHAIN_SEGS_MAX];
+};
+
+enum land { LAND_OK, LAND_NO_BUFFER, LAND_TOO_BIG, LAND_BROKEN };
+
+static enum land COLD land_break(struct ring *r, const char *why)
+{
+	ring_break(r, why);
+	return LAND_BROKEN;
+}
+
+/*
+ * Takes chains until they hold @need bytes, header included. virtio 1.3 5.1.6.3: without MRG_RXBUF
+ * one chain has to do; a chain that may come first holds at least the header.
+ */
+HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, struct landing *l)
+{
+	struct ring *r = &q->vq->ring;
+	unsigned used = 0;
+	uint64_t room = 0;
+
+	for (l->n = 0; room < need; l->n++) {
+		struct chain *c = &l->chains[l->n];
+
+		if (unlikely(l->n == CHAINS_MAX || used > RING_CHAIN_SEGS_MAX))
+			return LAND_TOO_BIG;
+		if (unlikely(l->n == 1 && !q->mergeable))
+			return LAND_TOO_BIG;
+		if (!ring_pop(r, layout, c, 1, l->segs + used, RING_CHAIN_SEGS_MAX))
+			return LAND_NO_BUFFER;
+		if (unlikely(c->n_out != 0))
+			return land_break(r, "readable segment in a receive queue");
+		if (unlikely(c->in_len < q->hdr_len))
+			return land_break(r, "receive buffer shorter than the header");
+		used += c->n_in;
+		room += c->in_len;
+	}
+	return LAND_OK;
+}
+
+/* The header that the receiver is to see; offloads that it does not take are finished by now. */
+HOT void header_fill(struct virtio_net_hdr_mrg_rxbuf *h, const struct net_queue *q,
+		     const struct packet_offload *o, unsigned n_buffers)
+{
+	memset(h, 0, sizeof(*h));
+	/* 5.1.6.4.1: 1 also where buffers are not merged. */
+	h->num_buffers = htole16((uint16_t)n_buffers);
+	if (o->needs_csum) {
+		h->hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+		h->hdr.csum_start = htole16(o->csum_start);
+		h->hdr.csum_offset = htole16(o->csum_offset);
+	} else if (o->csum_valid && q->csum) {
+		h->hdr.flags = VIRTIO_NET_HDR_F_DATA_VALID;
+	}
+	if (unlikely(o->gso_type != VIRTIO_NET_HDR_GSO_NONE)) {
+		h->hdr.gso_type = o->gso_type | (o->ecn ? VIRTIO_NET_HDR_GSO_ECN : 0);
+		h->hdr.gso_size = htole16(o->gso_size);
+		h->hdr.hdr_len = htole16(o->hdr_len);
+	}
+}
+
+/* Appends to the segments at *@at, which have the room. */
+HOT void put(struct iovec **at, const void *from, size_t len)
+{
+	const uint8_t *p = from;
+
+	while (len > 0) {
+		struct iovec *v = *at;
+		size_t n = MIN(len, v->iov_len);
+
+		memcpy(v->iov_base, p, n);
+		v->iov_base = (uint8_t *)v->iov_base + n;
+		v->iov_len -= n;
+		if (v->iov_len == 0)
+			(*at)++;
+		p += n;
+		len -= n;
+	}
+}
+
+HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f, struct tally *t)
+{
+	struct ring *r = &q->vq->ring;
+	struct ring_mark mark = ring_mark(r);
+	uint32_t len = frame_len(f), left = len + q->hdr_len, n;
+	struct virtio_net_hdr_mrg_rxbuf h;
+	struct landing l;
+	struct iovec *at = l.segs;
+	const void *piece;
+	enum land rc = land(q, layout, left, &l);
+
+	if (unlikely(rc != LAND_OK)) {
+		ring_rewind(r, mark);
+		t->no_buffer += rc == LAND_NO_BUFFER;
+		t->too_big += rc == LAND_TOO_BIG;
+		t->error += rc == LAND_BROKEN;
+		return false;
+	}
+	/* Committed: there is room for all of it. */
+	header_fill(&h, q, &f->offload, l.n);
+	put(&at, &h, q->hdr_len);
+	put(&at, f->head, f->head_len);
+	while ((piece = frame_next(f, UINT32_MAX, &n)))
+		put(&at, piece, n);
+	for (unsigned i = 0; i < l.n; i++) {
+		uint32_t written = MIN(left, l.chains[i].in_len);
+
+		ring_push(r, layout, l.chains[i].id, l.chains[i].n_slots, written);
+		left -= written;
+	}
+	t->packets++;
+	t->bytes += len;
+	return true;
+}
+
+HOT bool takes_gso(const struct net_queue *q, const struct packet_offload *o)
+{
+	if (o->ecn && !q->ecn)
+		return false;
+	return o->gso_type == VIRTIO_NET_HDR_GSO_TCPV4 ? q->tso4 : q->tso6;
+}
+
+HOT bool put_segments(struct net_queue *q, enum ring_layout layout, struct packet *p,
+		      struct tally *t)
+{
+	struct segmenter s;
+	struct frame f;
+
+	for (segmenter_init(&s, p); segmenter_next(&s, &f);) {
+		if (!q->csum)
+			frame_complete_csum(&f);
+		/* A hole in a TCP stream makes the rest of this frame worth little. */
+		if (!put_frame(q, layout, &f, t))
+			return false;
+	}
+	return true;
+}
+
+HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet *p, struct tally *t)
+{
+	struct frame f;
+
+	if (unlikely(p->offload.gso_type != VIRTIO_NET_HDR_GSO_NONE) && !takes_gso(q, &p->offload))
+		return put_segments(q, layout, p, t);
+	if (!q->csum)
+		packet_complete_csum(p);
+	frame_of_packet(&f, p);
+	return put_frame(q, layout, &f, t);
+}
+
+HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packet *const *packets,
+		      unsigned n, struct port_stats *stats)
+{
+	struct ring *r = &q->vq->ring;
+	struct tally t = { 0 };
+	unsigned taken = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		taken += put_packet(q, layout, packets[i], &t);
+	ring_publish(r, layout);
+	ring_call(r, layout);
+	counter_add(&stats->tx_packets, t.packets);
+	counter_add(&stats->tx_bytes, t.bytes);
+	if (unlikely(taken < n)) {
+		counter_add(&stats->tx_no_buffer, t.no_buffer);
+		counter_add(&stats->tx_too_big, t.too_big);
+		counter_add(&stats->tx_error, t.error);
+	}
+	return taken;
+}
+
+#define X(name, layout)                                                                     \
+	static unsigned to_guest_##name(struct net_queue *q, struct packet *const *packets, \
+					unsigned n, struct port_stats *stats)               \
+	{                                                                                   \
+		return to_guest(q, layout, packets, n, stats);                              \
+	}
+RING_LAYOUTS(X)
+#undef X
+
+unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets, unsigned n,
+				  struct port_stats *stats) = {
+	[RING_SPLIT] = to_guest_split,
+	[RING_PACKED] = to_guest_packed,
+};
+
+/*
+ * The receive queue for this worker, locked: with several pairs each worker has its own, so that
+ * they do not wait for each other; what one worker sends stays in order. NULL: the guest listens
+ * on none.
+ */
+static struct net_queue *rx_lock(struct net_device *d, unsigned worker)
+{
+	unsigned span = __atomic_load_n(&d->rx_span, __ATOMIC_RELAXED);
+	unsigned used = __atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED);
+
+	span = MIN(span, used);
+	for (unsigned i = 0; i < span; i++) {
+		struct net_queue *q = &d->queues[2 * ((worker + i) % span)];
+		struct virtqueue *vq = q->vq;
+
+		if (!__atomic_load_n(&q->running, __ATOMIC_RELAXED) ||
+		    !__atomic_load_n(&vq->enabled, __ATOMIC_RELAXED))
+			continue;
+		spin_lock(&vq->lock);
+		/* The truth: whoever changes one of these takes the lock after. */
+		if (__atomic_load_n(&q->running, __ATOMIC_RELAXED) &&
+		    __atomic_load_n(&vq->enabled, __ATOMIC_RELAXED) &&
+		    q->pair < __atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED))
+			return q;
+		spin_unlock(&vq->lock);
+	}
+	return NULL;
+}
+
+unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
+{
+	struct net_device *d = container_of(p, struct net_device, port);
+	unsigned worker = worker_index(worker_current()), taken;
+	struct port_stats *stats = &p->stats[worker];
+	struct net_queue *q = rx_lock(d, worker);
+
+	if (!q) {
+		counter_add(&stats->tx_down, n);
+		return 0;
+	}
+	taken = q->to_guest(q, packets, n, stats);
+	spin_unlock(&q->vq->lock);
+	return taken;
+}

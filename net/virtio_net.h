@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The insides of a guest port: a virtio-net device and its queues (virtio 1.3 5.1). Shared by
+ * device.c, from_guest.c, to_guest.c and ctrl.c; the daemon sees net/net.h.
+ */
+#ifndef SLUICE_NET_VIRTIO_NET_H
+#define SLUICE_NET_VIRTIO_NET_H
+
+#include "net/net.h"
+#include "net/offload.h"
+
+#include <linux/virtio_net.h>
+
+/* virtio 1.3 5.1.6: with VERSION_1 or MRG_RXBUF the header has num_buffers, else it ends before. */
+#define VNET_HDR_LEN sizeof(struct virtio_net_hdr_mrg_rxbuf)
+#define VNET_HDR_LEN_LEGACY sizeof(struct virtio_net_hdr)
+static_assert(VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGACY == 10, "virtio 1.3 5.1.6");
+
+#define NET_QUEUE_PAIRS_MAX 256
+
+/* Seen from the guest, as virtio 1.3 5.1.2 names them. */
+enum net_queue_role { NET_QUEUE_RECEIVE, NET_QUEUE_TRANSMIT, NET_QUEUE_CONTROL };
+
+struct net_queue {
+	struct virtqueue *vq;
+	struct net_device *dev;
+	enum net_queue_role role;
+	unsigned pair;
+	struct poller poller; /* transmit and control queues; a receive queue has none */
+
+	/* Decided when the queue starts, from the negotiated features; constant while it runs. */
+	uint8_t hdr_len;
+	unsigned sender_offloads;   /* transmit: OFFLOAD_* that the guest may ask for */
+	bool mergeable;		    /* receive: MRG_RXBUF */
+	bool csum, tso4, tso6, ecn; /* receive: what the guest takes unfinished */
+
+	/*
+	 * Receive: workers may use the ring. Written under vq->lock on the queue's worker; read as
+	 * a hint without the lock, as the truth with it.
+	 */
+	bool running;
+	unsigned (*to_guest)(struct net_queue *q, struct packet *const *packets, unsigned n,
+			     struct port_stats *stats);
+};
+
+struct net_device {
+	struct vhost_device vdev;
+	struct port port;
+	struct net_device_config cfg; /* name: vdev's; socket: vdev has it */
+	struct net_queue *queues;     /* as many as vdev has virtqueues */
+	uint64_t features; /* the driver's, to tell a new life from a switch of logging */
+	uint16_t mtu;	   /* cfg.mtu, or what NET_SET_MTU said since */
+
+	/*
+	 * The address in the configuration space, as mac_word() packs it. Atomic: the control
+	 * queue's worker writes it while the control thread reads.
+	 */
+	uint64_t mac;
+	/*
+	 * Pairs that the guest uses, 1 to cfg.queue_pairs. Atomic. It is the control queue's to
+	 * set; where the front-end keeps that queue to itself, all pairs that it enables are used.
+	 */
+	unsigned pairs_used;
+	bool ctrl_ours;	  /* the front-end handed the control queue to us */
+	unsigned rx_span; /* pairs below it may have a running receive queue. Atomic */
+
+	void (*on_closed)(void *arg); /* of net_device_on_closed() */
+	void *on_closed_arg;
+	void (*closed)(void *arg); /* of net_device_close() */
+	void *closed_arg;
+};
+
+static inline uint64_t mac_word(const uint8_t mac[6])
+{
+	uint64_t w = 0;
+
+	__builtin_memcpy(&w, mac, 6);
+	return w;
+}
+
+/* A worker's own counters of @d's port. */
+HOT struct port_stats *net_stats(struct net_device *d)
+{
+	return &d->port.stats[worker_index(worker_current())];
+}
+
+/* from_guest.c: the poller of a transmit queue, by layout. */
+extern const struct poller_ops from_guest_ops[2];
+
+/* to_guest.c: the way into receive queues, by layout, and port_ops.deliver. */
+extern unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets,
+					 unsigned n, struct port_stats *stats);
+unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n);
+
+/* ctrl.c: the poller of the control queue, by layout. */
+extern const struct poller_ops ctrl_ops[2];
+
+#endif
