@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* I/O of disks on a real worker: contents, alignment, what waits, and what fails. */
+#include "blk/disk_file.h"
+#include "tests/unit/disk_util.h"
+
+#include <errno.h>
+#include <sys/wait.h>
+
+#define DISK_SIZE (4 * MIB)
+
+static uint8_t *alloc_buffer(size_t len)
+{
+	uint8_t *p = aligned_alloc(4096, ALIGN_UP(len, 4096));
+
+	cr_assert(p);
+	memset(p, 0xee, len);
+	return p;
+}
+
+/*
+ * Random reads and writes, in one to four segments, some at odd addresses and lengths, eight at a
+ * time on places of their own; everything is compared with a copy of the disk.
+ */
+static void exercise(struct rig *rig, unsigned rounds, uint64_t place_align)
+{
+	enum { AT_A_TIME = 8, SLOT = 512 * KIB };
+	uint8_t *model = alloc_buffer(DISK_SIZE), *mem = alloc_buffer(AT_A_TIME * SLOT);
+	struct disk_request req[AT_A_TIME], *reqs[AT_A_TIME];
+	struct iovec iov[AT_A_TIME][4];
+
+	fill(model, DISK_SIZE, 0);
+	srand(7);
+	for (unsigned round = 0; round < rounds; round++) {
+		for (unsigned i = 0; i < AT_A_TIME; i++) {
+			uint64_t offset = i * SLOT +
+					  ALIGN_DOWN((uint64_t)rand() % (SLOT / 2), place_align);
+			uint64_t len = ALIGN_DOWN((uint64_t)rand() % (SLOT / 2), place_align) +
+				       place_align;
+			uint8_t *at = mem + i * SLOT + (rand() % 2 ? 0 : rand() % 600);
+			unsigned n = 1 + rand() % 4;
+			enum disk_op op = rand() % 2 ? DISK_READ : DISK_WRITE;
+
+			request_set(&req[i], op, offset, iov[i], at, len);
+			for (unsigned k = 1; k < n; k++) {
+				uint64_t head = rand() % 3 ? 512 : 1 + rand() % 511;
+
+				if (iov[i][k - 1].iov_len <= head)
+					break;
+				iov[i][k].iov_base = (uint8_t *)iov[i][k - 1].iov_base + head;
+				iov[i][k].iov_len = iov[i][k - 1].iov_len - head;
+				iov[i][k - 1].iov_len = head;
+				req[i].n_iov = k + 1;
+			}
+			if (op == DISK_WRITE) {
+				fill(at, len, round * AT_A_TIME + i + 1);
+				memcpy(model + offset, at, len);
+			} else {
+				memset(at, 0xee, len);
+			}
+			req[i].fua = rand() % 8 == 0;
+			reqs[i] = &req[i];
+		}
+		rig_run(rig, reqs, AT_A_TIME);
+		for (unsigned i = 0; i < AT_A_TIME; i++) {
+			cr_assert_eq(req[i].result, 0, "round %u: %d", round, req[i].result);
+			cr_assert_eq(req[i].moved, rig->disk->ops == &disk_file ? req[i].len : 0);
+		}
+	}
+	for (uint64_t offset = 0; offset < DISK_SIZE; offset += SLOT) {
+		cr_assert_eq(rig_rw(rig, DISK_READ, offset, mem, SLOT), 0);
+		cr_assert_arr_eq(mem, model + offset, SLOT, "at %llu", (unsigned long long)offset);
+	}
+	free(model);
+	free(mem);
+}
+
+static void exercise_file(enum disk_cache cache, unsigned ring_entries)
+{
+	struct blk_config cfg = { .name = "d", .cache = cache };
+	char path[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	cfg.file = path;
+	rig_open(&rig, &cfg, ring_entries);
+	exercise(&rig, 150, 512);
+	rig_close(&rig);
+	unlink(path);
+}
+
+Test(disk_io, a_direct_file_holds_what_was_written_at_any_memory_address, .timeout = 60)
+{
+	exercise_file(DISK_CACHE_NONE, 0);
+}
+
+Test(disk_io, a_buffered_file_holds_what_was_written, .timeout = 60)
+{
+	exercise_file(DISK_CACHE_WRITEBACK, 0);
+}
+
+Test(disk_io, a_ring_with_few_entries_makes_requests_wait_and_loses_none, .timeout = 60)
+{
+	exercise_file(DISK_CACHE_NONE, 2);
+}
+
+Test(disk_io, ram_holds_what_was_written, .timeout = 60)
+{
+	struct blk_config cfg = { .name = "d", .kind = DISK_RAM, .size = DISK_SIZE };
+	uint8_t *mem = alloc_buffer(DISK_SIZE);
+	struct rig rig;
+
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 0, mem, DISK_SIZE), 0);
+	for (unsigned i = 0; i < DISK_SIZE; i++)
+		cr_assert_eq(mem[i], 0);
+	fill(mem, DISK_SIZE, 0);
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, 0, mem, DISK_SIZE), 0);
+	exercise(&rig, 150, 512);
+	rig_close(&rig);
+	free(mem);
+}
+
+Test(disk_io, null_overwrites_every_byte_that_it_says_it_has_read)
+{
+	struct blk_config cfg = { .name = "d", .kind = DISK_NULL, .size = DISK_SIZE };
+	uint8_t mem[1024];
+	struct rig rig;
+
+	rig_open(&rig, &cfg, 0);
+	memset(mem, 0xaa, sizeof(mem));
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, 512, mem, sizeof(mem)), 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 512, mem, sizeof(mem)), 0);
+	for (unsigned i = 0; i < sizeof(mem); i++)
+		cr_assert_eq(mem[i], 0);
+	cr_assert_eq(rig_rw(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+	rig_close(&rig);
+}
+
+static bool is_direct(const struct rig *rig)
+{
+	return container_of(rig->disk, struct file_disk, disk)->direct;
+}
+
+Test(disk_io, misaligned_memory_takes_bounce_buffers_and_waits_when_there_are_none, .timeout = 60)
+{
+	enum { N = 50, LEN = 300 * KIB }; /* more than there are buffers, longer than one is */
+	struct blk_config cfg = { .name = "d" };
+	struct disk_request req[N], *reqs[N];
+	uint8_t *mem, *got;
+	struct iovec iov[N];
+	char path[64];
+	struct rig rig;
+
+	image_create(path, N * LEN);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	if (!is_direct(&rig))
+		cr_skip_test("the build folder's file system has no O_DIRECT");
+	mem = alloc_buffer(N * LEN + 4096);
+	got = alloc_buffer(N * LEN);
+	for (unsigned i = 0; i < N; i++) {
+		request_set(&req[i], DISK_WRITE, i * LEN, &iov[i], mem + i * LEN + 3, LEN);
+		fill(mem + i * LEN + 3, LEN, i + 1);
+		reqs[i] = &req[i];
+	}
+	rig_run(&rig, reqs, N);
+	image_read(path, got, N * LEN, 0);
+	for (unsigned i = 0; i < N; i++) {
+		cr_assert_eq(req[i].result, 0);
+		cr_assert(req[i].bounced);
+	}
+	cr_assert_arr_eq(got, mem + 3, N * LEN);
+
+	for (unsigned i = 0; i < N; i++)
+		request_set(&req[i], DISK_READ, i * LEN, &iov[i], mem + i * LEN + 5, LEN);
+	rig_run(&rig, reqs, N);
+	for (unsigned i = 0; i < N; i++)
+		cr_assert_eq(req[i].result, 0);
+	cr_assert_arr_eq(got, mem + 5, N * LEN);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
+	free(got);
+}
+
+Test(disk_io, aligned_memory_needs_no_bounce_buffer)
+{
+	struct blk_config cfg = { .name = "d" };
+	uint8_t *mem = alloc_buffer(4096);
+	struct disk_request r;
+	struct iovec iov;
+	char path[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	request_set(&r, DISK_READ, 4096, &iov, mem, 4096);
+	cr_assert_eq(rig_run1(&rig, &r), 0);
+	cr_assert_not(r.bounced);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
+}
+
+struct sqe_seen {
+	struct rig *rig;
+	struct disk_request r;
+	struct iovec iov;
+	unsigned opcode, rw_flags, fsync_flags;
+};
+
+/* On the worker, between submission to the ring and the kernel's taking it. */
+static void submit_and_look(void *arg)
+{
+	struct sqe_seen *seen = arg;
+	struct io_uring *ring = worker_ring(seen->rig->worker);
+	const struct io_uring_sqe *sqe;
+
+	seen->rig->disk->ops->submit(seen->rig->queue, &seen->r);
+	sqe = &ring->sq.sqes[(ring->sq.sqe_tail - 1) & *ring->sq.kring_mask];
+	seen->opcode = sqe->opcode;
+	seen->rw_flags = (unsigned)sqe->rw_flags;
+	seen->fsync_flags = sqe->fsync_flags;
+	poller_wake(&seen->rig->poller);
+}
+
+static void look(struct sqe_seen *seen)
+{
+	uint64_t end = clock_ns() + UINT64_C(10000000000);
+
+	__atomic_store_n(&seen->rig->n_done, 0, __ATOMIC_SEQ_CST);
+	worker_call_wait(seen->rig->worker, submit_and_look, seen);
+	while (!__atomic_load_n(&seen->rig->n_done, __ATOMIC_SEQ_CST) && clock_ns() < end)
+		usleep(50);
+	cr_assert_eq(seen->rig->n_done, 1);
+	cr_assert_eq(seen->r.result, 0);
+}
+
+Test(disk_io, a_write_that_must_be_durable_asks_the_kernel_for_it_and_a_flush_is_an_fdatasync)
+{
+	struct blk_config cfg = { .name = "d" };
+	uint8_t *mem = alloc_buffer(4096);
+	struct sqe_seen seen = { 0 };
+	char path[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	seen.rig = &rig;
+	request_set(&seen.r, DISK_WRITE, 0, &seen.iov, mem, 4096);
+	look(&seen);
+	cr_assert_eq(seen.opcode, IORING_OP_WRITE);
+	cr_assert_eq(seen.rw_flags, 0);
+	request_set(&seen.r, DISK_WRITE, 0, &seen.iov, mem, 4096);
+	seen.r.fua = true;
+	look(&seen);
+	cr_assert_eq(seen.rw_flags, RWF_DSYNC);
+	request_set(&seen.r, DISK_FLUSH, 0, &seen.iov, NULL, 0);
+	look(&seen);
+	cr_assert_eq(seen.opcode, IORING_OP_FSYNC);
+	cr_assert_eq(seen.fsync_flags, IORING_FSYNC_DATASYNC);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
+}
+
+static void truncated(enum disk_cache cache)
+{
+	struct blk_config cfg = { .name = "d", .cache = cache };
+	uint8_t *mem = alloc_buffer(DISK_SIZE);
+	char path[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(truncate(path, MIB + 100), 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 0, mem, MIB), 0);
+	/* Begins in what is there, ends in what is not. */
+	cr_assert_eq(rig_rw(&rig, DISK_READ, MIB - 4096, mem, 64 * KIB), -EIO);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 2 * MIB, mem, 4096), -EIO);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
+}
+
+Test(disk_io, a_read_past_the_end_of_a_file_that_shrank_fails, .timeout = 30)
+{
+	truncated(DISK_CACHE_NONE);
+	truncated(DISK_CACHE_WRITEBACK);
+}
+
+Test(disk_io, a_write_to_a_file_opened_for_reading_fails)
+{
+	struct blk_config cfg = { .name = "d", .read_only = true };
+	uint8_t *mem = alloc_buffer(4096);
+	char path[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, 0, mem, 4096), -EBADF);
+	cr_assert_eq(rig_rw(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
+}
+
+/* Runs a command and takes the first line it says. @return whether it went well. */
+static bool command(char *line, size_t size, const char *fmt, const char *arg)
+{
+	char cmd[256];
+	FILE *p;
+
+	snprintf(cmd, sizeof(cmd), fmt, arg);
+	p = popen(cmd, "r");
+	if (!p)
+		return false;
+	line[0] = 0;
+	if (fgets(line, (int)size, p))
+		line[strcspn(line, "\n")] = 0;
+	return pclose(p) == 0;
+}
+
+Test(disk_io, a_device_of_4096_byte_sectors_serves_requests_of_512, .timeout = 60)
+{
+	struct blk_config cfg = { .name = "d" };
+	uint8_t *mem = alloc_buffer(DISK_SIZE), *model = alloc_buffer(DISK_SIZE);
+	char path[64], loop[64], out[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	if (geteuid() != 0 ||
+	    !command(loop, sizeof(loop), "losetup -f --show -b 4096 %s 2>/dev/null", path)) {
+		unlink(path);
+		cr_skip_test("no loop devices, or not root");
+	}
+	cfg.file = loop;
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(rig.disk->info.align_io, 4096);
+	cr_assert_eq(rig.disk->info.block_size, 512);
+	cr_assert_eq(rig.disk->info.physical_size, 4096);
+	cr_assert(strstr(rig.disk->info.how, "4096 (smaller: buffered)"), "%s", rig.disk->info.how);
+	exercise(&rig, 100, 512);
+
+	/* A sector, then the page that it lies in, then a sector again: each sees the last. */
+	fill(model, 4096, 1);
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, 512, model + 512, 512), 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 0, mem, 4096), 0);
+	cr_assert_arr_eq(mem + 512, model + 512, 512);
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, 0, model, 4096), 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 1024, mem, 512), 0);
+	cr_assert_arr_eq(mem, model + 1024, 512);
+	cr_assert_eq(rig_rw(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+	image_read(path, mem, 4096, 0);
+	cr_assert_arr_eq(mem, model, 4096);
+	rig_close(&rig);
+	command(out, sizeof(out), "losetup -d %s", loop);
+	unlink(path);
+	free(mem);
+	free(model);
+}
+
+Test(disk_io, a_file_on_tmpfs_works_whether_or_not_it_has_o_direct, .timeout = 60)
+{
+	struct blk_config cfg = { .name = "d" };
+	char path[64] = "/dev/shm/sluice-test-XXXXXX";
+	uint8_t *mem = alloc_buffer(DISK_SIZE);
+	int fd = mkstemp(path);
+	struct rig rig;
+
+	if (fd < 0)
+		cr_skip_test("no tmpfs at /dev/shm");
+	fill(mem, DISK_SIZE, 0);
+	cr_assert_eq(write(fd, mem, DISK_SIZE), (ssize_t)DISK_SIZE);
+	close(fd);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	if (!is_direct(&rig))
+		cr_assert(strstr(rig.disk->info.how, "O_DIRECT is not to be had"), "%s",
+			  rig.disk->info.how);
+	exercise(&rig, 30, 512);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening disks: what is refused, in which words, and what is found out about the rest. */
+#include "blk/disk_file.h"
+#include "tests/unit/disk_util.h"
+
+#include <errno.h>
+
+/* Opens @path and expects @code and a sentence with @word and the path in it. */
+static void refused(const char *path, bool read_only, int code, const char *word)
+{
+	struct blk_config cfg = { .name = "d", .file = path, .read_only = read_only };
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	cr_assert_eq(disk_file.open(&cfg, &d, &err), code, "%s: %s", path, err.text);
+	cr_assert(strstr(err.text, path), "names no file: %s", err.text);
+	cr_assert(strstr(err.text, word), "no \"%s\": %s", word, err.text);
+}
+
+static struct disk *opened(const struct blk_config *cfg)
+{
+	struct error err = { 0 };
+	struct disk *d = NULL;
+
+	cr_assert_eq(disk_kinds[cfg->kind]->open(cfg, &d, &err), 0, "%s", err.text);
+	return d;
+}
+
+Test(disk_open, a_missing_image_is_refused_with_a_way_to_make_one)
+{
+	refused("no-such-image.raw", false, -ENOENT, "truncate");
+}
+
+Test(disk_open, a_directory_is_refused)
+{
+	refused("/tmp", false, -EISDIR, "directory");
+}
+
+Test(disk_open, a_pipe_is_refused_without_waiting_for_its_other_end)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "test-pipe-%d", getpid());
+	cr_assert_eq(mkfifo(path, 0600), 0);
+	refused(path, false, -EINVAL, "pipe");
+	unlink(path);
+}
+
+Test(disk_open, a_character_device_is_refused)
+{
+	refused("/dev/zero", false, -EINVAL, "character device");
+}
+
+Test(disk_open, an_image_below_one_sector_is_refused)
+{
+	char path[64];
+
+	image_create(path, 0);
+	refused(path, false, -EINVAL, "0 bytes");
+	cr_assert_eq(truncate(path, 511), 0);
+	refused(path, false, -EINVAL, "511 bytes");
+	unlink(path);
+}
+
+Test(disk_open, an_image_that_we_may_not_write_is_refused_and_read_only_offered)
+{
+	char path[64];
+	int rc;
+
+	image_create(path, 4096);
+	cr_assert_eq(chmod(path, 0444), 0);
+	rc = geteuid() == 0 ? seteuid(65534) : 0;
+	cr_assert_eq(rc, 0);
+	if (access(path, R_OK))
+		cr_skip_test("an ordinary user cannot reach the build folder");
+	refused(path, false, -EACCES, "read_only: true");
+	if (getuid() == 0)
+		cr_assert_eq(seteuid(0), 0);
+	unlink(path);
+}
+
+Test(disk_open, the_tail_of_an_image_that_is_no_whole_sector_is_left_out)
+{
+	struct blk_config cfg = { .name = "d" };
+	struct disk *d;
+	char path[64];
+
+	image_create(path, 4096 + 700);
+	cfg.file = path;
+	d = opened(&cfg);
+	cr_assert_eq(d->info.size, 4096 + 512);
+	d->ops->close(d);
+	unlink(path);
+}
+
+Test(disk_open, the_facts_tell_how_it_is_done)
+{
+	struct blk_config cfg = { .name = "d" };
+	struct disk *d;
+	char path[64];
+
+	image_create(path, 1 * MIB);
+	cfg.file = path;
+	d = opened(&cfg);
+	cr_assert_eq(d->info.block_size, 512);
+	cr_assert_geq(d->info.physical_size, 512);
+	cr_assert(d->info.volatile_cache);
+	if (container_of(d, struct file_disk, disk)->direct)
+		cr_assert(strstr(d->info.how, "O_DIRECT, alignment"), "%s", d->info.how);
+	d->ops->close(d);
+
+	cfg.cache = DISK_CACHE_WRITEBACK;
+	d = opened(&cfg);
+	cr_assert_str_eq(d->info.how, "io_uring, buffered");
+	d->ops->close(d);
+
+	cfg.read_only = true;
+	d = opened(&cfg);
+	cr_assert_not(d->info.volatile_cache);
+	d->ops->close(d);
+	unlink(path);
+}
+
+Test(disk_open, two_writers_of_one_image_exclude_each_other_also_in_one_process)
+{
+	struct blk_config cfg = { .name = "d" };
+	struct disk *d;
+	char path[64];
+
+	image_create(path, 4096);
+	cfg.file = path;
+	d = opened(&cfg);
+	refused(path, false, -EBUSY, "another process or device");
+	refused(path, true, -EBUSY, "writes to it");
+	d->ops->close(d);
+
+	/* And its end is the lock's end. */
+	d = opened(&cfg);
+	d->ops->close(d);
+	unlink(path);
+}
+
+Test(disk_open, two_readers_of_one_image_get_along_but_no_writer_joins_them)
+{
+	struct blk_config cfg = { .name = "d", .read_only = true };
+	struct disk *a, *b;
+	char path[64];
+
+	image_create(path, 4096);
+	cfg.file = path;
+	a = opened(&cfg);
+	b = opened(&cfg);
+	refused(path, false, -EBUSY, "read-only");
+	a->ops->close(a);
+	refused(path, false, -EBUSY, "read-only");
+	b->ops->close(b);
+	cfg.read_only = false;
+	a = opened(&cfg);
+	a->ops->close(a);
+	unlink(path);
+}
+
+Test(disk_open, a_symbolic_link_or_second_name_does_not_fool_the_lock)
+{
+	struct blk_config cfg = { .name = "d" };
+	char path[64], other[80];
+	struct disk *d;
+
+	image_create(path, 4096);
+	cfg.file = path;
+	d = opened(&cfg);
+	snprintf(other, sizeof(other), "%s-second", path);
+	cr_assert_eq(link(path, other), 0);
+	refused(other, false, -EBUSY, "another process or device");
+	d->ops->close(d);
+	unlink(path);
+	unlink(other);
+}
+
+Test(disk_open, null_and_ram_need_a_size_of_whole_sectors)
+{
+	struct blk_config cfg = { .name = "scratch" };
+	struct error err = { 0 };
+	struct disk *d;
+
+	for (cfg.kind = DISK_NULL; cfg.kind <= DISK_RAM; cfg.kind++) {
+		cfg.size = 0;
+		cr_assert_eq(disk_kinds[cfg.kind]->open(&cfg, &d, &err), -EINVAL);
+		cr_assert(strstr(err.text, "disk scratch: size 0"), "%s", err.text);
+		cfg.size = 1000;
+		cr_assert_eq(disk_kinds[cfg.kind]->open(&cfg, &d, &err), -EINVAL);
+		cr_assert(strstr(err.text, "size 1000"), "%s", err.text);
+		cfg.size = 1024;
+		d = opened(&cfg);
+		cr_assert_eq(d->info.size, 1024);
+		d->ops->close(d);
+	}
+}
+
+Test(disk_open, a_ram_disk_too_large_for_the_address_space_is_refused)
+{
+	struct blk_config cfg = { .name = "huge", .kind = DISK_RAM, .size = UINT64_C(1) << 60 };
+	struct error err = { 0 };
+	struct disk *d;
+
+	cr_assert_eq(disk_ram.open(&cfg, &d, &err), -ENOMEM);
+	cr_assert(strstr(err.text, "disk huge"), "%s", err.text);
+}
