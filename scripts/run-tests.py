@@ -1,0 +1,175 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every test that this machine can run, and adds up.
+
+Unit tests come from meson's own list; each case of a criterion executable counts as a test. System
+tests come from pytest. Last come the names of what failed and of what was skipped, with the reasons,
+and a line `N passed, N failed, N skipped`. Exits 1 if anything failed, or if nothing ran.
+"""
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXIT_SKIPPED = 77  # meson's and automake's convention
+
+
+class Results:
+    def __init__(self):
+        self.passed = []
+        self.failed = []  # (name, why)
+        self.skipped = []
+
+    def __len__(self):
+        return len(self.passed) + len(self.failed) + len(self.skipped)
+
+    def print(self):
+        for title, rows in (("failed", self.failed), ("skipped", self.skipped)):
+            if rows:
+                print(f"\n{title}:")
+            for name, why in rows:
+                print(f"  {name}: {why}")
+        print(f"\n{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped")
+
+
+def is_criterion(executable):
+    with open(executable, "rb") as f:
+        head = f.read()
+    return head.startswith(b"\x7fELF") and b"libcriterion.so" in head
+
+
+def one_line(text, otherwise):
+    return " ".join(str(text).split())[:300] or otherwise
+
+
+def add_criterion(results, name, report, exit_code, stderr):
+    try:
+        suites = json.loads(report.read_text(errors="replace"))["test_suites"]
+    except (OSError, ValueError, KeyError):
+        results.failed.append((name, one_line(stderr[-300:], f"no report, exit code {exit_code}")))
+        return
+    failed_before = len(results.failed)
+    for suite in suites:
+        for test in suite["tests"]:
+            case = f"{name} / {suite['name']} / {test['name']}"
+            why = one_line("; ".join(test.get("messages", [])), "no message")
+            if test["status"] == "PASSED":
+                results.passed.append(case)
+            elif test["status"] == "SKIPPED":
+                results.skipped.append((case, why))
+            else:
+                results.failed.append((case, why))
+    if exit_code != 0 and len(results.failed) == failed_before:
+        results.failed.append((name, f"exit code {exit_code}, though no case failed"))
+
+
+def run_limited(command, test):
+    """The finished process, or None after its time is up; then it and its children are gone."""
+    with subprocess.Popen(command, cwd=test["workdir"], env={**os.environ, **test["env"]},
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, errors="replace", start_new_session=True) as process:
+        try:
+            out, err = process.communicate(timeout=test["timeout"] or 120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def run_unit_test(results, test, folder):
+    """One executable of meson's list, by its exit code or, for criterion, case by case."""
+    name = test["name"]
+    command = list(test["cmd"])
+    criterion = is_criterion(command[0])
+    report = folder / f"{len(results)}-{Path(command[0]).name}.json"
+    if criterion:
+        command.append(f"--json={report}")
+    start = time.monotonic()
+    before = len(results.failed)
+    done = run_limited(command, test)
+    if done is None:
+        results.failed.append((name, f"did not end within {test['timeout']} s"))
+        print(f"  {name}: TIMEOUT", flush=True)
+        return
+    if criterion:
+        add_criterion(results, name, report, done.returncode, done.stderr)
+    elif done.returncode == EXIT_SKIPPED:
+        results.skipped.append((name, one_line(done.stdout + done.stderr, "no reason given")))
+    elif done.returncode == 0:
+        results.passed.append(name)
+    else:
+        results.failed.append((name, one_line((done.stdout + done.stderr)[-300:], f"exit code {done.returncode}")))
+    failed = len(results.failed) > before
+    print(f"  {name}: {'FAILED' if failed else 'ok'} ({time.monotonic() - start:.1f} s)", flush=True)
+    if failed:
+        print(done.stdout + done.stderr)
+
+
+def run_unit_tests(results, build):
+    listed = subprocess.run(["meson", "introspect", "--tests", str(build)], check=True,
+                            stdout=subprocess.PIPE, text=True)
+    with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder:
+        for test in json.loads(listed.stdout):
+            run_unit_test(results, test, Path(folder))
+
+
+def run_system_tests(results, build, arguments):
+    with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder:
+        report = Path(folder) / "report.xml"
+        command = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short",
+                   "--color=no", f"--junitxml={report}", "tests/system", *arguments]
+        env = {**os.environ, "SLUICE_BUILD": str(build), "PYTHONUNBUFFERED": "1",
+               "PYTHONDONTWRITEBYTECODE": "1"}
+        code = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
+        if not report.exists():
+            results.failed.append(("system tests", f"pytest ended without a report, exit code {code}"))
+            return
+        failed_before = len(results.failed)
+        for case in xml.parse(report).getroot().iter("testcase"):
+            name = f"{case.get('classname', '').rpartition('.')[2]} / {case.get('name')}"
+            problem = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
+            skip = case.find("skipped")
+            if problem is not None:
+                results.failed.append((name, one_line(problem.get("message"), "no message")))
+            elif skip is not None:
+                results.skipped.append((name, one_line(skip.get("message"), "no reason given")))
+            else:
+                results.passed.append(name)
+        if code not in (0, 1, 5) or (code == 1 and len(results.failed) == failed_before):
+            results.failed.append(("system tests", f"pytest ended with exit code {code}"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=os.environ.get("SLUICE_BUILD", ROOT / "build"), type=Path,
+                        help="meson's build folder (default: build)")
+    parser.add_argument("--only", choices=["unit", "system"], help="half of the tests")
+    parser.add_argument("pytest_arguments", nargs="*", help="for pytest, after --")
+    options = parser.parse_args()
+    build = options.build.resolve()
+
+    results = Results()
+    start = time.monotonic()
+    if options.only != "system":
+        print("unit tests:", flush=True)
+        run_unit_tests(results, build)
+    if options.only != "unit":
+        print("system tests:", flush=True)
+        run_system_tests(results, build, options.pytest_arguments)
+    print(f"\n{len(results)} tests in {time.monotonic() - start:.0f} s")
+    if not len(results):
+        results.failed.append(("all tests", "none was found"))
+    results.print()
+    return 1 if results.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
