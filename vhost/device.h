@@ -29,8 +29,11 @@ struct vring_setup {
 	uint32_t base;		    /* SET_VRING_BASE, or where the ring stood when it stopped */
 	uva_t desc, driver, device; /* SET_VRING_ADDR */
 	uint32_t flags;
-	bool has_addr, started, enabled; /* started: SET_VRING_KICK came */
-	int kick_fd, call_fd, err_fd;	 /* owned; -1: none */
+	bool has_base, has_addr;
+	bool started, enabled; /* started: SET_VRING_KICK came */
+	bool failed;	       /* it could not be started as it is described; until that changes */
+	bool broken;	       /* the driver broke it; until the front-end stops or kicks it */
+	int kick_fd, call_fd, err_fd; /* owned; -1: none */
 };
 
 enum virtqueue_state { VIRTQUEUE_STOPPED, VIRTQUEUE_RUNNING, VIRTQUEUE_STOPPING };
@@ -55,7 +58,7 @@ struct virtqueue {
 	struct vring_setup setup;
 	struct call stopped_call;
 	char name[80]; /* "web-root queue 3", for log lines */
-};
+} CACHE_ALIGNED;
 
 struct vhost_device_ops {
 	const char *kind; /* "blk", "net" */

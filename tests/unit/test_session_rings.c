@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A session's rings: how they start, stop, rest and go on. vhost-user "Ring states". */
+#include "tests/unit/session_util.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct bed b;
+
+static const uint64_t layouts[] = { 0, VU_F_PACKED, VU_F_EVENT_IDX | VU_F_INDIRECT,
+				    VU_F_PACKED | VU_F_EVENT_IDX | VU_F_INDIRECT };
+
+#define FOR_EACH_LAYOUT(features)                                               \
+	for (unsigned layout_i = 0; layout_i < ARRAY_SIZE(layouts); layout_i++) \
+		for (uint64_t features = layouts[layout_i], once = 1; once; once = 0)
+
+static void open_bed(const struct vhost_device_ops *ops, uint64_t protocol, uint64_t features)
+{
+	bed_init(&b, ops);
+	bed_pair(&b);
+	bed_negotiate(&b, protocol, features);
+}
+
+static enum virtqueue_state state(unsigned index)
+{
+	return b.dev.vhost.queues[index].state;
+}
+
+Test(session_rings, chains_go_there_and_back_in_both_layouts)
+{
+	unsigned fds = count_fds();
+
+	FOR_EACH_LAYOUT(features)
+	{
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		cr_assert_eq(b.dev.features,
+			     ECHO_FEATURES | VU_F_VERSION_1 | VU_F_PROTOCOL | features);
+		for (unsigned i = 0; i < ECHO_QUEUES; i++)
+			bed_start_queue(&b, i);
+		cr_assert_eq(vhost_device_state(&b.dev.vhost), VHOST_DEVICE_RUNNING);
+		for (unsigned i = 0; i < 400; i++)
+			bed_echo(&b, i % ECHO_QUEUES);
+		bed_fini(&b);
+		cr_assert_eq(b.dev.disconnected, 1u);
+	}
+	cr_assert_eq(count_fds(), fds);
+}
+
+Test(session_rings, a_ring_goes_on_from_its_base_after_get_vring_base)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		uint32_t base = 0;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 1);
+		for (unsigned i = 0; i < 5; i++)
+			bed_echo(&b, 1);
+		OK(&b.f, frontend_queue_stop(&b.f, 1, &base));
+		cr_assert_eq(state(1), VIRTQUEUE_STOPPED);
+		if (!(features & VU_F_PACKED))
+			cr_assert_eq(base, 5u);
+		/* Only a kick: size, addresses and base are as they were. */
+		OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 1, b.f.queue[1].kick_fd));
+		cr_assert_eq(state(1), VIRTQUEUE_RUNNING);
+		for (unsigned i = 0; i < 100; i++)
+			bed_echo(&b, 1);
+		bed_fini(&b);
+	}
+}
+
+/* DPDK's virtio-user fills in the half of what was taken alone. */
+Test(session_rings, a_packed_base_may_lack_its_upper_half)
+{
+	struct frontend_queue_options opt = { .size = 64 };
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL, VU_F_PACKED);
+	OK(&b.f, frontend_queue_setup(&b.f, 0, &opt));
+	OK(&b.f, frontend_queue_start(&b.f, 0));
+	OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+	OK(&b.f, frontend_state_set(&b.f, VU_SET_VRING_BASE, 0, 0x8000));
+	OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+	for (unsigned i = 0; i < 100; i++)
+		bed_echo(&b, 0);
+	bed_fini(&b);
+}
+
+/* The message starts the ring, not the first signal of its eventfd. */
+Test(session_rings, a_ring_starts_on_set_vring_kick_itself)
+{
+	struct driver_used used;
+	uint64_t count;
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	bed_echo(&b, 0);
+	OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+	bed_submit(&b, 0);
+	/* Take the kick away again: nobody will have heard it. */
+	(void)!read(b.f.queue[0].kick_fd, &count, sizeof(count));
+	OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+	OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+	bed_fini(&b);
+}
+
+Test(session_rings, without_protocol_features_rings_are_enabled_at_once)
+{
+	bed_init(&b, &echo_blk_ops);
+	bed_pair(&b);
+	OK(&b.f, frontend_u64_get(&b.f, VU_GET_FEATURES, &b.f.offered));
+	OK(&b.f, frontend_set(&b.f, VU_SET_OWNER, NULL, 0, NULL, 0));
+	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1));
+	OK(&b.f, frontend_share_memory(&b.f, &b.memory));
+	bed_start_queue(&b, 0);
+	bed_echo(&b, 0);
+	bed_fini(&b);
+}
+
+Test(session_rings, a_disabled_ring_of_blk_stands_still)
+{
+	struct driver_used used;
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	bed_echo(&b, 0);
+	OK(&b.f, frontend_queue_enable(&b.f, 0, false));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	bed_submit(&b, 0);
+	cr_assert(STAYS(!frontend_poll(&b.f, 0, &used), 50));
+	OK(&b.f, frontend_queue_enable(&b.f, 0, true));
+	OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+	bed_fini(&b);
+}
+
+Test(session_rings, a_disabled_ring_of_net_runs_and_knows_it)
+{
+	open_bed(&echo_net_ops, VU_PF_USUAL, 0);
+	/* QEMU enables the first pair before anything else. */
+	OK(&b.f, frontend_queue_enable(&b.f, 2, true));
+	bed_start_queue(&b, 2);
+	cr_assert(b.dev.vhost.queues[2].enabled);
+	OK(&b.f, frontend_queue_enable(&b.f, 2, false));
+	cr_assert_not(b.dev.vhost.queues[2].enabled);
+	cr_assert_eq(state(2), VIRTQUEUE_RUNNING);
+	cr_assert_eq(b.dev.queue[2].starts, 1u);
+	bed_echo(&b, 2);
+	bed_fini(&b);
+}
+
+Test(session_rings, get_vring_base_waits_for_what_is_in_flight)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct vu_state s = { .index = 3 };
+		struct driver_used used;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 3);
+		b.dev.hold = true;
+		bed_submit(&b, 3);
+		bed_submit(&b, 3);
+		cr_assert(
+			EVENTUALLY(__atomic_load_n(&b.dev.queue[3].n_held, __ATOMIC_ACQUIRE) == 2));
+		OK(&b.f,
+		   frontend_send(&b.f, VU_GET_VRING_BASE, VU_VERSION, &s, sizeof(s), NULL, 0));
+		cr_assert(EVENTUALLY(state(3) == VIRTQUEUE_STOPPING));
+		/* The next message waits too. */
+		OK(&b.f, frontend_send(&b.f, VU_GET_FEATURES, VU_VERSION, NULL, 0, NULL, 0));
+		cr_assert(STAYS(recv(b.f.sock, &s, 1, MSG_DONTWAIT | MSG_PEEK) < 0, 50));
+		cr_assert_eq(state(3), VIRTQUEUE_STOPPING);
+
+		__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+		OK(&b.f, frontend_recv_reply(&b.f, VU_GET_VRING_BASE, &s, sizeof(s), NULL, NULL));
+		/* What was popped is back by then: nothing more is written afterwards. */
+		cr_assert(frontend_poll(&b.f, 3, &used));
+		cr_assert(frontend_poll(&b.f, 3, &used));
+		cr_assert_eq(state(3), VIRTQUEUE_STOPPED);
+		if (!(features & VU_F_PACKED))
+			cr_assert_eq(s.num, 2u);
+		OK(&b.f, frontend_recv_reply(&b.f, VU_GET_FEATURES, &b.f.offered, 8, NULL, NULL));
+		bed_fini(&b);
+	}
+}
+
+Test(session_rings, other_sessions_go_on_while_one_waits)
+{
+	static struct bed other;
+	uint64_t features;
+	int pair[2];
+	struct vhost_socket s = { .fd = -1, .mode = -1 };
+	struct error err = { 0 };
+	static struct echo_device dev;
+	struct vu_state get = { .index = 0 };
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	b.dev.hold = true;
+	bed_submit(&b, 0);
+	cr_assert(EVENTUALLY(__atomic_load_n(&b.dev.queue[0].n_held, __ATOMIC_ACQUIRE) == 1));
+	OK(&b.f, frontend_send(&b.f, VU_GET_VRING_BASE, VU_VERSION, &get, sizeof(get), NULL, 0));
+	cr_assert(EVENTUALLY(state(0) == VIRTQUEUE_STOPPING));
+
+	cr_assert_eq(vhost_device_init(&dev.vhost, &echo_net_ops, "other", 2, b.workers, &err), 0);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	s.fd = pair[0];
+	cr_assert_eq(vhost_device_serve(&dev.vhost, &s, &err), 0);
+	frontend_init(&other.f);
+	other.f.idle = bed_step;
+	frontend_attach(&other.f, pair[1]);
+	OK(&other.f, frontend_u64_get(&other.f, VU_GET_FEATURES, &features));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPING);
+
+	frontend_close(&other.f);
+	cr_assert(EVENTUALLY(dev.disconnected == 1));
+	vhost_device_close(&dev.vhost, NULL);
+	vhost_device_fini(&dev.vhost);
+	__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+	bed_fini(&b);
+}
+
+/* Messages that need quiet rings stop them and let them go on; the driver does not notice. */
+Test(session_rings, memory_and_features_change_under_running_rings)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		const uint64_t all = ECHO_FEATURES | VU_F_VERSION_1 | features;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL & ~VU_PF_CONFIGURE_MEM_SLOTS, features);
+		bed_start_queue(&b, 0);
+		bed_start_queue(&b, 1);
+		for (unsigned i = 0; i < 20; i++) {
+			unsigned starts = b.dev.queue[0].starts;
+
+			bed_echo(&b, i % 2);
+			bed_submit(&b, 0);
+			OK(&b.f, frontend_set_mem_table(&b.f, &b.memory));
+			OK(&b.f, frontend_set_features(&b.f, i % 2 ? all : all & ~UINT64_C(1)));
+			cr_assert_eq(b.dev.queue[0].starts, starts + 2);
+			struct driver_used used;
+			OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+		}
+		bed_fini(&b);
+	}
+}
+
+/* QEMU says the same features again for each queue pair. */
+Test(session_rings, the_same_features_again_stop_nothing)
+{
+	open_bed(&echo_net_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | ECHO_FEATURES));
+	cr_assert_eq(b.dev.queue[0].starts, 1u);
+	cr_assert_eq(b.dev.set_features, 1u);
+	cr_assert(b.dev.vhost.queues[0].enabled);
+	bed_fini(&b);
+}
+
+Test(session_rings, memory_can_be_added_and_removed_under_running_rings)
+{
+	static struct guest_memory more;
+	const struct guest_range range = { 64 << 20, 1 << 20 };
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	cr_assert_eq(guest_memory_create(&more, &range, 1, 0), 0);
+	bed_start_queue(&b, 0);
+	OK(&b.f, frontend_add_mem_reg(&b.f, &more.region[0]));
+	bed_echo(&b, 0);
+	OK(&b.f, frontend_remove_mem_reg(&b.f, &more.region[0]));
+	bed_echo(&b, 0);
+	cr_assert_eq(frontend_remove_mem_reg(&b.f, &more.region[0]), -EREMOTEIO);
+	bed_echo(&b, 0);
+	/* The rings' own region: they rest until it is back, and nobody is blamed. */
+	OK(&b.f, frontend_remove_mem_reg(&b.f, &b.memory.region[0]));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	bed_submit(&b, 0);
+	OK(&b.f, frontend_add_mem_reg(&b.f, &b.memory.region[0]));
+	struct driver_used used;
+	OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+	guest_memory_destroy(&more);
+	bed_fini(&b);
+}
+
+Test(session_rings, call_and_err_descriptors_change_under_a_running_ring)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		unsigned fds;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		fds = count_fds();
+		for (unsigned i = 0; i < 50; i++) {
+			OK(&b.f,
+			   frontend_vring_fd(&b.f, VU_SET_VRING_CALL, 0, b.f.queue[0].call_fd));
+			OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_ERR, 0, b.f.queue[0].err_fd));
+			bed_echo(&b, 0);
+		}
+		cr_assert_eq(count_fds(), fds);
+		/* No call: the driver polls. */
+		OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_CALL, 0, -1));
+		bed_submit(&b, 0);
+		struct driver_used used;
+		cr_assert(EVENTUALLY(frontend_poll(&b.f, 0, &used)));
+		cr_assert_eq(b.dev.queue[0].starts, 1u);
+		bed_fini(&b);
+	}
+}
+
+Test(session_rings, reset_device_stops_rings_and_keeps_the_connection)
+{
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	bed_echo(&b, 0);
+	OK(&b.f, frontend_set(&b.f, VU_RESET_DEVICE, NULL, 0, NULL, 0));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	cr_assert_eq(b.dev.reset, 1u);
+	cr_assert_eq(b.dev.vhost.features, 0u);
+	cr_assert_not_null(b.dev.vhost.map);
+	cr_assert_not(b.dev.vhost.queues[0].setup.enabled);
+	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1));
+	frontend_queue_free(&b.f, 0);
+	bed_start_queue(&b, 0);
+	bed_echo(&b, 0);
+	bed_fini(&b);
+}
+
+Test(session_rings, status_zero_stops_rings)
+{
+	uint64_t status;
+
+	open_bed(&echo_net_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	OK(&b.f, frontend_u64_set(&b.f, VU_SET_STATUS, 15));
+	OK(&b.f, frontend_u64_get(&b.f, VU_GET_STATUS, &status));
+	cr_assert_eq(status, 15u);
+	cr_assert_eq(state(0), VIRTQUEUE_RUNNING);
+	OK(&b.f, frontend_u64_set(&b.f, VU_SET_STATUS, 0));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	cr_assert_eq(b.dev.reset, 1u);
+	/* A net front-end enables pairs when it starts, and may do so only once. */
+	cr_assert(b.dev.vhost.queues[0].setup.enabled);
+	cr_assert_eq(frontend_u64_set(&b.f, VU_SET_STATUS, 256), -EREMOTEIO);
+	bed_fini(&b);
+}
+
+/* A ring that its driver broke stays so over a change of memory, until it is started again. */
+Test(session_rings, a_broken_ring_stays_broken_until_it_is_kicked_anew)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct driver_ring *r = &b.f.queue[0].ring;
+		const struct driver_seg bad = { UINT64_C(1) << 40, 8 };
+		struct driver_used used;
+		uint64_t count;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL & ~VU_PF_CONFIGURE_MEM_SLOTS, features);
+		bed_start_queue(&b, 0);
+		bed_start_queue(&b, 1);
+		bed_echo(&b, 0);
+		cr_assert_eq(r->layout == DRIVER_SPLIT
+				     ? driver_add(r, DRIVER_SPLIT, &bad, 1, 0, NULL)
+				     : driver_add(r, DRIVER_PACKED, &bad, 1, 0, NULL),
+			     0);
+		frontend_submit(&b.f, 0);
+		cr_assert_eq(frontend_wait_used(&b.f, 0, &used), -EREMOTEIO);
+		cr_assert_eq(read(b.f.queue[0].err_fd, &count, sizeof(count)), 8);
+		OK(&b.f, frontend_set_mem_table(&b.f, &b.memory));
+		cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+		cr_assert_eq(counter_read(&b.dev.vhost.stats.queues_broken), 1u);
+		bed_echo(&b, 1);
+		OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+		frontend_queue_free(&b.f, 0);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		bed_fini(&b);
+	}
+}
+
+/* vhost-user "Suspended device state": no message while no ring runs. */
+Test(session_rings, a_changed_configuration_is_told_once_a_ring_runs)
+{
+	struct vu_header h;
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL | VU_PF_BACKEND_REQ, 0);
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+	vhost_device_config_changed(&b.dev.vhost);
+	cr_assert_lt(recv(b.f.backend_sock, &h, sizeof(h), MSG_DONTWAIT), 0);
+	bed_start_queue(&b, 0);
+	OK(&b.f, frontend_backend_message(&b.f, &h));
+	cr_assert_eq(h.request, VU_BACKEND_CONFIG_CHANGE);
+	vhost_device_config_changed(&b.dev.vhost);
+	OK(&b.f, frontend_backend_message(&b.f, &h));
+	cr_assert_eq(h.request, VU_BACKEND_CONFIG_CHANGE);
+	cr_assert_lt(recv(b.f.backend_sock, &h, sizeof(h), MSG_DONTWAIT), 0);
+	bed_fini(&b);
+}
+
+Test(session_rings, a_device_that_cannot_start_a_queue_says_so)
+{
+	struct frontend_queue_options opt = { .size = 64 };
+
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	OK(&b.f, frontend_queue_setup(&b.f, 0, &opt));
+	b.dev.start_error = -ENOMEM;
+	cr_assert_eq(frontend_queue_start(&b.f, 0), -EREMOTEIO);
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	b.dev.start_error = 0;
+	OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+	bed_echo(&b, 0);
+	bed_fini(&b);
+}

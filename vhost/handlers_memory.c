@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Messages that tell of guest memory. No queue runs in the meantime, so the old map is nobody's
+ * when it is freed. A map that is refused leaves the old one in place.
+ */
+#include "vhost/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+static struct mem_region_desc region_desc(const struct vhost_user_region *r)
+{
+	return (struct mem_region_desc) {
+		.gpa = r->guest_addr, .size = r->size, .uva = r->user_addr, .offset = r->mmap_offset
+	};
+}
+
+/* Queues that could not start for want of memory get another try. */
+static void replace_map(struct vhost_device *d, struct mem_map *map)
+{
+	mem_map_free(d->map);
+	d->map = map;
+	for (unsigned i = 0; i < d->n_queues; i++)
+		d->queues[i].setup.failed = false;
+}
+
+int handle_set_mem_table(struct vhost_session *s, struct message *m, struct error *err)
+{
+	const struct vhost_user_memory *table = &m->payload.memory;
+	struct mem_map *map = NULL;
+
+	if (table->n_regions > VHOST_USER_MEMORY_REGIONS)
+		return error_set(err, -EINVAL, "it has %" PRIu32 " regions; the most is %d",
+				 table->n_regions, VHOST_USER_MEMORY_REGIONS);
+	/* Some front-ends send the table at its full length whatever it holds. */
+	if (m->hdr.size != VHOST_USER_MEMORY_SIZE(table->n_regions) &&
+	    m->hdr.size != sizeof(*table))
+		return error_set(err, -EBADMSG,
+				 "its payload has %" PRIu32
+				 " bytes, which is not right for %" PRIu32 " regions",
+				 m->hdr.size, table->n_regions);
+	if (m->n_fds != table->n_regions)
+		return error_set(err, -EBADMSG,
+				 "it has %" PRIu32 " regions and %u file descriptors",
+				 table->n_regions, m->n_fds);
+
+	for (unsigned i = 0; i < table->n_regions; i++) {
+		struct mem_region_desc desc = region_desc(&table->regions[i]);
+		struct mem_map *next = mem_map_add(map, &desc, m->fds[i], err);
+
+		mem_map_free(map);
+		if (!next)
+			return err->code;
+		map = next;
+	}
+	replace_map(s->device, map);
+	return 0;
+}
+
+int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error *err)
+{
+	struct mem_region_desc desc = region_desc(&m->payload.region.region);
+	struct mem_map *map = mem_map_add(s->device->map, &desc, m->fds[0], err);
+
+	if (!map)
+		return err->code;
+	replace_map(s->device, map);
+	return 0;
+}
+
+/* A descriptor that comes along is closed unused (vhost-user "VHOST_USER_REM_MEM_REG"). */
+int handle_rem_mem_reg(struct vhost_session *s, struct message *m, struct error *err)
+{
+	struct mem_region_desc desc = region_desc(&m->payload.region.region);
+	struct mem_map *map;
+
+	if (!s->device->map)
+		return error_set(err, -ENOENT, "there is no memory region to remove");
+	map = mem_map_remove(s->device->map, &desc, err);
+	if (!map)
+		return err->code;
+	replace_map(s->device, map);
+	return 0;
+}
+
+int handle_get_max_mem_slots(struct vhost_session *s, struct message *m, struct error *err)
+{
+	(void)s;
+	(void)err;
+	m->payload.u64 = MEM_SLOTS_MAX;
+	m->reply_size = sizeof(m->payload.u64);
+	return 0;
+}

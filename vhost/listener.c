@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where front-ends come from: a path that we listen on or connect to, or a descriptor given to us.
+ */
+#include "base/log.h"
+#include "poll/control.h"
+#include "vhost/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RETRY_US 1000000
+
+/*
+ * Listening: io watches fd. Connecting: timer, while there is no session. After a failed accept()
+ * both modes wait for the timer.
+ */
+struct vhost_listener {
+	struct vhost_device *device;
+	int fd; /* listening; -1: connecting */
+	sd_event_source *io, *timer;
+	bool created; /* the socket file is ours: unlink it if it is still the same */
+	dev_t dev;
+	ino_t ino;
+	bool failure_logged;
+	bool over; /* one front-end was all; see exit_on_disconnect */
+};
+
+static void retry_later(struct vhost_listener *l)
+{
+	sd_event_source_set_time_relative(l->timer, RETRY_US);
+	sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT);
+}
+
+static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+	struct vhost_listener *l = arg;
+	struct vhost_device *d = l->device;
+	int peer, rc;
+
+	(void)events;
+	/* The old peer has gone, only its queues are not drained yet: the new one waits its turn.
+	 */
+	if (d->session && session_peer_gone(d->session)) {
+		sd_event_source_set_enabled(source, SD_EVENT_OFF);
+		return 0;
+	}
+	peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (peer < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
+		return 0;
+	if (peer < 0) {
+		/* Out of descriptors, say. The connection stays in the backlog, and would wake us.
+		 */
+		log_error("%s: cannot accept a front-end: %s", d->name, strerror(errno));
+		sd_event_source_set_enabled(source, SD_EVENT_OFF);
+		retry_later(l);
+		return 0;
+	}
+	if (d->session) {
+		log_warn("%s: a second front-end was turned away: one is connected", d->name);
+		close(peer);
+		return 0;
+	}
+	rc = session_open(d, peer);
+	if (rc < 0)
+		log_error("%s: cannot serve a front-end: %s", d->name, strerror(-rc));
+	return 0;
+}
+
+static int address(const char *path, struct sockaddr_un *sun, struct error *err)
+{
+	size_t len = strlen(path);
+
+	*sun = (struct sockaddr_un) { .sun_family = AF_UNIX };
+	if (len == 0)
+		return error_set(err, -EINVAL, "the socket path is empty");
+	if (len >= sizeof(sun->sun_path))
+		return error_set(err, -ENAMETOOLONG,
+				 "socket path %s has %zu bytes, and the kernel takes %zu at most: "
+				 "choose a shorter one",
+				 path, len, sizeof(sun->sun_path) - 1);
+	memcpy(sun->sun_path, path, len);
+	return 0;
+}
+
+/* One attempt. @return a connected socket or -errno. */
+static int try_connect(const char *path)
+{
+	struct sockaddr_un sun;
+	int fd, rc;
+
+	rc = address(path, &sun, NULL);
+	if (rc < 0)
+		return rc;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
+		rc = -errno;
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+static void connect_now(struct vhost_listener *l)
+{
+	struct vhost_device *d = l->device;
+	int fd = try_connect(d->socket.path);
+
+	if (fd >= 0) {
+		l->failure_logged = false;
+		fd = session_open(d, fd);
+		if (fd == 0)
+			return;
+	}
+	if (!l->failure_logged)
+		log_warn("%s: no front-end at %s: %s; trying again each second", d->name,
+			 d->socket.path, strerror(-fd));
+	l->failure_logged = true;
+	retry_later(l);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
+{
+	struct vhost_listener *l = arg;
+
+	(void)source;
+	(void)usec;
+	if (l->over || l->device->session)
+		return 0;
+	if (l->fd >= 0)
+		sd_event_source_set_enabled(l->io, SD_EVENT_ON);
+	else
+		connect_now(l);
+	return 0;
+}
+
+/* What is at @path already: nothing, or a socket that nobody listens on and that we take away. */
+static int clear_path(const char *path, struct error *err)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st) < 0) {
+		if (errno == ENOENT)
+			return 0;
+		return error_set(err, -errno, "cannot look at socket path %s: %s", path,
+				 strerror(errno));
+	}
+	if (!S_ISSOCK(st.st_mode))
+		return error_set(err, -EEXIST,
+				 "%s exists and is not a socket: remove it or choose another path",
+				 path);
+	fd = try_connect(path);
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 || fd == -EAGAIN || fd == -EPROTOTYPE)
+		return error_set(err, -EADDRINUSE,
+				 "socket %s is already in use by another process: stop that one or "
+				 "choose another path",
+				 path);
+	if (fd != -ECONNREFUSED && fd != -ENOENT)
+		return error_set(err, fd, "cannot tell whether socket %s is in use: %s", path,
+				 strerror(-fd));
+	if (unlink(path) < 0 && errno != ENOENT)
+		return error_set(err, -errno, "cannot replace the stale socket %s: %s", path,
+				 strerror(errno));
+	return 0;
+}
+
+static int check_folder(const char *path, struct error *err)
+{
+	char copy[PATH_MAX];
+	const char *folder;
+	struct stat st;
+
+	strncpy(copy, path, sizeof(copy) - 1);
+	copy[sizeof(copy) - 1] = 0;
+	folder = dirname(copy);
+	if (stat(folder, &st) < 0)
+		return error_set(err, -errno, "folder %s for socket %s: %s%s", folder, path,
+				 strerror(errno), errno == ENOENT ? "; create it first" : "");
+	if (!S_ISDIR(st.st_mode))
+		return error_set(err, -ENOTDIR, "%s, where socket %s should be, is not a folder",
+				 folder, path);
+	return 0;
+}
+
+static int find_group(const char *name, gid_t *gid, struct error *err)
+{
+	const struct group *g = getgrnam(name);
+
+	if (!g)
+		return error_set(err, -ENOENT, "there is no group %s", name);
+	*gid = g->gr_gid;
+	return 0;
+}
+
+/* Binds with the permissions in place before anybody can connect, which takes listen(). */
+static int bind_path(struct vhost_listener *l, struct error *err)
+{
+	const struct vhost_socket *s = &l->device->socket;
+	gid_t gid = (gid_t)-1;
+	struct sockaddr_un sun;
+	struct stat st;
+	mode_t mask = 0;
+	int rc;
+
+	if (address(s->path, &sun, err) < 0 || check_folder(s->path, err) < 0 ||
+	    (s->group && find_group(s->group, &gid, err) < 0) || clear_path(s->path, err) < 0)
+		return err->code;
+	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (l->fd < 0)
+		return error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
+
+	if (s->mode >= 0)
+		mask = umask(~(mode_t)s->mode & 0777);
+	rc = bind(l->fd, (struct sockaddr *)&sun, sizeof(sun)) < 0 ? -errno : 0;
+	if (s->mode >= 0)
+		umask(mask);
+	if (rc < 0)
+		return error_set(err, rc, "cannot create socket %s: %s", s->path, strerror(-rc));
+	if (lstat(s->path, &st) == 0) {
+		l->created = true;
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
+	if (s->group && lchown(s->path, (uid_t)-1, gid) < 0)
+		return error_set(err, -errno, "cannot give socket %s to group %s: %s", s->path,
+				 s->group, strerror(errno));
+	return 0;
+}
+
+/* The descriptor that we were given is a listening or a connected stream socket. */
+static int open_given(struct vhost_listener *l, bool *listening, struct error *err)
+{
+	int fd = l->device->socket.fd, domain = -1, type = -1, accepts = 0, rc;
+	socklen_t len = sizeof(int);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || domain != AF_UNIX ||
+	    type != SOCK_STREAM)
+		return error_set(err, -ENOTSOCK,
+				 "descriptor %d is not a Unix stream socket: pass one that is "
+				 "connected or listens",
+				 fd);
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &len) < 0)
+		return error_set(err, -errno, "descriptor %d: %s", fd, strerror(errno));
+	l->device->socket.fd = -1;
+	*listening = accepts;
+	if (accepts) {
+		l->fd = fd;
+		return 0;
+	}
+	rc = session_open(l->device, fd);
+	return rc < 0 ? error_set(err, rc, "descriptor %d: %s", fd, strerror(-rc)) : 0;
+}
+
+static int start_listening(struct vhost_listener *l, struct error *err)
+{
+	int rc;
+
+	/* Harmless where it listens already. One front-end at a time; the next may queue. */
+	if (listen(l->fd, 8) < 0)
+		return error_set(err, -errno, "cannot listen: %s", strerror(errno));
+	rc = sd_event_add_io(control_event(), &l->io, l->fd, EPOLLIN, on_accept, l);
+	/* After the sessions, so that one which ends is seen to before the one that follows it. */
+	if (rc >= 0)
+		rc = sd_event_source_set_priority(l->io, SD_EVENT_PRIORITY_NORMAL + 1);
+	return rc < 0 ? error_set(err, rc, "cannot watch the socket: %s", strerror(-rc)) : 0;
+}
+
+int listener_open(struct vhost_device *d, struct error *err)
+{
+	struct vhost_listener *l = calloc(1, sizeof(*l));
+	bool listening = true;
+	int rc;
+
+	if (!l)
+		return error_set(err, -ENOMEM, "out of memory");
+	d->listener = l;
+	l->device = d;
+	l->fd = -1;
+	rc = sd_event_add_time_relative(control_event(), &l->timer, CLOCK_MONOTONIC, RETRY_US, 0,
+					on_timer, l);
+	if (rc < 0) {
+		error_set(err, rc, "cannot make a timer: %s", strerror(-rc));
+		goto fail;
+	}
+	sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
+
+	if (!d->socket.path) {
+		rc = open_given(l, &listening, err);
+	} else if (d->socket.connect) {
+		struct sockaddr_un sun;
+
+		listening = false;
+		rc = address(d->socket.path, &sun, err);
+		if (rc == 0)
+			connect_now(l);
+	} else {
+		rc = bind_path(l, err);
+	}
+	if (rc == 0 && listening)
+		rc = start_listening(l, err);
+	if (rc == 0)
+		return 0;
+fail:
+	listener_close(d);
+	return rc;
+}
+
+void listener_pause(struct vhost_device *d)
+{
+	if (!d->listener)
+		return;
+	d->listener->over = true;
+	if (d->listener->io)
+		sd_event_source_set_enabled(d->listener->io, SD_EVENT_OFF);
+	sd_event_source_set_enabled(d->listener->timer, SD_EVENT_OFF);
+}
+
+void listener_resume(struct vhost_device *d)
+{
+	struct vhost_listener *l = d->listener;
+
+	if (!l || l->over)
+		return;
+	if (l->io)
+		sd_event_source_set_enabled(l->io, SD_EVENT_ON);
+	else if (d->socket.connect)
+		retry_later(l);
+}
+
+void listener_close(struct vhost_device *d)
+{
+	struct vhost_listener *l = d->listener;
+	struct stat st;
+
+	if (!l)
+		return;
+	d->listener = NULL;
+	sd_event_source_disable_unref(l->io);
+	sd_event_source_disable_unref(l->timer);
+	if (l->created && lstat(d->socket.path, &st) == 0 && st.st_dev == l->dev &&
+	    st.st_ino == l->ino)
+		unlink(d->socket.path);
+	if (l->fd >= 0)
+		close(l->fd);
+	free(l);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A virtqueue from what the front-end said of it to a running ring, and back. */
+#include "poll/control.h"
+#include "vhost/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct area {
+	const char *what;
+	uva_t uva;
+	uint64_t len, align;
+	void **host;
+};
+
+static int area_resolve(const struct mem_map *map, const struct area *a, struct error *err)
+{
+	uint8_t *host;
+
+	if (!IS_ALIGNED(a->uva, a->align))
+		return error_set(err, -EINVAL,
+				 "its %s at 0x%" PRIx64 " is not aligned to %" PRIu64 " bytes",
+				 a->what, a->uva, a->align);
+	host = mem_resolve_uva(map, a->uva, a->len);
+	if (!host)
+		return error_set(err, -EFAULT,
+				 "its %s, %" PRIu64 " bytes at user address 0x%" PRIx64
+				 ", does not lie within one memory region",
+				 a->what, a->len, a->uva);
+	/* A region may start anywhere in its file, so that a round address is not round here. */
+	if (!IS_ALIGNED((uintptr_t)host, a->align))
+		return error_set(err, -EINVAL,
+				 "its %s lies in a memory region whose offset is not aligned",
+				 a->what);
+	*a->host = host;
+	return 0;
+}
+
+/* Packed: slot 0 and wrap counter 1, for what is taken and for what is given back. */
+static uint32_t fresh_base(enum ring_layout layout)
+{
+	return layout == RING_PACKED ? 0x80008000u : 0;
+}
+
+/*
+ * vhost-user "Vring descriptor indices for packed virtqueues": both halves of the word. Front-ends
+ * that fill in the half of what was taken alone mean the same place for what was given back, since
+ * nothing is in flight in a ring that stopped.
+ */
+static uint32_t packed_base(const struct vring_setup *setup)
+{
+	if (!setup->has_base)
+		return fresh_base(RING_PACKED);
+	if (setup->base <= UINT16_MAX)
+		return setup->base | setup->base << 16;
+	return setup->base;
+}
+
+static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struct error *err)
+{
+	const struct vhost_device *d = vq->device;
+	const struct vring_setup *setup = &vq->setup;
+	bool packed = vhost_has_feature(d, VIRTIO_F_RING_PACKED);
+	struct area areas[3];
+
+	*cfg = (struct ring_config) {
+		.layout = packed ? RING_PACKED : RING_SPLIT,
+		.size = setup->num,
+		.indirect = vhost_has_feature(d, VIRTIO_RING_F_INDIRECT_DESC),
+		.event_idx = vhost_has_feature(d, VIRTIO_RING_F_EVENT_IDX),
+		.base = packed ? packed_base(setup) : setup->base,
+		.map = d->map,
+		.name = vq->name,
+	};
+	if (!d->map)
+		return error_set(err, -EINVAL, "there is no guest memory yet");
+	if (!setup->has_addr)
+		return error_set(err, -EINVAL, "its addresses were not set");
+	if (setup->num == 0)
+		return error_set(err, -EINVAL, "its size was not set");
+	if (!packed && !IS_POWER_OF_2(setup->num))
+		return error_set(err, -EINVAL,
+				 "its size is %" PRIu32
+				 ", and that of a split ring has to be a power of two",
+				 setup->num);
+
+	/* virtio 1.3 2.7 and 2.8: alignments. */
+	areas[0] = (struct area) { "descriptor area", setup->desc,
+				   ring_desc_bytes(cfg->layout, cfg->size), 16, &cfg->desc };
+	areas[1] = (struct area) { "driver area", setup->driver,
+				   ring_driver_bytes(cfg->layout, cfg->size, cfg->event_idx),
+				   packed ? 4 : 2, &cfg->driver };
+	areas[2] = (struct area) { "device area", setup->device,
+				   ring_device_bytes(cfg->layout, cfg->size, cfg->event_idx), 4,
+				   &cfg->device };
+	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++)
+		if (area_resolve(d->map, &areas[i], err) < 0)
+			return err->code;
+	return 0;
+}
+
+bool queue_should_run(const struct virtqueue *vq)
+{
+	const struct vring_setup *setup = &vq->setup;
+
+	return setup->started && (setup->enabled || vq->device->ops->runs_disabled) &&
+	       !setup->failed && !setup->broken;
+}
+
+int queue_start(struct virtqueue *vq, struct error *err)
+{
+	struct ring_config cfg;
+	const char *why;
+	int rc;
+
+	vq->setup.failed = true;
+	rc = ring_config_fill(vq, &cfg, err);
+	if (rc < 0)
+		return rc;
+	why = ring_init(&vq->ring, &cfg);
+	if (why)
+		return error_set(err, -EINVAL, "%s", why);
+	vq->ring.call_fd = vq->setup.call_fd;
+	vq->ring.err_fd = vq->setup.err_fd;
+	vq->setup.base = cfg.base;
+	vq->setup.has_base = true;
+
+	/*
+	 * A new poller is active, so the ring is looked at once before any kick: vhost-user "Ring
+	 * states" wants no reliance on one.
+	 */
+	vq->state = VIRTQUEUE_RUNNING;
+	rc = vq->device->ops->queue_start(vq->device, vq);
+	if (rc < 0) {
+		vq->state = VIRTQUEUE_STOPPED;
+		vq->worker = NULL;
+		return error_set(err, rc, "the device could not start it (error %d)", -rc);
+	}
+	vq->setup.failed = false;
+	/*
+	 * A back-end that died between its last used entry and the call for it leaves a guest that
+	 * waits. So a ring that goes on where it was begins with a call; drivers expect calls too
+	 * many (virtio 1.3 2.7.7.1). A new ring has nothing to be told of.
+	 */
+	if (cfg.base != fresh_base(cfg.layout) && vq->setup.call_fd >= 0)
+		(void)eventfd_write(vq->setup.call_fd, 1);
+	return 0;
+}
+
+void queue_stop(struct virtqueue *vq)
+{
+	vq->state = VIRTQUEUE_STOPPING;
+	vq->device->ops->queue_stop(vq->device, vq);
+}
+
+static void stopped_call(struct call *c)
+{
+	struct virtqueue *vq = container_of(c, struct virtqueue, stopped_call);
+
+	session_queue_stopped(vq->device->session, vq);
+}
+
+void vhost_queue_stopped(struct virtqueue *vq)
+{
+	vq->stopped_call.fn = stopped_call;
+	control_call(&vq->stopped_call);
+}
+
+void queue_stop_done(struct virtqueue *vq)
+{
+	assert(vq->state == VIRTQUEUE_STOPPING);
+	vq->state = VIRTQUEUE_STOPPED;
+	vq->worker = NULL;
+	vq->setup.base = ring_base(&vq->ring);
+	if (vq->ring.broken) {
+		vq->setup.broken = true;
+		counter_add(&vq->device->stats.queues_broken, 1);
+	}
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void queue_setup_reset(struct virtqueue *vq)
+{
+	assert(vq->state == VIRTQUEUE_STOPPED);
+	close_fd(&vq->setup.kick_fd);
+	close_fd(&vq->setup.call_fd);
+	close_fd(&vq->setup.err_fd);
+	vq->setup = (struct vring_setup) { .kick_fd = -1, .call_fd = -1, .err_fd = -1 };
+	__atomic_store_n(&vq->enabled, false, __ATOMIC_RELAXED);
+}
+
+struct change {
+	struct virtqueue *vq;
+	void (*fn)(struct virtqueue *vq, void *arg);
+	void *arg;
+};
+
+static void run_change(void *arg)
+{
+	const struct change *c = arg;
+
+	spin_lock(&c->vq->lock);
+	c->fn(c->vq, c->arg);
+	spin_unlock(&c->vq->lock);
+}
+
+void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, void *arg),
+			void *arg)
+{
+	struct change c = { .vq = vq, .fn = fn, .arg = arg };
+
+	if (vq->state != VIRTQUEUE_STOPPED && vq->worker)
+		worker_call_wait(vq->worker, run_change, &c);
+	else
+		run_change(&c);
+}
+
+static void change_enabled(struct virtqueue *vq, void *arg)
+{
+	__atomic_store_n(&vq->enabled, *(bool *)arg, __ATOMIC_RELAXED);
+}
+
+void queue_set_enabled(struct virtqueue *vq, bool enabled)
+{
+	if (vq->setup.enabled == enabled)
+		return;
+	vq->setup.enabled = enabled;
+	/* Through the worker, so that no burst is half-way when the front-end gets its answer. */
+	vhost_queue_change(vq, change_enabled, &enabled);
+	if (vq->device->ops->queue_enabled)
+		vq->device->ops->queue_enabled(vq->device, vq, enabled);
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connection's life: from accept() to the last queue's stop. */
+#include "vhost/session.h"
+
+#include "base/log.h"
+#include "poll/control.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Messages of one session in a row, before other sockets get their turn. */
+#define MESSAGES_MAX 32
+/* Refused messages of one session that are logged; the rest are only counted. */
+#define REFUSED_LOG_MAX 20
+
+static void session_free(struct vhost_session *s)
+{
+	struct vhost_device *d = s->device;
+
+	for (unsigned i = 0; i < d->n_queues; i++)
+		queue_setup_reset(&d->queues[i]);
+	mem_map_free(d->map);
+	d->map = NULL;
+	d->features = 0;
+	d->protocol_features = 0;
+	d->status = 0;
+	d->session = NULL;
+
+	message_close_fds(&s->rx);
+	if (s->backend_fd >= 0)
+		close(s->backend_fd);
+	close(s->fd);
+	log_info("%s: front-end disconnected: %s", d->name, s->why);
+	free(s->tx);
+	free(s);
+	if (d->ops->disconnected)
+		d->ops->disconnected(d);
+	device_session_ended(d); /* may free the device */
+}
+
+/* Begins to stop @vq, or all queues. @return whether any has to be waited for. */
+static bool stop_queues(struct vhost_session *s, struct virtqueue *vq)
+{
+	struct vhost_device *d = s->device;
+
+	for (unsigned i = 0; i < d->n_queues; i++) {
+		if (vq && vq != &d->queues[i])
+			continue;
+		if (d->queues[i].state != VIRTQUEUE_RUNNING)
+			continue;
+		s->n_stopping++;
+		queue_stop(&d->queues[i]);
+	}
+	return s->n_stopping > 0;
+}
+
+void session_close(struct vhost_session *s, const char *why)
+{
+	if (s->closing)
+		return;
+	s->closing = true;
+	s->why = why;
+	s->io = sd_event_source_disable_unref(s->io);
+	s->message_waits = false;
+	/* Replies that it has not read are lost with the connection; so are messages not read here.
+	 */
+	if (!stop_queues(s, NULL))
+		session_free(s);
+}
+
+bool session_peer_gone(const struct vhost_session *s)
+{
+	struct pollfd p = { .fd = s->fd, .events = POLLRDHUP };
+
+	return s->closing || (poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
+}
+
+void session_log_refused(struct vhost_session *s, const struct message *m, const struct error *err)
+{
+	struct vhost_device *d = s->device;
+
+	counter_add(&d->stats.messages_refused, 1);
+	s->refused++;
+	if (s->refused <= REFUSED_LOG_MAX)
+		log_warn("%s: %s (%" PRIu32 ") refused: %s%s", d->name,
+			 message_name(m->hdr.request), m->hdr.request, err->text,
+			 s->refused < REFUSED_LOG_MAX
+				 ? ""
+				 : "; further ones of this connection are not logged");
+}
+
+static void log_running(struct vhost_session *s, const struct virtqueue *vq)
+{
+	struct vhost_device *d = s->device;
+	char text[640];
+
+	if (s->running_logged)
+		return;
+	s->running_logged = true;
+	log_info("%s: running: %s rings, first %s of %" PRIu32 " entries", d->name,
+		 vq->ring.layout == RING_PACKED ? "packed" : "split", vq->name, vq->ring.size);
+	device_features_text(d->features, text, sizeof(text));
+	log_debug("%s: features %s, protocol features 0x%" PRIx64, d->name, text,
+		  d->protocol_features);
+}
+
+/* Starts what should run and does not. @return the first failure, each of which is logged. */
+static int start_queues(struct vhost_session *s)
+{
+	struct vhost_device *d = s->device;
+	int first = 0;
+
+	for (unsigned i = 0; i < d->n_queues; i++) {
+		struct virtqueue *vq = &d->queues[i];
+		struct error err = { 0 };
+		int rc;
+
+		if (vq->state != VIRTQUEUE_STOPPED || !queue_should_run(vq))
+			continue;
+		rc = queue_start(vq, &err);
+		if (rc == 0) {
+			log_running(s, vq);
+			continue;
+		}
+		log_warn("%s: not started: %s", vq->name, err.text);
+		if (first == 0)
+			first = rc;
+	}
+	if (s->config_changed && vhost_device_state(d) == VHOST_DEVICE_RUNNING)
+		vhost_device_config_changed(d);
+	return first;
+}
+
+/* The rings are as quiet as the message needs them. @return 0 or -errno: hang up. */
+static int message_finish(struct vhost_session *s, int rc, struct error *err)
+{
+	struct message *m = &s->rx;
+	/* A ring that is wrongly described fails the message that described it, and no other. */
+	bool of_queue = message_queue(s, m) != NULL;
+	int start_rc;
+
+	if (rc == 0)
+		rc = message_handle(s, m, err);
+	if (rc < 0)
+		session_log_refused(s, m, err);
+	start_rc = start_queues(s);
+	if (rc == 0 && of_queue)
+		rc = start_rc;
+	if (vhost_device_state(s->device) != VHOST_DEVICE_RUNNING)
+		s->running_logged = false;
+	rc = message_answer(s, m, rc);
+	session_receive_next(s);
+	return rc;
+}
+
+/* A whole message is in s->rx. @return 0 or -errno: hang up. */
+static int message_begin(struct vhost_session *s)
+{
+	struct message *m = &s->rx;
+	struct error err = { 0 };
+	int rc;
+
+	counter_add(&s->device->stats.messages, 1);
+	rc = message_check(s, m, &err);
+	if (rc == 0) {
+		enum quiet quiet = message_quiet(s, m);
+
+		if (quiet != QUIET_NONE &&
+		    stop_queues(s, quiet == QUIET_QUEUE ? message_queue(s, m) : NULL)) {
+			s->message_waits = true;
+			sd_event_source_set_enabled(s->io, SD_EVENT_OFF);
+			return 0;
+		}
+	}
+	return message_finish(s, rc, &err);
+}
+
+void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq)
+{
+	struct error err = { 0 };
+
+	queue_stop_done(vq);
+	if (--s->n_stopping)
+		return;
+	if (s->closing) {
+		session_free(s);
+	} else if (s->message_waits) {
+		s->message_waits = false;
+		sd_event_source_set_enabled(s->io, SD_EVENT_ON);
+		if (message_finish(s, 0, &err) < 0)
+			session_close(s, s->why);
+	}
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+	struct vhost_session *s = arg;
+	int rc = 0;
+
+	(void)source;
+	(void)fd;
+	if (events & EPOLLOUT)
+		rc = session_flush(s);
+	for (unsigned i = 0; rc == 0 && i < MESSAGES_MAX && !s->message_waits; i++) {
+		rc = session_receive(s);
+		if (rc == 0)
+			break; /* the rest has to come yet */
+		if (rc > 0)
+			rc = message_begin(s);
+	}
+	if (rc < 0) {
+		if (s->rx_got && rc == -EPROTO)
+			counter_add(&s->device->stats.messages_refused, 1);
+		session_close(s, s->why ? s->why : strerror(-rc));
+	}
+	return 0;
+}
+
+static void log_connected(const struct vhost_session *s)
+{
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(s->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0)
+		log_info("%s: front-end connected: process %d of user %u", s->device->name,
+			 (int)peer.pid, (unsigned)peer.uid);
+	else
+		log_info("%s: front-end connected", s->device->name);
+}
+
+int session_open(struct vhost_device *d, int fd)
+{
+	struct vhost_session *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!s) {
+		close(fd);
+		return -ENOMEM;
+	}
+	s->device = d;
+	s->fd = fd;
+	s->backend_fd = -1;
+	rc = sd_event_add_io(control_event(), &s->io, fd, EPOLLIN, on_io, s);
+	if (rc < 0) {
+		close(fd);
+		free(s);
+		return rc;
+	}
+	d->session = s;
+	counter_add(&d->stats.connects, 1);
+	log_connected(s);
+	if (d->ops->connected)
+		d->ops->connected(d);
+	return 0;
+}

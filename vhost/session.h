@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One connection of a front-end, for the files of vhost/ alone. Control thread throughout.
+ *
+ *	listener.c	sockets: listening, connecting, given
+ *	session.c	a connection's life; stopping rings for a message and starting them again
+ *	session_io.c	bytes to messages and back
+ *	messages.c	the table of messages: what is checked before a handler runs, and answers
+ *	handlers_*.c	what each message does
+ *	queue.c		a virtqueue's start and stop
+ *
+ * Handlers never wait. A message that needs quiet rings makes the session stop them and read
+ * nothing further until the last one has stopped; then its handler runs, and the rings that should
+ * still run start again.
+ */
+#ifndef SLUICE_VHOST_SESSION_H
+#define SLUICE_VHOST_SESSION_H
+
+#include "base/error.h"
+#include "vhost/device.h"
+#include "vhost/protocol.h"
+
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+/* A message may carry 8 descriptors; room for more, so that surplus ones are seen and closed. */
+#define MESSAGE_FDS_MAX 32
+
+struct message {
+	struct vhost_user_header hdr;
+	union vhost_user_payload payload; /* the request's, then the reply's */
+	int fds[MESSAGE_FDS_MAX];	  /* a handler that keeps one puts -1 in its place */
+	unsigned n_fds;
+	bool fds_lost;	     /* more came than we have room for; the kernel closed the rest */
+	uint32_t reply_size; /* bytes of payload that the handler filled in for its reply */
+};
+
+#define SESSION_TX_MAX 65536
+
+struct vhost_session {
+	struct vhost_device *device;
+	int fd;
+	sd_event_source *io;
+	bool closing;
+	const char *why; /* it ended, for the log */
+
+	struct message rx;
+	size_t rx_got; /* bytes of header and payload so far */
+
+	uint8_t *tx; /* replies that the socket did not take, SESSION_TX_MAX; NULL: none yet */
+	size_t tx_from, tx_to;
+
+	unsigned n_stopping; /* queues whose queue_stopped() is awaited */
+	bool message_waits;  /* rx is a whole message, waiting for them */
+	bool features_set;   /* SET_FEATURES came */
+	bool running_logged;
+	bool config_changed; /* to be told once a ring runs */
+	unsigned refused;    /* messages; the log names only the first ones */
+	int backend_fd;	     /* SET_BACKEND_REQ_FD; -1: none */
+};
+
+/*
+ * @return 0, or -errno with @err: the message is refused, and nothing has changed. A handler of a
+ * message with a reply of its own fills payload and reply_size.
+ */
+typedef int message_fn(struct vhost_session *s, struct message *m, struct error *err);
+
+enum quiet { QUIET_NONE, QUIET_QUEUE, QUIET_ALL };
+typedef enum quiet quiet_fn(const struct vhost_session *s, const struct message *m);
+
+struct message_row {
+	const char *name;
+	uint32_t size_min, size_max;
+	uint8_t fds_min, fds_max;
+	enum { ACK, REPLY, REPLY_GATED } reply;
+	enum { GATE_ANY, GATE_NEGOTIATED, GATE_OFFERED } gate;
+	uint8_t gate_bit;
+	quiet_fn *quiet;
+	message_fn *handle;
+};
+
+/* messages.c */
+const struct message_row *message_row(uint32_t request); /* NULL: a number nobody knows */
+const char *message_name(uint32_t request);
+/* What has to stop before message_handle(). Only for messages that pass message_check(). */
+enum quiet message_quiet(const struct vhost_session *s, const struct message *m);
+/* The queue that a message names; NULL if it names none or one that is not there. */
+struct virtqueue *message_queue(const struct vhost_session *s, const struct message *m);
+/* Size, descriptors, gate: all that can be checked without the handler. */
+int message_check(const struct vhost_session *s, const struct message *m, struct error *err);
+/* Runs the handler. */
+int message_handle(struct vhost_session *s, struct message *m, struct error *err);
+/* Answers: @rc is the outcome. @return 0, or -errno when the connection has to end. */
+int message_answer(struct vhost_session *s, struct message *m, int rc);
+/* Closes the descriptors that nobody took. */
+void message_close_fds(struct message *m);
+
+/* session.c */
+int session_open(struct vhost_device *d, int fd); /* takes @fd, also on failure */
+/* Ends the connection: stops the queues, then frees @s and lets the device look for the next one.
+ */
+void session_close(struct vhost_session *s, const char *why);
+bool session_peer_gone(const struct vhost_session *s);
+void session_log_refused(struct vhost_session *s, const struct message *m, const struct error *err);
+/* The control thread's end of vhost_queue_stopped(). */
+void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq);
+
+/* session_io.c */
+/* @return 1: s->rx is a whole message, 0: more has to come, -errno: hang up, with s->why set. */
+int session_receive(struct vhost_session *s);
+void session_receive_next(struct vhost_session *s);
+/* Never blocks. @return 0 or -errno: hang up. */
+int session_send(struct vhost_session *s, const struct vhost_user_header *hdr, const void *payload);
+int session_flush(struct vhost_session *s);
+
+/* queue.c */
+bool queue_should_run(const struct virtqueue *vq);
+/* Checks what the front-end said of the ring, and starts it. @return 0 or -errno with @err. */
+int queue_start(struct virtqueue *vq, struct error *err);
+void queue_stop(struct virtqueue *vq);
+/* STOPPED: takes the place of the ring over into setup. */
+void queue_stop_done(struct virtqueue *vq);
+void queue_set_enabled(struct virtqueue *vq, bool enabled);
+void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes descriptors */
+
+/* device.c */
+uint64_t device_features(struct vhost_device *d); /* to offer */
+uint64_t device_protocol_features(const struct vhost_device *d);
+void device_session_ended(struct vhost_device *d);
+void device_features_text(uint64_t features, char *text, size_t size);
+
+/* listener.c */
+int listener_open(struct vhost_device *d, struct error *err);
+void listener_resume(struct vhost_device *d); /* the device has no session any more */
+void listener_pause(struct vhost_device *d);
+void listener_close(struct vhost_device *d);
+
+/* handlers_*.c */
+message_fn handle_get_features, handle_set_features, handle_get_protocol_features,
+	handle_set_protocol_features, handle_get_queue_num, handle_set_owner, handle_reset_owner,
+	handle_reset_device, handle_set_status, handle_get_status, handle_get_config,
+	handle_set_config, handle_set_backend_req_fd, handle_send_rarp, handle_net_set_mtu;
+message_fn handle_set_mem_table, handle_add_mem_reg, handle_rem_mem_reg, handle_get_max_mem_slots;
+message_fn handle_set_vring_num, handle_set_vring_addr, handle_set_vring_base,
+	handle_get_vring_base, handle_set_vring_kick, handle_set_vring_call, handle_set_vring_err,
+	handle_set_vring_enable;
+
+static inline uint64_t feature_bit(unsigned bit)
+{
+	return UINT64_C(1) << bit;
+}
+
+static inline bool session_negotiated(const struct vhost_session *s, unsigned protocol_bit)
+{
+	return s->device->protocol_features & feature_bit(protocol_bit);
+}
+
+#endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bytes of the socket to messages and back, without ever waiting for the front-end. */
+#include "vhost/session.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define HEADER_SIZE sizeof(struct vhost_user_header)
+
+void session_receive_next(struct vhost_session *s)
+{
+	message_close_fds(&s->rx);
+	s->rx_got = 0;
+	s->rx.fds_lost = false;
+	s->rx.reply_size = 0;
+}
+
+/* Descriptors are ours from the moment that recvmsg() returns, whatever is wrong with the message.
+ */
+static void take_fds(struct message *m, struct msghdr *msg)
+{
+	int fds[MESSAGE_FDS_MAX];
+	struct cmsghdr *c;
+
+	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		size_t n;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+		for (size_t i = 0; i < n; i++) {
+			if (m->n_fds < MESSAGE_FDS_MAX) {
+				m->fds[m->n_fds++] = fds[i];
+			} else {
+				close(fds[i]);
+				m->fds_lost = true;
+			}
+		}
+	}
+	if (msg->msg_flags & MSG_CTRUNC)
+		m->fds_lost = true;
+}
+
+/* @return bytes, 0 when there are none for now, or -errno with s->why. */
+static ssize_t receive_some(struct vhost_session *s, void *to, size_t len)
+{
+	union {
+		char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = to, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control.bytes,
+			      .msg_controllen = sizeof(control.bytes) };
+	unsigned had_fds = s->rx.n_fds;
+	ssize_t n;
+
+	do
+		n = recvmsg(s->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	if (n < 0) {
+		s->why = "reading from its socket failed";
+		return -errno;
+	}
+	take_fds(&s->rx, &msg);
+	if (n == 0) {
+		s->why = s->rx_got ? "it hung up in the middle of a message" : "it hung up";
+		return -ECONNRESET;
+	}
+	/* vhost-user "Communication": descriptors belong to a message's first bytes. */
+	if (s->rx_got && (s->rx.n_fds != had_fds || (msg.msg_flags & MSG_CTRUNC))) {
+		s->why = "it sent file descriptors in the middle of a message";
+		return -EPROTO;
+	}
+	return n;
+}
+
+static int header_check(struct vhost_session *s)
+{
+	const struct vhost_user_header *h = &s->rx.hdr;
+
+	if ((h->flags & VHOST_USER_VERSION_MASK) != VHOST_USER_VERSION)
+		s->why = "it sent a message of another protocol version";
+	else if (h->flags & VHOST_USER_REPLY)
+		s->why = "it sent a reply where a request was due";
+	else if (h->size > VHOST_USER_PAYLOAD_MAX)
+		s->why = "it announced a message longer than any that exists";
+	else
+		return 0;
+	return -EPROTO;
+}
+
+int session_receive(struct vhost_session *s)
+{
+	for (;;) {
+		size_t want = HEADER_SIZE;
+		uint8_t *to = (uint8_t *)&s->rx.hdr + s->rx_got;
+		ssize_t n;
+
+		if (s->rx_got >= HEADER_SIZE) {
+			want += s->rx.hdr.size;
+			if (s->rx_got == want)
+				return 1;
+			to = s->rx.payload.bytes + (s->rx_got - HEADER_SIZE);
+		}
+		n = receive_some(s, to, want - s->rx_got);
+		if (n <= 0)
+			return (int)n;
+		s->rx_got += (size_t)n;
+		if (s->rx_got != HEADER_SIZE)
+			continue;
+		if (header_check(s) < 0)
+			return -EPROTO;
+		/* A payload shorter than its struct reads as zeros, never as an older message. */
+		memset(&s->rx.payload, 0, sizeof(s->rx.payload));
+	}
+}
+
+static void watch_output(struct vhost_session *s)
+{
+	bool pending = s->tx_to > s->tx_from;
+
+	sd_event_source_set_io_events(s->io, EPOLLIN | (pending ? EPOLLOUT : 0u));
+}
+
+int session_flush(struct vhost_session *s)
+{
+	while (s->tx_from < s->tx_to) {
+		ssize_t n = send(s->fd, s->tx + s->tx_from, s->tx_to - s->tx_from,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			break;
+		if (n < 0) {
+			s->why = "writing to its socket failed";
+			return -errno;
+		}
+		s->tx_from += (size_t)n;
+	}
+	if (s->tx_from == s->tx_to)
+		s->tx_from = s->tx_to = 0;
+	watch_output(s);
+	return 0;
+}
+
+/* Keeps @len bytes for later. */
+static int send_later(struct vhost_session *s, const uint8_t *bytes, size_t len)
+{
+	if (!s->tx) {
+		s->tx = malloc(SESSION_TX_MAX);
+		if (!s->tx)
+			return -ENOMEM;
+	}
+	if (s->tx_from) {
+		memmove(s->tx, s->tx + s->tx_from, s->tx_to - s->tx_from);
+		s->tx_to -= s->tx_from;
+		s->tx_from = 0;
+	}
+	if (len > SESSION_TX_MAX - s->tx_to) {
+		s->why = "it does not read its replies";
+		return -ENOBUFS;
+	}
+	memcpy(s->tx + s->tx_to, bytes, len);
+	s->tx_to += len;
+	watch_output(s);
+	return 0;
+}
+
+int session_send(struct vhost_session *s, const struct vhost_user_header *hdr, const void *payload)
+{
+	uint8_t bytes[HEADER_SIZE + VHOST_USER_PAYLOAD_MAX];
+	size_t len = HEADER_SIZE + hdr->size, sent = 0;
+
+	memcpy(bytes, hdr, HEADER_SIZE);
+	memcpy(bytes + HEADER_SIZE, payload, hdr->size);
+	if (s->tx_from == s->tx_to) {
+		ssize_t n;
+
+		do
+			n = send(s->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		while (n < 0 && errno == EINTR);
+		if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+			s->why = "writing to its socket failed";
+			return -errno;
+		}
+		sent = n < 0 ? 0 : (size_t)n;
+	}
+	return sent < len ? send_later(s, bytes + sent, len - sent) : 0;
+}
