@@ -22,7 +22,7 @@ struct fake {
 	unsigned seen[SEEN_MAX]; /* the numbers of the packets, in order */
 	unsigned n_seen, n_deliver, n_flush;
 	/* For traffic while things change. */
-	uint64_t n_sent, n_taken, n_late;
+	counter_t n_sent, n_taken, n_late;
 	bool gone;
 };
 
@@ -45,7 +45,7 @@ static unsigned fake_deliver(struct port *p, struct packet *const *packets, unsi
 
 	spin_lock(&f->lock);
 	f->n_deliver++;
-	f->n_taken += n;
+	counter_add(&f->n_taken, n);
 	if (__atomic_load_n(&f->gone, __ATOMIC_RELAXED))
 		f->n_late++;
 	for (unsigned i = 0; i < n && f->n_seen < SEEN_MAX; i++)
@@ -463,11 +463,11 @@ Test(switch, ports_come_and_go_under_traffic, .timeout = 60)
 	}
 	for (uint64_t until = clock_ns() + 1000000000; clock_ns() < until; rounds++) {
 		struct fake *f = &ports[2 + rounds % 2];
-		uint64_t before = __atomic_load_n(&f->n_taken, __ATOMIC_RELAXED);
+		uint64_t before = counter_read(&f->n_taken);
 
-		f->gone = false;
+		__atomic_store_n(&f->gone, false, __ATOMIC_RELAXED);
 		cr_assert_eq(switch_attach(sw, &f->port, &err), 0);
-		while (__atomic_load_n(&f->n_taken, __ATOMIC_RELAXED) == before)
+		while (counter_read(&f->n_taken) == before)
 			cpu_relax();
 		switch_detach(&f->port);
 		__atomic_store_n(&f->gone, true, __ATOMIC_RELAXED);
