@@ -94,6 +94,9 @@ static void nops(unsigned ring_entries, unsigned batch)
 	usleep(2000);
 	worker_remove(&io.poller);
 	check_each_came_once(&io, OPS);
+	/* No-operations complete as they are submitted. */
+	for (unsigned i = 0; i < OPS; i++)
+		cr_assert_eq(io.order[i], i);
 	workers_stop(ws);
 }
 
