@@ -1,0 +1,816 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages that are wrong: each is refused by itself, costs its sender at most the connection, and
+ * leaves nothing behind. */
+#include "tests/unit/session_util.h"
+#include "vhost/protocol.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct bed b;
+
+/* One row of messages.def, as far as these tests go by it. */
+struct row {
+	uint32_t number, least, most;
+	unsigned fds_min, fds_max;
+	bool reply, served;
+	const char *name;
+};
+
+enum {
+#define PAYLOAD(kind, least, most) LEAST_##kind = (least), MOST_##kind = (most),
+	VHOST_USER_PAYLOADS(PAYLOAD)
+#undef PAYLOAD
+};
+enum { ACK, REPLY, REPLY_GATED };
+
+#define MESSAGE(n, message, kind, min, max, answer, gate, quiet, handler) \
+	{ n, LEAST_##kind, MOST_##kind, min, max, answer == REPLY, #handler[0] == 'h', #message },
+static const struct row rows[] = {
+#include "vhost/messages.def"
+};
+
+static void open_bed(const struct vhost_device_ops *ops)
+{
+	bed_init(&b, ops);
+	bed_pair(&b);
+	bed_negotiate(&b, ~UINT64_C(0), 0);
+}
+
+static void reconnect(void)
+{
+	frontend_close(&b.f);
+	cr_assert(EVENTUALLY(b.dev.disconnected == b.dev.connected));
+	bed_connect(&b);
+	bed_negotiate(&b, ~UINT64_C(0), 0);
+}
+
+static void open_listening(const struct vhost_device_ops *ops)
+{
+	bed_init(&b, ops);
+	bed_listen(&b);
+	bed_connect(&b);
+	bed_negotiate(&b, ~UINT64_C(0), 0);
+}
+
+/* The connection still works. */
+static void check_alive(void)
+{
+	uint64_t features;
+
+	OK(&b.f, frontend_u64_get(&b.f, VU_GET_FEATURES, &features));
+	cr_assert(features & VU_F_VERSION_1);
+}
+
+/* Sends a message that asks for an ack. @return 0 acked, 1 refused, -ECONNRESET hung up. */
+static int outcome(uint32_t request, const void *payload, uint32_t size, const int *fds, unsigned n)
+{
+	uint8_t reply[VU_PAYLOAD_MAX];
+	uint64_t ack;
+	int rc = frontend_send(&b.f, request, VU_VERSION | VU_NEED_REPLY, payload, size, fds, n);
+
+	if (rc == 0)
+		rc = frontend_recv_reply(&b.f, request, reply, sizeof(reply), NULL, NULL);
+	if (rc == -ECONNRESET)
+		return rc;
+	cr_assert_geq(rc, 0, "message %u: %s", request, b.f.error);
+	if (rc != sizeof(ack))
+		return 0; /* a reply of its own */
+	memcpy(&ack, reply, sizeof(ack));
+	return ack != 0;
+}
+
+Test(session_messages, a_header_that_is_none_ends_the_connection)
+{
+	static const struct vu_header bad[] = {
+		{ VU_GET_FEATURES, 0, 0 },
+		{ VU_GET_FEATURES, 2, 0 },
+		{ VU_GET_FEATURES, 3, 0 },
+		{ VU_GET_FEATURES, VU_VERSION | VU_REPLY, 0 },
+		{ VU_SET_FEATURES, VU_VERSION, VHOST_USER_PAYLOAD_MAX + 1 },
+		{ 77, VU_VERSION, 0x7fffffff },
+		{ VU_SET_FEATURES, VU_VERSION, 0xffffffff },
+		{ 0xdeadbeef, 0xdeadbeef, 0xdeadbeef },
+	};
+	unsigned fds = count_fds();
+
+	open_listening(&echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		OK(&b.f, frontend_send_raw(&b.f, &bad[i], sizeof(bad[i]), NULL, 0));
+		OK(&b.f, frontend_wait_hangup(&b.f));
+		reconnect();
+	}
+	cr_assert_geq(counter_read(&b.dev.vhost.stats.messages_refused), ARRAY_SIZE(bad));
+	bed_fini(&b);
+	cr_assert_eq(count_fds(), fds);
+}
+
+Test(session_messages, a_message_may_come_byte_by_byte)
+{
+	struct __attribute__((packed)) {
+		struct vu_header h;
+		uint64_t value;
+	} m = { { VU_SET_FEATURES, VU_VERSION | VU_NEED_REPLY, 8 }, VU_F_VERSION_1 };
+	uint64_t ack = 1;
+
+	open_bed(&echo_blk_ops);
+	for (size_t i = 0; i < sizeof(m); i++) {
+		OK(&b.f, frontend_send_raw(&b.f, (uint8_t *)&m + i, 1, NULL, 0));
+		control_step(1000);
+	}
+	OK(&b.f, frontend_recv_reply(&b.f, VU_SET_FEATURES, &ack, sizeof(ack), NULL, NULL));
+	cr_assert_eq(ack, 0u);
+	cr_assert_eq(b.dev.vhost.features, VU_F_VERSION_1);
+	bed_fini(&b);
+}
+
+Test(session_messages, several_messages_may_come_at_once)
+{
+	uint8_t bytes[100 * sizeof(struct vu_header)];
+	const struct vu_header h = { VU_GET_FEATURES, VU_VERSION, 0 };
+	uint64_t features;
+
+	open_bed(&echo_blk_ops);
+	for (unsigned i = 0; i < 100; i++)
+		memcpy(bytes + i * sizeof(h), &h, sizeof(h));
+	OK(&b.f, frontend_send_raw(&b.f, bytes, sizeof(bytes), NULL, 0));
+	for (unsigned i = 0; i < 100; i++)
+		OK(&b.f, frontend_recv_reply(&b.f, VU_GET_FEATURES, &features, 8, NULL, NULL));
+	bed_fini(&b);
+}
+
+Test(session_messages, hanging_up_in_the_middle_of_a_message_harms_nobody)
+{
+	struct __attribute__((packed)) {
+		struct vu_header h;
+		uint64_t value;
+	} m = { { VU_SET_VRING_CALL, VU_VERSION, 8 }, 0 };
+	unsigned fds = count_fds();
+	int fd = eventfd(0, 0);
+
+	open_listening(&echo_blk_ops);
+	for (size_t n = 1; n < sizeof(m); n++) {
+		OK(&b.f, frontend_send_raw(&b.f, &m, n, &fd, 1));
+		control_step(1000);
+		reconnect();
+		check_alive();
+	}
+	bed_fini(&b);
+	close(fd);
+	cr_assert_eq(count_fds(), fds);
+}
+
+/* A front-end that stops in mid-message holds up nothing but itself. */
+Test(session_messages, the_rings_run_while_half_a_message_is_there)
+{
+	const struct vu_header h = { VU_GET_FEATURES, VU_VERSION, 0 };
+	uint64_t features;
+
+	open_bed(&echo_blk_ops);
+	bed_start_queue(&b, 0);
+	OK(&b.f, frontend_send_raw(&b.f, &h, 5, NULL, 0));
+	for (unsigned i = 0; i < 100; i++)
+		bed_echo(&b, 0);
+	OK(&b.f, frontend_send_raw(&b.f, (const uint8_t *)&h + 5, sizeof(h) - 5, NULL, 0));
+	OK(&b.f, frontend_recv_reply(&b.f, VU_GET_FEATURES, &features, 8, NULL, NULL));
+	bed_fini(&b);
+}
+
+Test(session_messages, descriptors_in_the_middle_of_a_message_end_the_connection)
+{
+	struct __attribute__((packed)) {
+		struct vu_header h;
+		uint64_t value;
+	} m = { { VU_SET_VRING_CALL, VU_VERSION, 8 }, 0 };
+	const size_t at[] = { 1, 11, 12, 15 };
+	unsigned fds = count_fds();
+	int fd = eventfd(0, 0);
+
+	open_listening(&echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(at); i++) {
+		OK(&b.f, frontend_send_raw(&b.f, &m, at[i], NULL, 0));
+		/* Or the kernel hands both pieces over as one. */
+		control_step(1000);
+		OK(&b.f, frontend_send_raw(&b.f, (uint8_t *)&m + at[i], sizeof(m) - at[i], &fd, 1));
+		OK(&b.f, frontend_wait_hangup(&b.f));
+		reconnect();
+	}
+	bed_fini(&b);
+	close(fd);
+	cr_assert_eq(count_fds(), fds);
+}
+
+/* Every message with every size but its own. */
+Test(session_messages, a_payload_of_another_size_is_refused, .timeout = 120)
+{
+	static const uint32_t sizes[] = { 0,  1,   4,	7,	 8,
+					  9,  12,  39,	40,	 41,
+					  72, 264, 265, 4 + 256, VHOST_USER_PAYLOAD_MAX };
+	static const uint8_t zeros[VHOST_USER_PAYLOAD_MAX];
+	unsigned fds = count_fds(), n = 0;
+
+	open_listening(&echo_net_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		int event = eventfd(0, 0);
+
+		for (unsigned j = 0; j < ARRAY_SIZE(sizes); j++) {
+			const struct row *r = &rows[i];
+			int rc;
+
+			if (r->served && sizes[j] >= r->least && sizes[j] <= r->most)
+				continue;
+			rc = outcome(r->number, zeros, sizes[j], &event, r->fds_min);
+			cr_assert_eq(rc, r->reply ? -ECONNRESET : 1, "%s with %u bytes: %d",
+				     r->name, sizes[j], rc);
+			n++;
+			if (rc < 0)
+				reconnect();
+			else
+				check_alive();
+		}
+		close(event);
+	}
+	cr_assert_gt(n, 400u);
+	bed_fini(&b);
+	cr_assert_eq(count_fds(), fds);
+}
+
+/* T13: 0, 1, 8, 9 and 253 descriptors with each message, known or not. */
+Test(session_messages, surplus_descriptors_are_refused_and_closed, .timeout = 120)
+{
+	static const unsigned counts[] = { 0, 1, 2, 8, 9, 32, 33, 253 };
+	static uint8_t payload[VHOST_USER_PAYLOAD_MAX];
+	unsigned before = count_fds(), base;
+	int fds[253], event = eventfd(0, 0);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = event;
+	open_listening(&echo_net_ops);
+	for (uint32_t number = 0; number < 60; number++) {
+		const struct row *r = NULL;
+
+		for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+			if (rows[i].number == number)
+				r = &rows[i];
+		for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+			unsigned n = counts[i];
+			bool right = r && r->served && n >= r->fds_min && n <= r->fds_max;
+			int rc;
+
+			reconnect();
+			base = count_fds();
+			memset(payload, 0, sizeof(payload));
+			if (number == VU_SET_PROTOCOL_FEATURES)
+				memcpy(payload, &b.f.protocol, 8); /* acks go on */
+			rc = outcome(number, payload, r ? r->least : 0, fds, n);
+			if (!right) {
+				cr_assert_eq(rc, r && r->reply ? -ECONNRESET : 1,
+					     "message %u with %u descriptors: %d", number, n, rc);
+				/* The connection's own is gone if it hung up. */
+				cr_assert_leq(count_fds(), base, "message %u, %u descriptors",
+					      number, n);
+			}
+		}
+	}
+	bed_fini(&b);
+	close(event);
+	cr_assert_eq(count_fds(), before);
+}
+
+/* T8 */
+Test(session_messages, a_queue_that_is_not_there_is_refused_in_every_message)
+{
+	static const uint32_t states[] = { VU_SET_VRING_NUM, VU_SET_VRING_BASE,
+					   VU_SET_VRING_ENABLE };
+	static const uint32_t events[] = { VU_SET_VRING_KICK, VU_SET_VRING_CALL, VU_SET_VRING_ERR };
+	static const uint32_t indexes[] = {
+		ECHO_QUEUES, 255, 256, 0x10000, 0x7fffffff, 0xffffffff
+	};
+	int fd = eventfd(0, 0);
+	unsigned fds;
+
+	open_listening(&echo_net_ops);
+	fds = count_fds();
+	for (unsigned i = 0; i < ARRAY_SIZE(indexes); i++) {
+		struct vu_state state = { indexes[i], 1 };
+		struct vu_addr addr = { .index = indexes[i] };
+
+		for (unsigned j = 0; j < ARRAY_SIZE(states); j++)
+			cr_assert_eq(outcome(states[j], &state, sizeof(state), NULL, 0), 1);
+		cr_assert_eq(outcome(VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0), 1);
+		cr_assert_eq(outcome(VU_GET_VRING_BASE, &state, sizeof(state), NULL, 0),
+			     -ECONNRESET);
+		reconnect();
+	}
+	for (unsigned j = 0; j < ARRAY_SIZE(events); j++) {
+		static const uint64_t values[] = {
+			ECHO_QUEUES, 255, 1 << 9, 1u << 31, UINT64_C(1) << 32, UINT64_C(1) << 63
+		};
+
+		for (unsigned i = 0; i < ARRAY_SIZE(values); i++) {
+			uint64_t no_fd = values[i] | VU_NO_FD;
+
+			cr_assert_eq(outcome(events[j], &values[i], 8, &fd, 1), 1);
+			cr_assert_eq(outcome(events[j], &no_fd, 8, NULL, 0), 1);
+		}
+	}
+	check_alive();
+	cr_assert_eq(count_fds(), fds);
+	bed_fini(&b);
+	close(fd);
+}
+
+Test(session_messages, a_descriptor_and_the_bit_that_denies_it_must_agree)
+{
+	static const uint32_t events[] = { VU_SET_VRING_KICK, VU_SET_VRING_CALL, VU_SET_VRING_ERR };
+	uint64_t with = 0, without = VU_NO_FD;
+	int fd = eventfd(0, 0);
+	unsigned fds;
+
+	open_bed(&echo_net_ops);
+	fds = count_fds();
+	for (unsigned j = 0; j < ARRAY_SIZE(events); j++) {
+		cr_assert_eq(outcome(events[j], &with, 8, NULL, 0), 1);
+		cr_assert_eq(outcome(events[j], &without, 8, &fd, 1), 1);
+	}
+	cr_assert_eq(count_fds(), fds);
+	cr_assert_not(b.dev.vhost.queues[0].setup.started);
+	bed_fini(&b);
+	close(fd);
+}
+
+Test(session_messages, what_is_no_eventfd_is_refused_as_one)
+{
+	static const uint32_t events[] = { VU_SET_VRING_KICK, VU_SET_VRING_CALL, VU_SET_VRING_ERR };
+	int fds[4] = { memfd_create("not", 0), socket(AF_UNIX, SOCK_STREAM, 0) };
+	uint64_t value = 0;
+	int pipes[2];
+
+	open_bed(&echo_blk_ops);
+	for (unsigned j = 0; j < ARRAY_SIZE(events); j++) {
+		cr_assert_eq(outcome(events[j], &value, 8, &fds[0], 1), 1);
+		cr_assert_eq(outcome(events[j], &value, 8, &fds[1], 1), 1);
+	}
+	/* QEMU falls back to pipes where it has no eventfd. */
+	cr_assert_eq(pipe(pipes), 0);
+	cr_assert_eq(outcome(VU_SET_VRING_CALL, &value, 8, &pipes[1], 1), 0);
+	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &fds[0], 1), 1);
+	bed_fini(&b);
+}
+
+Test(session_messages, unknown_messages_are_refused_or_ignored)
+{
+	static const uint32_t numbers[] = { 0, 45, 99, 0x7fffffff, 0xffffffff };
+	uint64_t value = 5;
+
+	open_bed(&echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+		cr_assert_eq(outcome(numbers[i], &value, 8, NULL, 0), 1);
+		OK(&b.f, frontend_send(&b.f, numbers[i], VU_VERSION, &value, 8, NULL, 0));
+		check_alive();
+	}
+	bed_fini(&b);
+}
+
+/* need_reply means nothing before REPLY_ACK is negotiated. */
+Test(session_messages, there_are_no_acks_without_reply_ack)
+{
+	uint64_t value = VU_F_VERSION_1;
+
+	bed_init(&b, &echo_blk_ops);
+	bed_pair(&b);
+	OK(&b.f,
+	   frontend_send(&b.f, VU_SET_FEATURES, VU_VERSION | VU_NEED_REPLY, &value, 8, NULL, 0));
+	value = ~UINT64_C(0);
+	OK(&b.f,
+	   frontend_send(&b.f, VU_SET_FEATURES, VU_VERSION | VU_NEED_REPLY, &value, 8, NULL, 0));
+	check_alive(); /* the first answer is that to GET_FEATURES */
+	cr_assert_eq(b.dev.vhost.features, VU_F_VERSION_1);
+	bed_fini(&b);
+}
+
+Test(session_messages, messages_of_features_that_were_not_negotiated_are_refused)
+{
+	static const struct {
+		uint32_t request, size;
+		bool reply;
+	} gated[] = { { VU_GET_CONFIG, 20, true },	 { VU_SET_CONFIG, 20, false },
+		      { VU_RESET_DEVICE, 0, false },	 { VU_GET_MAX_MEM_SLOTS, 0, true },
+		      { VU_REM_MEM_REG, 40, false },	 { VU_SET_STATUS, 8, false },
+		      { VU_GET_STATUS, 0, true },	 { VU_GET_INFLIGHT_FD, 24, true },
+		      { VU_SET_LOG_BASE, 16, false },	 { VU_IOTLB_MSG, 32, false },
+		      { VU_VRING_KICK, 8, false },	 { VU_POSTCOPY_ADVISE, 0, true },
+		      { VU_POSTCOPY_LISTEN, 0, false },	 { VU_CHECK_DEVICE_STATE, 0, true },
+		      { VU_SET_VRING_ENDIAN, 8, false }, { VU_SEND_RARP, 8, false },
+		      { VU_NET_SET_MTU, 8, false } };
+	static const uint8_t zeros[64];
+
+	bed_init(&b, &echo_blk_ops);
+	bed_listen(&b);
+	bed_connect(&b);
+	for (unsigned i = 0; i < ARRAY_SIZE(gated); i++) {
+		int rc;
+
+		OK(&b.f, frontend_hello(&b.f, VU_PF_REPLY_ACK));
+		rc = outcome(gated[i].request, zeros, gated[i].size, NULL, 0);
+		cr_assert_eq(rc, gated[i].reply ? -ECONNRESET : 1, "message %u: %d",
+			     gated[i].request, rc);
+		if (gated[i].reply) {
+			frontend_close(&b.f);
+			cr_assert(EVENTUALLY(b.dev.disconnected == b.dev.connected));
+			bed_connect(&b);
+			continue;
+		}
+		/* And where no ack is asked for, it is as if it had not come. */
+		OK(&b.f, frontend_send(&b.f, gated[i].request, VU_VERSION, zeros, gated[i].size,
+				       NULL, 0));
+		check_alive();
+	}
+	bed_fini(&b);
+}
+
+/* T10 */
+Test(session_messages, features_that_were_not_offered_are_refused)
+{
+	uint64_t before;
+
+	open_bed(&echo_blk_ops);
+	before = b.dev.vhost.features;
+	for (unsigned bit = 0; bit < 64; bit++) {
+		uint64_t value = before | UINT64_C(1) << bit;
+
+		if (b.f.offered & UINT64_C(1) << bit)
+			continue;
+		cr_assert_eq(outcome(VU_SET_FEATURES, &value, 8, NULL, 0), 1, "bit %u", bit);
+		cr_assert_eq(b.dev.vhost.features, before);
+	}
+	before = VU_F_PACKED; /* needs VERSION_1 */
+	cr_assert_eq(outcome(VU_SET_FEATURES, &before, 8, NULL, 0), 1);
+	for (unsigned bit = 0; bit < 64; bit++) {
+		uint64_t value = VU_PF_REPLY_ACK | UINT64_C(1) << bit;
+
+		if (!(b.f.protocol_offered & UINT64_C(1) << bit))
+			cr_assert_eq(outcome(VU_SET_PROTOCOL_FEATURES, &value, 8, NULL, 0), 1,
+				     "bit %u", bit);
+	}
+	cr_assert_eq(b.dev.vhost.protocol_features, b.f.protocol);
+	bed_fini(&b);
+}
+
+Test(session_messages, what_is_offered_follows_the_device)
+{
+	open_bed(&echo_blk_ops);
+	cr_assert_eq(b.f.offered, ECHO_FEATURES | VU_F_INDIRECT | VU_F_EVENT_IDX | VU_F_PROTOCOL |
+					  VU_F_VERSION_1 | VU_F_PACKED);
+	cr_assert_eq(b.f.protocol_offered, VU_PF_MQ | VU_PF_REPLY_ACK | VU_PF_BACKEND_REQ |
+						   VU_PF_CONFIG | VU_PF_RESET_DEVICE |
+						   VU_PF_CONFIGURE_MEM_SLOTS | VU_PF_STATUS);
+	bed_fini(&b);
+	open_bed(&echo_net_ops);
+	cr_assert(b.f.protocol_offered & VU_PF_RARP);
+	cr_assert(b.f.protocol_offered & VU_PF_NET_MTU);
+	bed_fini(&b);
+}
+
+Test(session_messages, numbers_are_told)
+{
+	uint64_t value;
+
+	open_bed(&echo_net_ops);
+	b.dev.vhost.queue_num = 2;
+	OK(&b.f, frontend_u64_get(&b.f, VU_GET_QUEUE_NUM, &value));
+	cr_assert_eq(value, 2u);
+	OK(&b.f, frontend_u64_get(&b.f, VU_GET_MAX_MEM_SLOTS, &value));
+	cr_assert_eq(value, 509u);
+	OK(&b.f, frontend_set(&b.f, VU_RESET_OWNER, NULL, 0, NULL, 0));
+	bed_fini(&b);
+}
+
+Test(session_messages, mtu_and_rarp_reach_the_device)
+{
+	const uint8_t mac[8] = { 2, 3, 4, 5, 6, 7 };
+	uint64_t value;
+
+	open_bed(&echo_net_ops);
+	OK(&b.f, frontend_u64_set(&b.f, VU_NET_SET_MTU, 9000));
+	cr_assert_eq(b.dev.mtu, 9000u);
+	cr_assert_eq(frontend_u64_set(&b.f, VU_NET_SET_MTU, 67), -EREMOTEIO);
+	cr_assert_eq(frontend_u64_set(&b.f, VU_NET_SET_MTU, 0x10000 + 1500), -EREMOTEIO);
+	cr_assert_eq(b.dev.mtu, 9000u);
+	memcpy(&value, mac, 8);
+	OK(&b.f, frontend_u64_set(&b.f, VU_SEND_RARP, value));
+	cr_assert_eq(b.dev.rarp, 1u);
+	cr_assert_arr_eq(b.dev.mac, mac, 6);
+	bed_fini(&b);
+}
+
+/* T19 */
+Test(session_messages, configuration_space_is_read_and_written_within_its_bounds)
+{
+	static const struct {
+		uint32_t offset, size;
+	} outside[] = {
+		{ 0, 0 },	   { 256, 1 },	      { 255, 2 },	  { 1, 256 },
+		{ 0xffffffff, 1 }, { 0xffffffff, 0 }, { 0xfffffff0, 32 }, { 0x80000000, 4 }
+	};
+	uint8_t data[VU_CONFIG_MAX + 1], more[4] = { 9, 8, 7, 6 };
+	struct vu_config c;
+	int rc;
+
+	open_bed(&echo_blk_ops);
+	for (unsigned i = 0; i < ECHO_CONFIG_SIZE; i++)
+		b.dev.config[i] = (uint8_t)(i + 1);
+	memset(data, 0xaa, sizeof(data));
+	OK(&b.f, frontend_get_config(&b.f, 4, data, 8));
+	cr_assert_arr_eq(data, b.dev.config + 4, 8);
+	/* SPDK's initiator asks for all that there can be. */
+	OK(&b.f, frontend_get_config(&b.f, 0, data, 256));
+	cr_assert_arr_eq(data, b.dev.config, ECHO_CONFIG_SIZE);
+	for (unsigned i = ECHO_CONFIG_SIZE; i < 256; i++)
+		cr_assert_eq(data[i], 0);
+	OK(&b.f, frontend_get_config(&b.f, 200, data, 56));
+	cr_assert_eq(data[0], 0);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(outside); i++) {
+		uint32_t size = 12 + MIN(outside[i].size, 256u);
+
+		c = (struct vu_config) { .offset = outside[i].offset, .size = outside[i].size };
+		OK(&b.f, frontend_send(&b.f, VU_GET_CONFIG, VU_VERSION, &c, size, NULL, 0));
+		rc = frontend_recv_reply(&b.f, VU_GET_CONFIG, &c, sizeof(c), NULL, NULL);
+		cr_assert_eq(rc, 0, "%u at %u", outside[i].size, outside[i].offset);
+		c = (struct vu_config) { .offset = outside[i].offset, .size = outside[i].size };
+		cr_assert_eq(outcome(VU_SET_CONFIG, &c, size, NULL, 0), 1);
+	}
+	/* Payload size unlike the size it names. */
+	c = (struct vu_config) { .offset = 8, .size = 8 };
+	OK(&b.f, frontend_send(&b.f, VU_GET_CONFIG, VU_VERSION, &c, 12 + 4, NULL, 0));
+	cr_assert_eq(frontend_recv_reply(&b.f, VU_GET_CONFIG, &c, sizeof(c), NULL, NULL), 0);
+	cr_assert_eq(outcome(VU_SET_CONFIG, &c, 12 + 9, NULL, 0), 1);
+
+	OK(&b.f, frontend_set_config(&b.f, 8, more, 4, 0));
+	cr_assert_arr_eq(b.dev.config + 8, more, 4);
+	cr_assert_not(b.dev.set_config_migration);
+	cr_assert_eq(frontend_set_config(&b.f, 0, more, 4, 0), -EREMOTEIO);
+	OK(&b.f, frontend_set_config(&b.f, 0, more, 4, 1));
+	cr_assert(b.dev.set_config_migration);
+	cr_assert_eq(frontend_set_config(&b.f, 8, more, 4, 2), -EREMOTEIO);
+	cr_assert_eq(frontend_set_config(&b.f, ECHO_CONFIG_SIZE - 2, more, 4, 0), -EREMOTEIO);
+	bed_fini(&b);
+}
+
+/* T14: a table that is refused leaves the old one and its rings. */
+Test(session_messages, a_bad_memory_table_changes_nothing)
+{
+	struct vu_mem_table t;
+	struct vu_mem_reg r = { .region = { UINT64_C(1) << 40, 4096, UINT64_C(1) << 40, 0 } };
+	int fds[9], fd = memfd_create("small", 0);
+	const uint64_t big = UINT64_C(1) << 63;
+	unsigned before;
+
+	cr_assert_eq(ftruncate(fd, 8192), 0);
+	for (unsigned i = 0; i < 9; i++)
+		fds[i] = fd;
+	open_bed(&echo_blk_ops);
+	bed_start_queue(&b, 0);
+	before = count_fds();
+	const struct {
+		uint32_t n, n_fds;
+		struct vu_region r[2];
+	} bad[] = {
+		{ 9, 8, { { 0 } } },
+		{ 0xffffffff, 8, { { 0 } } },
+		{ 2, 1, { { 0, 4096, 0, 0 }, { 8192, 4096, 8192, 0 } } },
+		{ 1, 2, { { 0, 4096, 0, 0 } } },
+		{ 1, 1, { { 0, 0, 0, 0 } } },
+		{ 1, 1, { { 0, 12288, 0, 0 } } },   /* longer than its file */
+		{ 1, 1, { { 0, 8192, 0, 4096 } } }, /* with its offset */
+		{ 1, 1, { { 0, 4096, 0, big } } },
+		{ 1, 1, { { big, big + 4096, 0, 0 } } }, /* wraps */
+		{ 1, 1, { { 0, 4096, UINT64_MAX - 100, 0 } } },
+		{ 2, 2, { { 0, 8192, 0, 0 }, { 4096, 4096, 1 << 20, 0 } } }, /* overlap */
+		{ 2, 2, { { 0, 8192, 0, 0 }, { 1 << 20, 4096, 4096, 0 } } },
+	};
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		memset(&t, 0, sizeof(t));
+		t.n = bad[i].n;
+		memcpy(t.region, bad[i].r, sizeof(bad[i].r));
+		cr_assert_eq(
+			outcome(VU_SET_MEM_TABLE, &t, 8 + 32 * MIN(t.n, 8u), fds, bad[i].n_fds), 1,
+			"table %u", i);
+		bed_echo(&b, 0);
+	}
+	/* A size between two counts of regions. */
+	t = (struct vu_mem_table) { .n = 1, .region = { { 0, 4096, 0, 0 } } };
+	cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 8 + 40, fds, 1), 1);
+	r.region.size = 0;
+	cr_assert_eq(outcome(VU_ADD_MEM_REG, &r, sizeof(r), fds, 1), 1);
+	r.region.size = 1 << 20;
+	cr_assert_eq(outcome(VU_ADD_MEM_REG, &r, sizeof(r), fds, 1), 1);
+	r.region = (struct vu_region) { 0, 4096, 0, 0 };
+	cr_assert_eq(outcome(VU_REM_MEM_REG, &r, sizeof(r), NULL, 0), 1);
+	cr_assert_eq(outcome(VU_REM_MEM_REG, &r, sizeof(r), fds, 1), 1);
+	bed_echo(&b, 0);
+	cr_assert_eq(count_fds(), before);
+	bed_fini(&b);
+	close(fd);
+}
+
+/* T9 */
+Test(session_messages, a_ring_that_is_wrongly_described_does_not_start)
+{
+	const uint64_t uva = GUEST_UVA_BASE;
+	const struct {
+		const char *what;
+		uint64_t features;
+		uint32_t num, base;
+		uint64_t desc, avail, used;
+		int wanted;
+	} rings[] = {
+		{ "fine", 0, 64, 0, 0, 4096, 8192, VIRTQUEUE_RUNNING },
+		{ "split, no power of two", 0, 100, 0, 0, 4096, 8192, VIRTQUEUE_STOPPED },
+		{ "packed, any size", VU_F_PACKED, 100, 0x80008000, 0, 4096, 8192,
+		  VIRTQUEUE_RUNNING },
+		{ "descriptors unaligned", 0, 64, 0, 8, 4096, 8192, VIRTQUEUE_STOPPED },
+		{ "avail unaligned", 0, 64, 0, 0, 4097, 8192, VIRTQUEUE_STOPPED },
+		{ "used unaligned", 0, 64, 0, 0, 4096, 8194, VIRTQUEUE_STOPPED },
+		{ "packed, driver area unaligned", VU_F_PACKED, 64, 0x80008000, 0, 4098, 8192,
+		  VIRTQUEUE_STOPPED },
+		{ "split, avail at 2", 0, 64, 0, 0, 4098, 8192, VIRTQUEUE_RUNNING },
+		{ "nowhere", 0, 64, 0, UINT64_C(1) << 40, 4096, 8192, VIRTQUEUE_STOPPED },
+		{ "at the end of a region", 0, 64, 0, (4 << 20) - 512, 4096, 8192,
+		  VIRTQUEUE_STOPPED },
+		{ "used beyond the end", 0, 64, 0, 0, 4096, (4 << 20) - 100, VIRTQUEUE_STOPPED },
+		{ "wraps", 0, 64, 0, UINT64_MAX - uva - 15, 4096, 8192, VIRTQUEUE_STOPPED },
+		{ "split base beyond 65535", 0, 64, 0x10000, 0, 4096, 8192, VIRTQUEUE_STOPPED },
+		{ "split base beyond size", 0, 64, 0xffff, 0, 4096, 8192, VIRTQUEUE_RUNNING },
+		{ "packed base beyond size", VU_F_PACKED, 64, 64, 0, 4096, 8192,
+		  VIRTQUEUE_STOPPED },
+		{ "packed used base beyond size", VU_F_PACKED, 64, 64 << 16, 0, 4096, 8192,
+		  VIRTQUEUE_STOPPED },
+		{ "32768 entries in too little memory", 0, 32768, 0, (4 << 20) - 4096, 4096, 8192,
+		  VIRTQUEUE_STOPPED },
+	};
+	int fd = eventfd(0, 0);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rings); i++) {
+		struct vu_addr addr = { .desc = uva + rings[i].desc,
+					.avail = uva + rings[i].avail,
+					.used = uva + rings[i].used };
+		struct virtqueue *vq = &b.dev.vhost.queues[0];
+		int rc;
+
+		bed_init(&b, &echo_net_ops);
+		vq = &b.dev.vhost.queues[0];
+		bed_pair(&b);
+		bed_negotiate(&b, VU_PF_USUAL, rings[i].features);
+		OK(&b.f, frontend_state_set(&b.f, VU_SET_VRING_NUM, 0, rings[i].num));
+		OK(&b.f, frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0));
+		OK(&b.f, frontend_state_set(&b.f, VU_SET_VRING_BASE, 0, rings[i].base));
+		rc = frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, fd);
+		cr_assert_eq(vq->state, rings[i].wanted, "%s", rings[i].what);
+		cr_assert_eq(rc, rings[i].wanted == VIRTQUEUE_RUNNING ? 0 : -EREMOTEIO, "%s",
+			     rings[i].what);
+		check_alive();
+		bed_fini(&b);
+	}
+	close(fd);
+}
+
+Test(session_messages, a_ring_kicked_too_early_starts_once_it_is_described)
+{
+	struct vu_addr addr = { .desc = GUEST_UVA_BASE,
+				.avail = GUEST_UVA_BASE + 4096,
+				.used = GUEST_UVA_BASE + 8192 };
+	int fd = eventfd(0, 0);
+
+	open_bed(&echo_net_ops);
+	cr_assert_eq(frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, fd), -EREMOTEIO);
+	cr_assert_eq(frontend_state_set(&b.f, VU_SET_VRING_NUM, 0, 64), -EREMOTEIO);
+	OK(&b.f, frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0));
+	cr_assert_eq(b.dev.vhost.queues[0].state, VIRTQUEUE_RUNNING);
+	bed_fini(&b);
+	close(fd);
+}
+
+Test(session_messages, a_running_ring_is_not_described_anew)
+{
+	static const uint32_t nums[] = { 0, 32769, 0xffffffff };
+	struct vu_addr addr;
+
+	open_bed(&echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(nums); i++)
+		cr_assert_eq(frontend_state_set(&b.f, VU_SET_VRING_NUM, 0, nums[i]), -EREMOTEIO);
+	bed_start_queue(&b, 0);
+	cr_assert_eq(frontend_state_set(&b.f, VU_SET_VRING_NUM, 0, 128), -EREMOTEIO);
+	OK(&b.f, frontend_state_set(&b.f, VU_SET_VRING_NUM, 0, 64));
+	cr_assert_eq(frontend_state_set(&b.f, VU_SET_VRING_BASE, 0, 3), -EREMOTEIO);
+	addr = (struct vu_addr) { .desc = b.dev.vhost.queues[0].setup.desc,
+				  .avail = b.dev.vhost.queues[0].setup.driver,
+				  .used = b.dev.vhost.queues[0].setup.device };
+	OK(&b.f, frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0));
+	addr.desc += 4096;
+	cr_assert_eq(frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0),
+		     -EREMOTEIO);
+	cr_assert_eq(frontend_state_set(&b.f, VU_SET_VRING_ENABLE, 0, 2), -EREMOTEIO);
+	cr_assert_eq(b.dev.queue[0].starts, 1u);
+	bed_echo(&b, 0);
+	bed_fini(&b);
+}
+
+static unsigned rss_kib(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	unsigned long size, pages;
+
+	cr_assert_eq(fscanf(f, "%lu %lu", &size, &pages), 2);
+	fclose(f);
+	return (unsigned)(pages * (unsigned long)sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* T13 */
+Test(session_messages, ten_thousand_of_the_same_leave_nothing_behind, .timeout = 300)
+{
+	struct vu_state state = { .index = 1, .num = 64 };
+	struct vu_config c = { .size = 24 };
+	struct vu_mem_reg reg = { .region = { UINT64_C(1) << 40, 4096, UINT64_C(1) << 40, 0 } };
+	struct vu_mem_table t = { .n = 1, .region = { { 0, 4 << 20, GUEST_UVA_BASE, 0 } } };
+	uint64_t kick = 1, call = 0;
+	unsigned fds, rss;
+	int event, memory, pair[2];
+
+	open_bed(&echo_net_ops);
+	event = eventfd(0, 0);
+	memory = memfd_create("region", 0);
+	cr_assert_eq(ftruncate(memory, 4096), 0);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	bed_start_queue(&b, 0);
+	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
+	cr_assert_eq(outcome(VU_SET_VRING_KICK, &kick, 8, &event, 1), 1); /* not described */
+	cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 40, &b.memory.region[0].fd, 1), 0);
+	fds = count_fds();
+	rss = rss_kib();
+	for (unsigned i = 0; i < 10000; i++) {
+		cr_assert_eq(outcome(VU_SET_VRING_NUM, &state, sizeof(state), NULL, 0), 1);
+		cr_assert_eq(outcome(VU_SET_VRING_KICK, &kick, 8, &event, 1), 1);
+		cr_assert_eq(outcome(VU_SET_VRING_CALL, &call, 8, &event, 1), 0);
+		cr_assert_eq(outcome(VU_SET_VRING_ERR, &call, 8, &event, 1), 0);
+		cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
+		cr_assert_eq(outcome(VU_GET_CONFIG, &c, 36, NULL, 0), 0);
+		cr_assert_eq(outcome(VU_SET_LOG_BASE, &c, 16, &event, 1), 1);
+		if (i % 10)
+			continue;
+		cr_assert_eq(outcome(VU_ADD_MEM_REG, &reg, sizeof(reg), &memory, 1), 0);
+		cr_assert_eq(outcome(VU_ADD_MEM_REG, &reg, sizeof(reg), &memory, 1), 1);
+		cr_assert_eq(outcome(VU_REM_MEM_REG, &reg, sizeof(reg), NULL, 0), 0);
+		cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 40, &b.memory.region[0].fd, 1), 0);
+	}
+	cr_assert_eq(count_fds(), fds);
+	cr_assert_lt(rss_kib(), rss + 4096, "from %u to %u KiB", rss, rss_kib());
+	bed_fini(&b);
+}
+
+/* A front-end that asks and asks and never reads the answers. */
+Test(session_messages, replies_that_nobody_reads_end_the_connection, .timeout = 60)
+{
+	const struct vu_header h = { VU_GET_FEATURES, VU_VERSION, 0 };
+	unsigned n = 0;
+
+	bed_init(&b, &echo_blk_ops);
+	bed_pair(&b);
+	b.f.timeout_ms = 2000;
+	while (n < 1000000 && b.dev.disconnected == 0) {
+		if (send(b.f.sock, &h, sizeof(h), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+			control_step(1000);
+		n++;
+	}
+	cr_assert_eq(b.dev.disconnected, 1u, "after %u messages", n);
+	cr_assert_gt(n, 1000u);
+	bed_fini(&b);
+}
+
+/* Replies that come back in time are all there, also those that had to wait. */
+Test(session_messages, replies_wait_for_a_slow_reader)
+{
+	const struct vu_header h = { VU_GET_FEATURES, VU_VERSION, 0 };
+	unsigned sent = 0, more = 0;
+	int small = 2048;
+
+	open_bed(&echo_blk_ops);
+	cr_assert_eq(setsockopt(b.f.sock, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	for (; sent < 2000; sent++) {
+		OK(&b.f, frontend_send_raw(&b.f, &h, sizeof(h), NULL, 0));
+		control_step(0);
+	}
+	for (; more < sent; more++) {
+		uint64_t features;
+
+		OK(&b.f, frontend_recv_reply(&b.f, VU_GET_FEATURES, &features, 8, NULL, NULL));
+		cr_assert_eq(features, b.f.offered);
+	}
+	check_alive();
+	bed_fini(&b);
+}
