@@ -118,8 +118,10 @@ static void socket_free(struct vhost_socket *s)
 
 int vhost_device_serve(struct vhost_device *d, struct vhost_socket *s, struct error *err)
 {
+	struct error unread;
 	int rc;
 
+	err = err ? err : &unread;
 	d->socket = *s;
 	*s = (struct vhost_socket) { .fd = -1 };
 	rc = listener_open(d, err);
