@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/client.h"
+
+#include "base/error.h"
+#include "daemon/control_path.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define REPLY_MAX (64u << 20) /* bytes; a daemon never sends that much */
+#define TIMEOUT_S 10
+
+static int try_connect(const char *path)
+{
+	const struct timeval timeout = { .tv_sec = TIMEOUT_S };
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
+		int rc = -errno;
+
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+static int cannot_reach(const char *path, int rc, struct error *err)
+{
+	if (rc == -EACCES || rc == -EPERM)
+		return error_set(
+			err, rc,
+			"cannot reach sluiced at %s: %s; run sluice as root, or as a member "
+			"of the socket's group",
+			path, strerror(-rc));
+	return error_set(err, rc,
+			 "cannot reach sluiced at %s: %s; is it running? name its control socket "
+			 "with --socket PATH",
+			 path, strerror(-rc));
+}
+
+static int client_connect(const char *path, struct error *err)
+{
+	char own[CONTROL_PATH_BYTES];
+	int fd, system;
+
+	if (!path)
+		path = getenv("SLUICE_SOCKET");
+	if (path) {
+		fd = try_connect(path);
+		return fd < 0 ? cannot_reach(path, fd, err) : fd;
+	}
+	control_path_default(own);
+	fd = try_connect(own);
+	if (fd >= 0)
+		return fd;
+	if (strcmp(own, CONTROL_PATH_SYSTEM) == 0)
+		return cannot_reach(own, fd, err);
+	system = try_connect(CONTROL_PATH_SYSTEM);
+	if (system >= 0)
+		return system;
+	if (system == -EACCES)
+		return cannot_reach(CONTROL_PATH_SYSTEM, system, err);
+	return error_set(err, fd,
+			 "cannot reach sluiced at %s or %s: %s; is it running? name its control "
+			 "socket with --socket PATH",
+			 own, CONTROL_PATH_SYSTEM, strerror(-fd));
+}
+
+static int send_all(int fd, const char *text, size_t len, struct error *err)
+{
+	while (len > 0) {
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_set(err, -errno, "sluiced hung up: %s", strerror(errno));
+		text += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* @return one line, malloc'ed, without its end; NULL with @err. */
+static char *receive_line(int fd, struct error *err)
+{
+	size_t size = 1 << 16, len = 0;
+	char *line = malloc(size), *end;
+
+	while (line) {
+		ssize_t n = recv(fd, line + len, size - len, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			error_set(err, -ETIMEDOUT, "sluiced did not answer in %d s; see its log",
+				  TIMEOUT_S);
+			break;
+		}
+		if (n <= 0) {
+			error_set(err, -ECONNRESET,
+				  "sluiced hung up before it answered; see its log");
+			break;
+		}
+		end = memchr(line + len, '\n', (size_t)n);
+		len += (size_t)n;
+		if (end) {
+			*end = '\0';
+			return line;
+		}
+		if (len == size) {
+			char *more = size < REPLY_MAX ? realloc(line, 2 * size) : NULL;
+
+			if (!more) {
+				error_set(err, -EMSGSIZE, "the answer is too long");
+				break;
+			}
+			line = more;
+			size *= 2;
+		}
+	}
+	free(line);
+	return NULL;
+}
+
+/* Takes the result out of the reply's envelope. */
+static json_t *unwrap(const char *line, struct error *err)
+{
+	json_error_t syntax;
+	json_t *reply = json_loads(line, 0, &syntax), *result;
+	const json_t *failure = json_object_get(reply, "error");
+
+	if (!reply) {
+		error_set(err, -EPROTO, "what answered is no sluiced: %s", syntax.text);
+		return NULL;
+	}
+	result = json_incref(json_object_get(reply, "result"));
+	if (!result) {
+		const char *text = json_string_value(json_object_get(failure, "message"));
+
+		error_set(err, -EPROTO, "sluiced: %s", text ? text : "an answer without a result");
+	}
+	json_decref(reply);
+	return result;
+}
+
+json_t *client_call(const char *path, const char *method, struct error *err)
+{
+	char request[256];
+	json_t *result = NULL;
+	char *line = NULL;
+	int fd = client_connect(path, err);
+
+	if (fd < 0)
+		return NULL;
+	snprintf(request, sizeof(request), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\"}\n",
+		 method);
+	if (send_all(fd, request, strlen(request), err) == 0)
+		line = receive_line(fd, err);
+	if (line)
+		result = unwrap(line, err);
+	free(line);
+	close(fd);
+	return result;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One question to the daemon's control socket. */
+#ifndef SLUICE_CLI_CLIENT_H
+#define SLUICE_CLI_CLIENT_H
+
+#include <jansson.h>
+
+struct error;
+
+/*
+ * Calls @method without parameters at @path (NULL: $SLUICE_SOCKET, else where a daemon of this user
+ * or of the system would be). @return its result, a new reference, or NULL with @err filled: the
+ * code is -ECONNREFUSED when no daemon answers.
+ */
+json_t *client_call(const char *path, const char *method, struct error *err);
+
+#endif

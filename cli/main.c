@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sluice: the command line that an operator talks to the daemon with. */
+#include "base/compiler.h"
+#include "base/error.h"
+#include "cli/client.h"
+#include "cli/print.h"
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Exit codes; sluice(1) documents them. */
+enum { EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
+
+static const char help[] = "usage: sluice [--socket PATH] COMMAND\n"
+			   "\n"
+			   "Asks a running sluiced.\n"
+			   "\n"
+			   "Commands:\n"
+			   "  status [--json] [NAME]  what it serves and how that is going; all "
+			   "there is to know of the\n"
+			   "                          disks, ports and networks called NAME\n"
+			   "\n"
+			   "Options:\n"
+			   "  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "
+			   "else this user's own\n"
+			   "                          daemon's, else /run/sluice/control.sock\n"
+			   "  -h, --help              this text\n"
+			   "  -V, --version           the version\n"
+			   "\n"
+			   "sluice(1), sluiced(8), sluice.yaml(5)\n";
+
+struct arguments {
+	const char *socket;
+	bool json;
+	int n;
+	char **words; /* what is left: the command and its arguments */
+};
+
+static int usage_error(void)
+{
+	fputs("Try: sluice --help\n", stderr);
+	return EXIT_USAGE;
+}
+
+/* @return -1 to go on, or an exit code. */
+static int parse(int argc, char **argv, struct arguments *a)
+{
+	static const struct option rows[] = {
+		{ "socket", required_argument, NULL, 's' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "s:jhV", rows, NULL)) >= 0) {
+		switch (c) {
+		case 's':
+			a->socket = optarg;
+			break;
+		case 'j':
+			a->json = true;
+			break;
+		case 'h':
+			fputs(help, stdout);
+			return EXIT_GOOD;
+		case 'V':
+			puts("sluice " SLUICE_VERSION);
+			return EXIT_GOOD;
+		default:
+			return usage_error();
+		}
+	}
+	a->n = argc - optind;
+	a->words = argv + optind;
+	return -1;
+}
+
+/* The objects called @name, as one array: what --json prints then. */
+static json_t *select_named(const json_t *status, const char *name)
+{
+	const json_t *networks = json_object_get(status, "networks"), *n;
+	json_t *found = json_array(), *d;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(status, "disks"), i,
+			   d) if (strcmp(json_string_value(json_object_get(d, "name")), name) == 0)
+		json_array_append(found, d);
+	json_array_foreach(networks, i, n)
+	{
+		if (strcmp(json_string_value(json_object_get(n, "name")), name) == 0)
+			json_array_append(found, (json_t *)n);
+		json_array_foreach(json_object_get(n, "ports"), j,
+				   d) if (strcmp(json_string_value(json_object_get(d, "name")),
+						 name) == 0) json_array_append(found, d);
+	}
+	return found;
+}
+
+static bool print_json(const json_t *status, const char *name)
+{
+	json_t *found = name ? select_named(status, name) : json_incref((json_t *)status);
+	bool any = !name || json_array_size(found) > 0;
+
+	if (any) {
+		json_dumpf(found, stdout, JSON_INDENT(2));
+		putchar('\n');
+	}
+	json_decref(found);
+	return any;
+}
+
+static int status_command(const struct arguments *a)
+{
+	const char *name = a->n > 1 ? a->words[1] : NULL;
+	struct error err = { 0 };
+	json_t *status;
+	bool found = true;
+
+	if (a->n > 2) {
+		fprintf(stderr, "sluice: status takes one name, and \"%s\" is a second\n",
+			a->words[2]);
+		return usage_error();
+	}
+	status = client_call(a->socket, "status", &err);
+	if (!status) {
+		fprintf(stderr, "sluice: %s\n", err.text);
+		return EXIT_NO_DAEMON;
+	}
+	if (a->json)
+		found = print_json(status, name);
+	else if (name)
+		found = print_named(status, name);
+	else
+		print_status(status);
+	json_decref(status);
+	if (!found) {
+		fprintf(stderr,
+			"sluice: no disk, port or network is called \"%s\"; sluice status lists "
+			"them\n",
+			name);
+		return EXIT_FAILED;
+	}
+	return EXIT_GOOD;
+}
+
+static const struct command {
+	const char *name;
+	int (*run)(const struct arguments *a);
+} commands[] = {
+	{ "status", status_command },
+};
+
+int main(int argc, char **argv)
+{
+	struct arguments a = { 0 };
+	int rc = parse(argc, argv, &a);
+
+	if (rc >= 0)
+		return rc;
+	if (a.n == 0) {
+		fputs("sluice: a command is missing, such as status\n", stderr);
+		return usage_error();
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		if (strcmp(a.words[0], commands[i].name) == 0)
+			return commands[i].run(&a);
+	fprintf(stderr, "sluice: there is no command \"%s\"\n", a.words[0]);
+	return usage_error();
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/appliance.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "daemon/privilege.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void *must_calloc(size_t size)
+{
+	void *p = calloc(1, size);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+static char *dup_or_null(const char *s)
+{
+	char *copy = s ? strdup(s) : NULL;
+
+	if (s && !copy)
+		abort();
+	return copy;
+}
+
+int appliance_start(struct appliance *a, struct error *err)
+{
+	const struct worker_config *w = &a->config->workers;
+	const struct workers_config cfg = {
+		.cpus = w->cpus.n ? w->cpus.cpus : NULL,
+		.n = w->cpus.n ? w->cpus.n : w->count,
+		.idle = (enum idle_mode)w->idle,
+		.idle_us = w->idle_us,
+	};
+
+	TAILQ_INIT(&a->disks);
+	TAILQ_INIT(&a->networks);
+	a->started_ns = clock_ns();
+	return workers_start(&cfg, &a->workers, err);
+}
+
+/* The socket of one device, in the form that the device takes over. */
+static struct vhost_socket make_socket(const struct socket_config *s, int fd)
+{
+	return (struct vhost_socket) {
+		.path = dup_or_null(s->path),
+		.fd = s->path ? -1 : fd,
+		.connect = s->connect,
+		.mode = s->mode,
+		.group = dup_or_null(s->group),
+		.exit_on_disconnect = !s->path,
+	};
+}
+
+static void count_result(struct appliance *a, const char *kind, const char *name, int rc,
+			 const struct error *err, char **failure)
+{
+	const char *why = err->text[0] ? err->text : strerror(-rc);
+	size_t len = strlen(name);
+
+	if (rc == 0) {
+		a->n_open++;
+		return;
+	}
+	/* Parts below put the device's name first; here it stands there already. */
+	if (strncmp(why, name, len) == 0 && strncmp(why + len, ": ", 2) == 0)
+		why += len + 2;
+	a->n_failed++;
+	*failure = dup_or_null(why);
+	log_error("%s %s: %s", kind, name, why);
+}
+
+static void hung_up(void *arg)
+{
+	struct appliance *a = arg;
+
+	if (a->hung_up)
+		a->hung_up(a);
+}
+
+static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
+{
+	struct disk_entry *e = must_calloc(sizeof(*e));
+	struct error err = { 0 };
+	struct blk_config cfg = {
+		.name = d->name,
+		.socket = make_socket(&d->socket, fd),
+		.kind = d->file	       ? DISK_FILE
+			: d->null_size ? DISK_NULL
+				       : DISK_RAM,
+		.file = d->file,
+		.size = d->null_size ? d->null_size : d->ram_size,
+		.cache = (enum disk_cache)d->cache,
+		.read_only = d->read_only,
+		.queues = d->queues,
+		.serial = d->serial,
+	};
+	int rc = blk_device_create(&cfg, a->workers, &e->device, &err);
+
+	e->appliance = a;
+	e->config = d;
+	TAILQ_INSERT_TAIL(&a->disks, e, link);
+	count_result(a, "disk", d->name, rc, &err, &e->failure);
+	if (rc)
+		return;
+	if (d->socket.path && !d->socket.connect)
+		privilege_give(d->socket.path, d->socket.group, a->identity);
+	blk_device_on_closed(e->device, hung_up, a);
+}
+
+static int open_guest_port(struct network_entry *n, struct port_entry *e, int fd, struct error *err)
+{
+	const struct port_config *p = e->config;
+	struct net_device_config cfg = {
+		.name = p->name,
+		.socket = make_socket(&p->socket, fd),
+		.queue_pairs = p->queues,
+		.has_mac = schema_given(p, PORT_MAC),
+		.mtu = (uint16_t)p->mtu,
+	};
+	int rc;
+
+	memcpy(cfg.mac, p->mac, sizeof(cfg.mac));
+	rc = net_device_create(&cfg, n->sw, e->appliance->workers, &e->guest, err);
+	if (rc)
+		return rc;
+	if (p->socket.path && !p->socket.connect)
+		privilege_give(p->socket.path, p->socket.group, e->appliance->identity);
+	net_device_on_closed(e->guest, hung_up, e->appliance);
+	return 0;
+}
+
+static int open_dpdk_port(struct network_entry *n, struct port_entry *e, struct error *err)
+{
+	const struct dpdk_port_config cfg = { .name = e->config->name, .device = e->config->dpdk };
+
+	return dpdk_port_create(&cfg, n->sw, e->appliance->workers, &e->dpdk, err);
+}
+
+static void open_network(struct appliance *a, const struct network_config *c, int fd)
+{
+	const struct switch_config cfg = {
+		.name = c->name,
+		.mac_ageing_s = c->mac_ageing_s,
+		.mac_max = c->mac_max,
+	};
+	struct network_entry *n = must_calloc(sizeof(*n));
+	struct error no_switch = { 0 };
+	int made;
+
+	TAILQ_INIT(&n->ports);
+	n->config = c;
+	made = switch_create(&cfg, a->workers, &n->sw, &no_switch);
+	TAILQ_INSERT_TAIL(&a->networks, n, link);
+	for (unsigned i = 0; i < c->ports.n; i++) {
+		struct port_entry *e = must_calloc(sizeof(*e));
+		struct error err = { 0 };
+		int rc;
+
+		e->appliance = a;
+		e->config = config_port(c, i);
+		TAILQ_INSERT_TAIL(&n->ports, e, link);
+		if (made)
+			rc = error_set(&err, made, "network %s: %s", c->name, no_switch.text);
+		else if (e->config->dpdk)
+			rc = open_dpdk_port(n, e, &err);
+		else
+			rc = open_guest_port(n, e, fd, &err);
+		count_result(a, "port", e->config->name, rc, &err, &e->failure);
+	}
+}
+
+void appliance_open(struct appliance *a, int fd)
+{
+	for (unsigned i = 0; i < a->config->disks.n; i++)
+		open_disk(a, config_disk(a->config, i), fd);
+	for (unsigned i = 0; i < a->config->networks.n; i++)
+		open_network(a, config_network(a->config, i), fd);
+}
+
+void appliance_list_open(const struct appliance *a, char *out, size_t size)
+{
+	const struct network_entry *n;
+	const struct disk_entry *d;
+	const struct port_entry *p;
+	size_t used = 0;
+
+	out[0] = '\0';
+#define LIST(kind, name)                                                             \
+	do {                                                                         \
+		if (used < size)                                                     \
+			used += (size_t)snprintf(out + used, size - used, "%s%s %s", \
+						 used ? ", " : "", kind, name);      \
+	} while (0)
+	TAILQ_FOREACH (d, &a->disks, link)
+		if (d->device)
+			LIST("disk", d->config->name);
+	TAILQ_FOREACH (n, &a->networks, link)
+		TAILQ_FOREACH (p, &n->ports, link)
+			if (p->guest || p->dpdk)
+				LIST("port", p->config->name);
+#undef LIST
+}
+
+static void free_entries(struct appliance *a)
+{
+	struct network_entry *n;
+	struct disk_entry *d;
+	struct port_entry *p;
+
+	while ((d = TAILQ_FIRST(&a->disks))) {
+		TAILQ_REMOVE(&a->disks, d, link);
+		free(d->failure);
+		free(d);
+	}
+	while ((n = TAILQ_FIRST(&a->networks))) {
+		while ((p = TAILQ_FIRST(&n->ports))) {
+			TAILQ_REMOVE(&n->ports, p, link);
+			free(p->failure);
+			free(p);
+		}
+		TAILQ_REMOVE(&a->networks, n, link);
+		free(n);
+	}
+}
+
+/* Every guest device has gone; what stands under them can go in one go. */
+static void close_rest(struct appliance *a)
+{
+	struct network_entry *n;
+	struct port_entry *p;
+
+	TAILQ_FOREACH (n, &a->networks, link) {
+		TAILQ_FOREACH (p, &n->ports, link) {
+			if (p->dpdk)
+				dpdk_port_close(p->dpdk);
+			p->dpdk = NULL;
+		}
+		if (n->sw)
+			switch_destroy(n->sw);
+		n->sw = NULL;
+	}
+	dpdk_fini();
+	workers_stop(a->workers);
+	a->workers = NULL;
+	free_entries(a);
+	a->closed(a);
+}
+
+static void one_closed(struct appliance *a)
+{
+	if (--a->closing == 0)
+		close_rest(a);
+}
+
+static void disk_closed(void *arg)
+{
+	struct disk_entry *d = arg;
+
+	d->device = NULL;
+	one_closed(d->appliance);
+}
+
+static void port_closed(void *arg)
+{
+	struct port_entry *p = arg;
+
+	p->guest = NULL;
+	one_closed(p->appliance);
+}
+
+void appliance_close(struct appliance *a, void (*closed)(struct appliance *a))
+{
+	struct network_entry *n;
+	struct disk_entry *d;
+	struct port_entry *p;
+
+	assert(!a->closing);
+	a->hung_up = NULL;
+	a->closed = closed;
+	a->closing = 1; /* ours: a device may be closed at once, and must not end it all */
+	TAILQ_FOREACH (n, &a->networks, link) {
+		TAILQ_FOREACH (p, &n->ports, link) {
+			if (!p->guest)
+				continue;
+			a->closing++;
+			net_device_close(p->guest, port_closed, p);
+		}
+	}
+	TAILQ_FOREACH (d, &a->disks, link) {
+		if (!d->device)
+			continue;
+		a->closing++;
+		blk_device_close(d->device, disk_closed, d);
+	}
+	one_closed(a);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All that a running daemon serves: disks, networks and their ports, and the workers under them.
+ * Control thread throughout.
+ *
+ * A device that cannot be opened stays in its list with the reason, so that status shows it, and
+ * takes nothing away from the others.
+ */
+#ifndef SLUICE_DAEMON_APPLIANCE_H
+#define SLUICE_DAEMON_APPLIANCE_H
+
+#include "blk/blk.h"
+#include "daemon/config.h"
+#include "net/net.h"
+
+#include <sys/queue.h>
+
+struct identity;
+
+struct disk_entry {
+	TAILQ_ENTRY(disk_entry) link;
+	struct appliance *appliance;
+	const struct disk_config *config; /* borrowed from the configuration */
+	struct blk_device *device;	  /* NULL: not open */
+	char *failure;			  /* why not; owned */
+};
+
+struct port_entry {
+	TAILQ_ENTRY(port_entry) link;
+	struct appliance *appliance;
+	const struct port_config *config;
+	struct net_device *guest; /* one of these two, or none: not open */
+	struct dpdk_port *dpdk;
+	char *failure;
+};
+
+struct network_entry {
+	TAILQ_ENTRY(network_entry) link;
+	const struct network_config *config;
+	struct net_switch *sw; /* NULL: not made */
+	TAILQ_HEAD(, port_entry) ports;
+};
+
+struct appliance {
+	const struct config *config; /* borrowed */
+	const char *config_file;     /* NULL: from the command line */
+	const struct identity *identity;
+	struct workers *workers;
+	TAILQ_HEAD(, disk_entry) disks;
+	TAILQ_HEAD(, network_entry) networks;
+	unsigned n_open, n_failed; /* devices */
+	uint64_t started_ns;	   /* clock_ns() */
+	unsigned closing; /* closed() calls to come, and one for appliance_close() itself */
+	void (*closed)(struct appliance *a);
+	/* The front-end of a device with an fd of its own has gone; NULL: does not matter. */
+	void (*hung_up)(struct appliance *a);
+};
+
+/* @return 0, or -errno with @err: the workers could not be started. Then nothing is left to close.
+ */
+int appliance_start(struct appliance *a, struct error *err);
+
+/*
+ * Opens every device, logs each that fails. @fd: the socket of the one device that has no path, or
+ * -1; taken over.
+ */
+void appliance_open(struct appliance *a, int fd);
+
+/* Drains and closes every device, stops the workers, frees the lists, then calls closed(). */
+void appliance_close(struct appliance *a, void (*closed)(struct appliance *a));
+
+/* "disk web-root, port web" of the devices that are still open. */
+void appliance_list_open(const struct appliance *a, char *out, size_t size);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket: JSON-RPC 2.0 over a unix stream socket, one JSON text a line in both
+ * directions. Control thread.
+ *
+ * Who may connect is a matter of the socket file's mode. Whoever may still can do no harm: requests
+ * are bounded, one is answered a round, a client that does not read is not read from, and the
+ * client that has been silent longest makes room for a new one.
+ */
+#ifndef SLUICE_DAEMON_RPC_H
+#define SLUICE_DAEMON_RPC_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+struct error;
+struct rpc_server;
+
+#define RPC_CLIENTS_MAX 16
+#define RPC_REQUEST_MAX (64u << 10) /* bytes of a line */
+
+/* JSON-RPC 2.0 "Error object" codes. */
+#define RPC_PARSE_ERROR -32700
+#define RPC_INVALID_REQUEST -32600
+#define RPC_METHOD_NOT_FOUND -32601
+#define RPC_INVALID_PARAMS -32602
+#define RPC_INTERNAL_ERROR -32603
+
+struct rpc_error {
+	int code;
+	char text[480];
+};
+
+struct rpc_method {
+	const char *name;
+	/*
+	 * @params: the request's, NULL where it has none; borrowed. @return the result, a new
+	 * reference, or NULL with @err filled.
+	 */
+	json_t *(*call)(void *ctx, const json_t *params, struct rpc_error *err);
+};
+
+struct rpc_config {
+	const char *path;
+	mode_t mode;
+	const struct rpc_method *methods; /* ends in a NULL name; borrowed, as is all else here */
+	void *ctx;
+};
+
+/* A socket that a live process listens on is refused; a stale one is replaced. 0 or -errno. */
+int rpc_server_start(const struct rpc_config *cfg, struct rpc_server **out, struct error *err);
+
+/* Hangs up, removes the socket file. NULL is fine. */
+void rpc_server_stop(struct rpc_server *s);
+
+/*
+ * The reply to one line of @len bytes as text, malloc'ed, newline included; NULL for a
+ * notification. On its own for tests.
+ */
+char *rpc_answer(const struct rpc_config *cfg, const char *line, size_t len);
+
+#endif

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/status.h"
+
+#include "base/clock.h"
+#include "daemon/features.h"
+#include "daemon/privilege.h"
+#include "poll/control.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SAMPLE_US 1000000
+
+static struct status_sample sample(const struct worker *w)
+{
+	return (struct status_sample) { clock_cycles(),
+					counter_read(&worker_stats(w)->cycles_busy) };
+}
+
+static int take_samples(sd_event_source *timer, uint64_t usec, void *arg)
+{
+	struct status *s = arg;
+	struct status_sample *old = s->before;
+
+	(void)usec;
+	s->before = s->last;
+	s->last = old;
+	for (unsigned i = 0; i < s->n_workers; i++)
+		s->last[i] = sample(workers_get(s->appliance->workers, i));
+	sd_event_source_set_time_relative(timer, SAMPLE_US);
+	sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+int status_start(struct status *s, const struct appliance *a)
+{
+	s->appliance = a;
+	s->n_workers = workers_count(a->workers);
+	s->last = calloc(s->n_workers, sizeof(*s->last));
+	s->before = calloc(s->n_workers, sizeof(*s->before));
+	if (!s->last || !s->before)
+		return -ENOMEM;
+	for (unsigned i = 0; i < s->n_workers; i++)
+		s->last[i] = s->before[i] = sample(workers_get(a->workers, i));
+	return sd_event_add_time_relative(control_event(), &s->timer, CLOCK_MONOTONIC, SAMPLE_US,
+					  SAMPLE_US / 4, take_samples, s);
+}
+
+void status_stop(struct status *s)
+{
+	s->timer = sd_event_source_disable_unref(s->timer);
+	free(s->last);
+	free(s->before);
+	s->last = s->before = NULL;
+}
+
+static json_t *count(const counter_t *c)
+{
+	return json_integer((json_int_t)counter_read(c));
+}
+
+/* Takes over @value; a NULL is left out. */
+static void put(json_t *to, const char *key, json_t *value)
+{
+	if (value)
+		json_object_set_new(to, key, value);
+}
+
+/* A user's text need not be UTF-8 (a path): then it is left out, not the whole reply. */
+static void put_text(json_t *to, const char *key, const char *text)
+{
+	if (text)
+		put(to, key, json_string(text));
+}
+
+static void put_number(json_t *to, const char *key, uint64_t value)
+{
+	put(to, key, json_integer((json_int_t)value));
+}
+
+static json_t *worker_json(const struct status *s, unsigned i)
+{
+	const struct worker *w = workers_get(s->appliance->workers, i);
+	const struct worker_stats *stats = worker_stats(w);
+	const struct status_sample now = sample(w), then = s->before[i];
+	double busy = 100.0 * (double)(now.busy - then.busy) / (double)(now.cycles - then.cycles);
+	json_t *j = json_object();
+	int cpu = worker_cpu(w);
+
+	put_number(j, "index", i);
+	put(j, "cpu", cpu < 0 ? json_null() : json_integer(cpu));
+	put_number(j, "pollers", worker_n_pollers(w));
+	put_number(j, "active", worker_n_active(w));
+	put(j, "busy_percent", json_real(MIN(busy, 100.0)));
+	put(j, "rounds", count(&stats->rounds));
+	put(j, "rounds_idle", count(&stats->rounds_idle));
+	put(j, "sleeps", count(&stats->sleeps));
+	put(j, "wakes", count(&stats->wakes));
+	put(j, "submits", count(&stats->submits));
+	return j;
+}
+
+static json_t *queue_json(const struct virtqueue *vq)
+{
+	static const char *const states[] = {
+		[VIRTQUEUE_STOPPED] = "stopped",
+		[VIRTQUEUE_RUNNING] = "running",
+		[VIRTQUEUE_STOPPING] = "stopping",
+	};
+	const struct ring *r = &vq->ring;
+	const char *broken = __atomic_load_n(&r->broken, __ATOMIC_RELAXED);
+	uint64_t popped = counter_read(&r->stats.popped), pushed = counter_read(&r->stats.pushed);
+	json_t *j = json_object();
+
+	put_number(j, "index", vq->index);
+	put_text(j, "state", states[vq->state]);
+	if (vq->state != VIRTQUEUE_STOPPED) {
+		put_number(j, "size", r->size);
+		put_text(j, "layout", r->layout == RING_PACKED ? "packed" : "split");
+		if (vq->worker)
+			put_number(j, "worker", worker_index(vq->worker));
+	}
+	put(j, "enabled", json_boolean(__atomic_load_n(&vq->enabled, __ATOMIC_RELAXED)));
+	put_text(j, "broken", broken);
+	put_number(j, "popped", popped);
+	put_number(j, "pushed", pushed);
+	put(j, "calls", count(&r->stats.calls));
+	put(j, "calls_spared", count(&r->stats.calls_spared));
+	put(j, "calls_failed", count(&r->stats.calls_failed));
+	put(j, "kicks_on", count(&r->stats.kicks_on));
+	return j;
+}
+
+static const char *state_name(const struct vhost_device *d)
+{
+	switch (vhost_device_state(d)) {
+	case VHOST_DEVICE_WAITING:
+		return "waiting";
+	case VHOST_DEVICE_CONNECTED:
+		return "connected";
+	case VHOST_DEVICE_RUNNING:
+		return "running";
+	}
+	return "unknown";
+}
+
+/* What every vhost-user device has, into the device's own object. */
+static void put_vhost(json_t *j, const struct vhost_device *d, enum feature_set set)
+{
+	json_t *queues = json_array(), *front_end = json_object();
+
+	put_text(j, "state", state_name(d));
+	put(front_end, "connects", count(&d->stats.connects));
+	put(front_end, "messages", count(&d->stats.messages));
+	put(front_end, "messages_refused", count(&d->stats.messages_refused));
+	put(front_end, "queues_broken", count(&d->stats.queues_broken));
+	put(front_end, "features", features_json(set, d->features));
+	put(front_end, "protocol_features", features_json(FEATURES_PROTOCOL, d->protocol_features));
+	put_number(front_end, "memory_bytes", d->map ? mem_map_bytes(d->map) : 0);
+	put(j, "front_end", front_end);
+	for (unsigned i = 0; i < d->n_queues; i++)
+		json_array_append_new(queues, queue_json(&d->queues[i]));
+	put(j, "queues", queues);
+}
+
+static void put_failure(json_t *j, const char *failure)
+{
+	put_text(j, "state", "failed");
+	put_text(j, "error", failure);
+}
+
+static json_t *blk_counters_json(const struct blk_device *b)
+{
+	struct blk_stats s;
+	json_t *j = json_object();
+
+	blk_device_stats(b, &s);
+	put_number(j, "reads", s.reads);
+	put_number(j, "writes", s.writes);
+	put_number(j, "flushes", s.flushes);
+	put_number(j, "get_ids", s.get_ids);
+	put_number(j, "read_bytes", s.read_bytes);
+	put_number(j, "write_bytes", s.write_bytes);
+	put_number(j, "errors", s.errors);
+	put_number(j, "unsupported", s.unsupported);
+	put_number(j, "malformed", s.malformed);
+	put_number(j, "in_flight", s.in_flight);
+	put_number(j, "bounced", s.bounced);
+	put_number(j, "kicks_on", s.kicks_on);
+	put_number(j, "calls", s.calls);
+	put_number(j, "calls_spared", s.calls_spared);
+	return j;
+}
+
+static json_t *disk_json(const struct disk_entry *e)
+{
+	const struct disk_config *c = e->config;
+	json_t *j = json_object();
+
+	put_text(j, "name", c->name);
+	put_text(j, "socket", c->socket.path);
+	put_text(j, "kind", c->file ? "file" : c->null_size ? "null" : "ram");
+	put_text(j, "file", c->file);
+	put(j, "read_only", json_boolean(c->read_only));
+	if (!e->device) {
+		put_failure(j, e->failure);
+		return j;
+	}
+	put_number(j, "capacity", blk_device_capacity(e->device));
+	put_text(j, "how", blk_device_how(e->device));
+	put_vhost(j, blk_device_vhost(e->device), FEATURES_BLK);
+	put(j, "counters", blk_counters_json(e->device));
+	return j;
+}
+
+static json_t *port_counters_json(const struct port *p, unsigned n_workers)
+{
+	struct port_stats s;
+	json_t *j = json_object();
+
+	port_stats_sum(p, n_workers, &s);
+	put_number(j, "rx_packets", s.rx_packets);
+	put_number(j, "rx_bytes", s.rx_bytes);
+	put_number(j, "tx_packets", s.tx_packets);
+	put_number(j, "tx_bytes", s.tx_bytes);
+	put_number(j, "rx_bad", s.rx_bad);
+	put_number(j, "tx_no_buffer", s.tx_no_buffer);
+	put_number(j, "tx_too_big", s.tx_too_big);
+	put_number(j, "tx_down", s.tx_down);
+	put_number(j, "tx_error", s.tx_error);
+	put_number(j, "filtered", s.filtered);
+	return j;
+}
+
+static json_t *port_json(const struct port_entry *e, unsigned n_workers)
+{
+	const struct port_config *c = e->config;
+	json_t *j = json_object();
+	char mac[18];
+
+	put_text(j, "name", c->name);
+	put_text(j, "kind", c->dpdk ? "dpdk" : "guest");
+	put_text(j, "socket", c->socket.path);
+	put_text(j, "device", c->dpdk);
+	if (schema_given(c, PORT_MAC)) {
+		snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", c->mac[0], c->mac[1],
+			 c->mac[2], c->mac[3], c->mac[4], c->mac[5]);
+		put_text(j, "mac", mac);
+	}
+	if (c->mtu)
+		put_number(j, "mtu", c->mtu);
+	if (e->guest) {
+		put_vhost(j, net_device_vhost(e->guest), FEATURES_NET);
+		put(j, "counters", port_counters_json(net_device_port(e->guest), n_workers));
+	} else if (e->dpdk) {
+		put_text(j, "state", "running");
+		put_text(j, "how", dpdk_port_how(e->dpdk));
+		put(j, "counters", port_counters_json(dpdk_port_port(e->dpdk), n_workers));
+	} else {
+		put_failure(j, e->failure);
+	}
+	return j;
+}
+
+static void mac_json(const uint8_t mac[6], const struct port *p, unsigned age_s, void *arg)
+{
+	char text[18];
+
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+		 mac[3], mac[4], mac[5]);
+	json_array_append_new(arg, json_pack("{s:s, s:s, s:i}", "mac", text, "port", p->name,
+					     "age_s", (int)age_s));
+}
+
+static json_t *network_json(const struct network_entry *n, unsigned n_workers)
+{
+	json_t *j = json_object(), *ports = json_array(), *macs = json_array();
+	const struct port_entry *p;
+	struct switch_stats s = { 0 };
+
+	put_text(j, "name", n->config->name);
+	if (n->sw) {
+		switch_stats(n->sw, &s);
+		switch_for_each_mac(n->sw, mac_json, macs);
+	}
+	put(j, "counters",
+	    json_pack("{s:I, s:I, s:I, s:I, s:I}", "flooded", (json_int_t)s.flooded, "learned",
+		      (json_int_t)s.learned, "moved", (json_int_t)s.moved, "aged",
+		      (json_int_t)s.aged, "table_full", (json_int_t)s.table_full));
+	put(j, "macs", macs);
+	TAILQ_FOREACH (p, &n->ports, link)
+		json_array_append_new(ports, port_json(p, n_workers));
+	put(j, "ports", ports);
+	return j;
+}
+
+json_t *version_call(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	(void)ctx, (void)params, (void)err;
+	return json_pack("{s:s, s:s}", "name", "sluiced", "version", SLUICE_VERSION);
+}
+
+json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	const struct status *s = ctx;
+	const struct appliance *a = s->appliance;
+	json_t *j, *workers, *disks, *networks;
+	const struct network_entry *n;
+	const struct disk_entry *d;
+
+	if (json_object_size(params) || json_array_size(params)) {
+		err->code = RPC_INVALID_PARAMS;
+		snprintf(err->text, sizeof(err->text), "\"status\" takes no parameters");
+		return NULL;
+	}
+	j = json_object();
+	workers = json_array();
+	disks = json_array();
+	networks = json_array();
+	put_text(j, "version", SLUICE_VERSION);
+	put_number(j, "pid", (uint64_t)getpid());
+	put(j, "uptime_s", json_real((double)(clock_ns() - a->started_ns) / 1e9));
+	put_text(j, "user", a->identity->user);
+	put_text(j, "config", a->config_file);
+	for (unsigned i = 0; i < s->n_workers; i++)
+		json_array_append_new(workers, worker_json(s, i));
+	put(j, "workers", workers);
+	TAILQ_FOREACH (n, &a->networks, link)
+		json_array_append_new(networks, network_json(n, s->n_workers));
+	put(j, "networks", networks);
+	TAILQ_FOREACH (d, &a->disks, link)
+		json_array_append_new(disks, disk_json(d));
+	put(j, "disks", disks);
+	return j;
+}
