@@ -86,9 +86,15 @@ struct io_uring_sqe *worker_sqe(struct worker *w)
 	return sqe;
 }
 
+/* The worker alone writes it; others may take a snapshot. */
+static void set_state(struct poller *p, enum poller_state state)
+{
+	__atomic_store_n(&p->state, state, __ATOMIC_RELAXED);
+}
+
 static void list_active(struct worker *w, struct poller *p)
 {
-	p->state = POLLER_ACTIVE;
+	set_state(p, POLLER_ACTIVE);
 	p->last_work = w->now;
 	TAILQ_INSERT_TAIL(&w->active, p, link);
 	__atomic_store_n(&w->n_active, w->n_active + 1, __ATOMIC_RELAXED);
@@ -102,7 +108,7 @@ static void unlist(struct worker *w, struct poller *p)
 	} else if (p->state == POLLER_PARKED) {
 		TAILQ_REMOVE(&w->parked, p, link);
 	}
-	p->state = POLLER_OFF;
+	set_state(p, POLLER_OFF);
 }
 
 void poller_wake(struct poller *p)
@@ -212,7 +218,7 @@ static void park(struct worker *w, struct poller *p)
 		return;
 	}
 	unlist(w, p);
-	p->state = POLLER_PARKED;
+	set_state(p, POLLER_PARKED);
 	p->parked_until = us ? w->now + us * clock_cycles_per_us() : UINT64_MAX;
 	w->next_deadline = MIN(w->next_deadline, p->parked_until);
 	TAILQ_INSERT_TAIL(&w->parked, p, link);

@@ -46,7 +46,7 @@ static unsigned io_poll(struct poller *p)
 			io_uring_prep_nop(sqe);
 		io->ops[i].owner = p;
 		io_uring_sqe_set_data(sqe, &io->ops[i]);
-		io->submitted++;
+		STORE(io->submitted, io->submitted + 1);
 		work++;
 	}
 	return work;
