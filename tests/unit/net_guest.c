@@ -40,7 +40,8 @@ void ng_world_stop(void)
 void ng_idle(void *arg)
 {
 	(void)arg;
-	control_step(200);
+	control_step(0);
+	usleep(20); /* the loop's own wait is of a millisecond at least */
 }
 
 uint8_t *ng_alloc(struct net_guest *g, unsigned bytes, uint64_t *gpa)
