@@ -168,6 +168,7 @@ static int make_ring(struct frontend *f, unsigned index, const struct frontend_q
 			       &cfg.area_gpa);
 	if (!cfg.area)
 		return frontend_fail(f, -ENOMEM, "no guest memory left for ring %u", index);
+	f->queue[index].base = cfg.base;
 	rc = driver_ring_init(&f->queue[index].ring, &cfg);
 	return rc ? frontend_fail(f, rc, "ring %u of size %u: %s", index, opt->size, strerror(-rc))
 		  : 0;
@@ -210,7 +211,7 @@ int frontend_queue_start(struct frontend *f, unsigned index)
 	addr.used = guest_uva(f->memory, driver_device_area(r));
 	rc = frontend_state_set(f, VU_SET_VRING_NUM, index, r->size);
 	if (rc == 0)
-		rc = frontend_state_set(f, VU_SET_VRING_BASE, index, driver_base(r));
+		rc = frontend_state_set(f, VU_SET_VRING_BASE, index, q->base);
 	if (rc == 0)
 		rc = frontend_set(f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0);
 	if (rc == 0 && q->err_fd >= 0)
@@ -242,6 +243,7 @@ int frontend_queue_stop(struct frontend *f, unsigned index, uint32_t *base)
 	if (rc != sizeof(s) || s.index != index)
 		return frontend_fail(f, -EPROTO, "answer to GET_VRING_BASE of ring %u: ring %u",
 				     index, s.index);
+	f->queue[index].base = s.num;
 	if (base)
 		*base = s.num;
 	return 0;

@@ -162,6 +162,7 @@ struct frontend_queue_options {
 struct frontend_queue {
 	struct driver_ring ring;
 	bool set_up;
+	uint32_t base;		      /* where the device goes on: the answer to GET_VRING_BASE */
 	int kick_fd, call_fd, err_fd; /* -1: none */
 	uint64_t kicks, calls;	      /* eventfd writes, and calls that were waited for and came */
 };
