@@ -55,8 +55,10 @@ static const struct driver {
 	{ "net_ring", 0, 0, PROMISC_NEEDLESS, 0 },
 	{ "net_null", 0, 0, PROMISC_NEEDLESS, 0 },
 	{ "net_memif", 0, 0, PROMISC_NEEDLESS, 0 },
-	{ "net_virtio_user", 0, 0, PROMISC_DEVICE, 0 },
-	{ "net_vhost", 0, 0, PROMISC_NEEDLESS, 0 },
+	/* With checksums on receive come frames whose checksum is not finished. */
+	{ "net_virtio", RX_CKSUM, 0, PROMISC_DEVICE, 1ull << CAP_IPC_LOCK },
+	{ "net_virtio_user", RX_CKSUM, 0, PROMISC_DEVICE, 0 },
+	{ "net_vhost", RX_CKSUM, 0, PROMISC_NEEDLESS, 0 },
 };
 
 static uint64_t caps_of_ports[64]; /* of running ports: how many need each capability */

@@ -31,7 +31,7 @@
 
 #define WORKERS 2
 #define FRAMES_MAX 128
-#define FRAME_MAX 2048
+#define FRAME_MAX 24576
 
 /* A port that stands for a guest. */
 static struct guest {
@@ -401,23 +401,32 @@ Test(dpdk, large_tcp_frame_is_cut_for_the_wire, .timeout = 60)
 	free(body);
 }
 
-/* More than the device's queue takes: the rest is counted, and every buffer comes back. */
-Test(dpdk, full_queue_drops_and_counts_and_loses_no_buffers, .timeout = 60)
+static void send_many_on_worker(void *arg)
 {
-	uint8_t *body = pattern(100), head[64];
+	for (unsigned i = 0; i < 3000; i++)
+		switch_forward(sw, &guest.port, arg, 1);
+}
+
+/* The ring holds 1023 frames, and nobody reads them while its worker writes: the rest is counted.
+ */
+Test(dpdk, frames_that_the_device_does_not_take_are_counted_and_their_buffers_come_back,
+     .timeout = 60)
+{
+	static struct packet pk = { .len = 60, .head_len = 60 };
 	struct dpdk_port *port;
 
 	start();
-	port = open_port("net_null0,no-rx=1");
-	ether(head, host_mac, guest_mac, 0x88b5);
-	/* Ten times as many frames as there are buffers. */
-	for (unsigned i = 0; i < 50000; i++)
-		send_packet(i % WORKERS, head, 14, body, 100, NULL);
-	cr_assert_eq(stats(port).tx_packets, 50000);
-	cr_assert_eq(stats(port).tx_no_buffer + stats(port).tx_error, 0);
+	port = open_port("net_ring0");
+	ether(pk.head, host_mac, guest_mac, 0x88b5);
+	for (unsigned i = 1; i <= 20; i++) {
+		worker_call_wait(workers_get(ws, i % WORKERS), send_many_on_worker, &pk);
+		cr_assert_eq(stats(port).tx_packets, i * 1023);
+		cr_assert_eq(stats(port).tx_error, i * (3000 - 1023));
+		EVENTUALLY(stats(port).rx_packets == i * 1023);
+	}
+	cr_assert_eq(stats(port).tx_no_buffer, 0);
 	dpdk_port_close(port);
 	stop();
-	free(body);
 }
 
 Test(dpdk, ports_open_and_close_again_and_again, .timeout = 100)
@@ -469,6 +478,64 @@ Test(dpdk, idle_port_without_interrupts_costs_next_to_nothing, .timeout = 60)
 	cr_assert_lt(us, 10000);
 	dpdk_port_close(port);
 	stop();
+}
+
+/*
+ * Two of DPDK's own drivers as peers: a virtio front-end that offers all transmit offloads, and the
+ * back-end at the other end of its socket, in a switch of its own.
+ */
+Test(dpdk, device_that_offers_it_sums_and_cuts_by_itself, .timeout = 60)
+{
+	const unsigned payload = 20001;
+	uint8_t *body = pattern(payload), head[64];
+	struct packet_offload o = { .needs_csum = true, .csum_start = 34, .csum_offset = 16 };
+	struct switch_config far_cfg = { .name = "far" };
+	struct net_switch *near, *far;
+	struct port far_guest = { .ops = &guest_ops };
+	char path[64], device[128];
+	struct dpdk_port *back, *front;
+	unsigned len;
+
+	start();
+	near = sw;
+	cr_assert_eq(switch_create(&far_cfg, ws, &far, &err), 0);
+	far_guest.stats = guest.port.stats;
+	cr_assert_eq(switch_attach(far, &far_guest, &err), 0);
+	snprintf(path, sizeof(path), "/tmp/sluice-test-%d.sock", (int)getpid());
+	unlink(path);
+	sw = far;
+	snprintf(device, sizeof(device), "net_vhost0,iface=%s,queues=1,tso=1", path);
+	back = open_port(device);
+	sw = near;
+	snprintf(device, sizeof(device), "net_virtio_user0,path=%s,queues=1", path);
+	front = open_port(device);
+	cr_assert(strstr(dpdk_port_how(front), "TSO by device"), "%s", dpdk_port_how(front));
+	EVENTUALLY(strstr(dpdk_port_how(back), "link up"));
+
+	len = ipv4(head, IPPROTO_TCP, 1001);
+	o.hdr_len = (uint16_t)len;
+	send_packet(0, head, len, body, 1001, &o);
+	EVENTUALLY(guest_count() == 1);
+	cr_assert_eq(guest.frames[0].len, len + 1001);
+	cr_assert(checksums_right(guest.frames[0].data));
+
+	/* Large: one chain of buffers on both ways, since this peer takes it uncut. */
+	len = ipv4(head, IPPROTO_TCP, payload);
+	o.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+	o.gso_size = 1460;
+	send_packet(1, head, len, body, payload, &o);
+	EVENTUALLY(guest_count() == 2);
+	cr_assert_eq(stats(front).tx_packets, 2);
+	cr_assert_eq(guest.frames[1].len, len + payload);
+	cr_assert_eq(memcmp(guest.frames[1].data + len, body, payload), 0);
+
+	dpdk_port_close(front);
+	dpdk_port_close(back);
+	switch_detach(&far_guest);
+	switch_destroy(far);
+	unlink(path);
+	stop();
+	free(body);
 }
 
 /* The host's side. */
