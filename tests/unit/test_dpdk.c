@@ -480,6 +480,19 @@ Test(dpdk, idle_port_without_interrupts_costs_next_to_nothing, .timeout = 60)
 	stop();
 }
 
+static unsigned hugepages_free(void)
+{
+	char line[128];
+	unsigned n = 0;
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "HugePages_Free: %u", &n) != 1)
+		;
+	if (f)
+		fclose(f);
+	return n;
+}
+
 /*
  * Two of DPDK's own drivers as peers: a virtio front-end that offers all transmit offloads, and the
  * back-end at the other end of its socket, in a switch of its own.
@@ -496,6 +509,10 @@ Test(dpdk, device_that_offers_it_sums_and_cuts_by_itself, .timeout = 60)
 	struct dpdk_port *back, *front;
 	unsigned len;
 
+	if (hugepages_free()) {
+		/* There the one waits for the other with DPDK's memory lock held. */
+		cr_skip_test("DPDK's virtio pair hangs in one process on hugepages");
+	}
 	start();
 	near = sw;
 	cr_assert_eq(switch_create(&far_cfg, ws, &far, &err), 0);
