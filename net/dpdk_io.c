@@ -13,7 +13,7 @@
 
 bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs)
 {
-	uint32_t copied = 0, left;
+	uint32_t copied = 0, left, total = 0, promised = m->pkt_len;
 	unsigned n = 0;
 
 	if (m->pkt_len < ETHER_HDR_LEN)
@@ -26,6 +26,7 @@ bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs)
 		const uint8_t *at = rte_pktmbuf_mtod(m, const uint8_t *);
 		uint32_t len = m->data_len, take = MIN(len, left);
 
+		total += len;
 		memcpy(pk->head + copied, at, take);
 		copied += take;
 		left -= take;
@@ -40,7 +41,8 @@ bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs)
 	pk->vlan = 0;
 	pk->flow = 0;
 	pk->offload = (struct packet_offload) { 0 };
-	return left == 0;
+	/* Receivers go by the length, and so must find as many bytes. */
+	return total == promised;
 }
 
 static unsigned rx_poll(struct poller *poller)

@@ -89,4 +89,7 @@ Test(dpdk_view, length_beyond_the_buffers_is_refused)
 	chain((const uint16_t[]) { 20 }, 1);
 	mbufs[0].pkt_len = 40;
 	cr_assert_not(dpdk_view(&pk, mbufs, segs));
+	chain((const uint16_t[]) { 500 }, 1);
+	mbufs[0].pkt_len = 501;
+	cr_assert_not(dpdk_view(&pk, mbufs, segs));
 }
