@@ -68,7 +68,10 @@ static void count_result(struct appliance *a, const char *kind, const char *name
 		a->n_open++;
 		return;
 	}
-	/* Parts below put the device's name first; here it stands there already. */
+	/* Parts below put the device's kind or name first; here they stand there already. */
+	if (strncmp(why, kind, strlen(kind)) == 0 && why[strlen(kind)] == ' ' &&
+	    strncmp(why + strlen(kind) + 1, name, len) == 0 && why[strlen(kind) + 1 + len] == ':')
+		why += strlen(kind) + 1;
 	if (strncmp(why, name, len) == 0 && strncmp(why + len, ": ", 2) == 0)
 		why += len + 2;
 	a->n_failed++;
@@ -206,6 +209,8 @@ void appliance_list_open(const struct appliance *a, char *out, size_t size)
 			if (p->guest || p->dpdk)
 				LIST("port", p->config->name);
 #undef LIST
+	if (!used && a->workers)
+		snprintf(out, size, "workers");
 }
 
 static void free_entries(struct appliance *a)
@@ -247,6 +252,8 @@ static void close_rest(struct appliance *a)
 		n->sw = NULL;
 	}
 	dpdk_fini();
+	if (a->progress)
+		a->progress(a);
 	workers_stop(a->workers);
 	a->workers = NULL;
 	free_entries(a);
@@ -255,6 +262,8 @@ static void close_rest(struct appliance *a)
 
 static void one_closed(struct appliance *a)
 {
+	if (a->progress)
+		a->progress(a);
 	if (--a->closing == 0)
 		close_rest(a);
 }

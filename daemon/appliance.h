@@ -52,6 +52,8 @@ struct appliance {
 	uint64_t started_ns;	   /* clock_ns() */
 	unsigned closing; /* closed() calls to come, and one for appliance_close() itself */
 	void (*closed)(struct appliance *a);
+	void (*progress)(
+		struct appliance *a); /* something has been closed; NULL: does not matter */
 	/* The front-end of a device with an fd of its own has gone; NULL: does not matter. */
 	void (*hung_up)(struct appliance *a);
 };
@@ -69,7 +71,7 @@ void appliance_open(struct appliance *a, int fd);
 /* Drains and closes every device, stops the workers, frees the lists, then calls closed(). */
 void appliance_close(struct appliance *a, void (*closed)(struct appliance *a));
 
-/* "disk web-root, port web" of the devices that are still open. */
+/* "disk web-root, port web" of the devices that are still open; "workers" when only these are. */
 void appliance_list_open(const struct appliance *a, char *out, size_t size);
 
 #endif

@@ -15,7 +15,7 @@ static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 static sd_event_source *sources[ARRAY_SIZE(signals)];
 static int exit_code;
 static bool begun;
-/* Written before the signals below are let in: the handler only reads. */
+/* For the handler, which only reads; its last byte stays NUL while it is written anew. */
 static char still_open[512];
 
 void shutdown_block_signals(void)
@@ -54,13 +54,19 @@ static void give_up(int sig)
 	_exit(1);
 }
 
+static void note_open(struct appliance *a)
+{
+	appliance_list_open(a, still_open, sizeof(still_open) - 1);
+}
+
 static void arm_deadline(struct appliance *a)
 {
 	const struct sigaction act = { .sa_handler = give_up };
 	static const int deadly[] = { SIGTERM, SIGINT, SIGALRM };
 	sigset_t set;
 
-	appliance_list_open(a, still_open, sizeof(still_open));
+	note_open(a);
+	a->progress = note_open;
 	sigemptyset(&set);
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
 		sources[i] = sd_event_source_disable_unref(sources[i]);

@@ -4,6 +4,7 @@
 No guest runs here. SLUICE_BUILD names the build folder; the default is build/ of this repository.
 """
 
+import ctypes
 import json
 import os
 import pathlib
@@ -230,6 +231,43 @@ def test_sighup_is_ignored_with_a_warning(spawn, folder):
     daemon.wait_for_line("SIGHUP: reloading the configuration is not supported")
     assert is_served(folder / "a.sock")
     assert daemon.stop(signal.SIGINT) == 0
+
+
+def stop_thread(tid):
+    """Freezes one thread of another process, as a hung one is. Its end has to be waited for here."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for request in (0x4206, 0x4207):  # PTRACE_SEIZE, PTRACE_INTERRUPT
+        if libc.ptrace(request, tid, None, None):
+            pytest.skip(f"cannot stop a thread: {os.strerror(ctypes.get_errno())}")
+    os.waitpid(tid, 0x40000000)  # __WALL
+
+
+@pytest.mark.parametrize("second_signal", [True, False])
+def test_gives_up_on_what_hangs_and_names_it(spawn, folder, second_signal):
+    config = write_config(folder, f"disks: [{{ name: a, socket: {folder}/a.sock, null: 1M }}]\n")
+    daemon = spawn("--config", config)
+    tasks = pathlib.Path(f"/proc/{daemon.process.pid}/task")
+    (worker,) = [t for t in tasks.iterdir() if (t / "comm").read_text().startswith("sluice-w")]
+    stop_thread(int(worker.name))
+    begin = time.monotonic()
+    daemon.process.terminate()
+    if second_signal:
+        daemon.wait_for_line("closing all devices")
+        daemon.process.terminate()
+    while os.waitpid(int(worker.name), 0x40000001) == (0, 0):  # __WALL | WNOHANG
+        if time.monotonic() - begin > 15:
+            daemon.process.kill()
+            os.waitpid(int(worker.name), 0x40000000)
+            pytest.fail(f"did not give up:\n{daemon.log}")
+        time.sleep(0.05)
+    took = time.monotonic() - begin
+    assert daemon.process.wait(timeout=5) == 1
+    if second_signal:
+        assert took < 5
+        assert "sluice error: a second signal, giving up; still open: workers\n" in daemon.log
+    else:
+        assert took > 9
+        assert "sluice error: not finished after 10 s, giving up; still open: workers\n" in daemon.log
 
 
 def test_tells_systemd_when_ready_alive_and_stopping(spawn, folder):
