@@ -114,7 +114,8 @@ bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16])
 
 		if (!host)
 			return false;
-		memcpy(bytes + done, host, piece);
+		for (unsigned i = 0; i < piece; i++) /* once: the driver may be writing there */
+			bytes[done + i] = __atomic_load_n(&host[i], __ATOMIC_RELAXED);
 		done += (unsigned)piece;
 	}
 	return true;
