@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Optional
 
-from . import LabError, qemu as qemus
+from . import LabError, credentials, qemu as qemus
 
 BOOT_TIMEOUT_S = 60
 
@@ -34,6 +34,7 @@ class Net:
 class Machine:
     """What a guest's hardware is like. Features are those of its disk and its network card alike."""
     qemu: Optional[qemus.Qemu] = None  # the default one
+    accelerator: str = ""  # what works here
     type: str = "q35"
     cpus: int = 1
     memory_mib: int = 256
@@ -81,10 +82,9 @@ def _net_options(m, qemu, accelerator):
             "-netdev", f"vhost-user,id=net,chardev=net,queues={n.queues}", "-device", device]
 
 
-def command_line(m):
+def command_line(m, files):
     qemu = m.qemu or qemus.default_qemu()
-    accelerator = qemus.accelerator()
-    files = qemus.guest_files()
+    accelerator = m.accelerator or qemus.accelerator()
     append = "console=ttyS0 quiet ipv6.disable=1 mitigations=off"
     if m.type == "microvm" and accelerator == "tcg":
         # It has no clock that Linux could measure the TSC by, and would wait for ever.
@@ -113,9 +113,11 @@ def command_line(m):
 class Guest:
     """Use as a context manager: whatever happens, QEMU is gone afterwards."""
 
-    def __init__(self, machine, name="guest"):
+    def __init__(self, machine, name="guest", user=None, files=None):
         self.machine = machine
         self.name = name
+        self.user = user  # that QEMU runs as; None: as ourselves
+        self.files = files or qemus.guest_files()
         self.console = []  # all lines, QEMU's own complaints too
         self.boots = 0
         self._lines = queue.Queue()
@@ -132,8 +134,9 @@ class Guest:
 
     def start(self):
         """Starts QEMU; ready() waits for the guest."""
-        self._process = subprocess.Popen(command_line(self.machine), stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+        self._process = subprocess.Popen(command_line(self.machine, self.files), stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+                                         start_new_session=True, **credentials(self.user))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
