@@ -134,9 +134,12 @@ class Guest:
 
     def start(self):
         """Starts QEMU; ready() waits for the guest."""
+        # Where QEMU listens, a sluiced of another user must be able to connect.
+        listens = any(d and d.server for d in (self.machine.disk, self.machine.net))
         self._process = subprocess.Popen(command_line(self.machine, self.files), stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-                                         start_new_session=True, **credentials(self.user))
+                                         umask=0 if listens else -1, start_new_session=True,
+                                         **credentials(self.user))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self

@@ -205,7 +205,7 @@ def test_an_ordinary_user_starts_sluiced_and_attaches_a_guest_of_their_own(folde
 
 def test_a_disk_in_memory_and_one_that_is_nothing(folder):
     text = (f"disks:\n  - {{ name: ram, socket: {folder}/ram.sock, ram: 32M }}\n"
-            f"  - {{ name: null, socket: {folder}/null.sock, 'null': 32M }}\n")
+            f"  - {{ name: nothing, socket: {folder}/null.sock, 'null': 32M }}\n")
     with Daemon(folder, text) as daemon:
         with Guest(Machine(disk=Disk(f"{folder}/ram.sock"))) as guest:
             guest.boot()
