@@ -160,6 +160,7 @@ static void put_vhost(json_t *j, const struct vhost_device *d, enum feature_set 
 	put(front_end, "features", features_json(set, d->features));
 	put(front_end, "protocol_features", features_json(FEATURES_PROTOCOL, d->protocol_features));
 	put_number(front_end, "memory_bytes", d->map ? mem_map_bytes(d->map) : 0);
+	put_number(front_end, "memory_regions", d->map ? d->map->n : 0);
 	put(j, "front_end", front_end);
 	for (unsigned i = 0; i < d->n_queues; i++)
 		json_array_append_new(queues, queue_json(&d->queues[i]));

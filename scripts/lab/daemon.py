@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sluiced, and what it says of itself."""
 import json
-import os
 import re
 import signal
 import subprocess
@@ -93,10 +92,9 @@ class Daemon:
         return {k: v.strip() for k, v in re.findall(r"^(\w+):(.*)$", text, re.MULTILINE)}
 
     def cpu_s(self):
-        """Seconds of CPU that all its threads have used so far."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        fields = stat[stat.rindex(")") + 2:].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of CPU that all its threads have used so far (schedstat: in ns, not in ticks)."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((t / "schedstat").read_text().split()[0]) for t in tasks) / 1e9
 
     def cpu_percent(self, seconds):
         """Of one core, over the next @seconds."""

@@ -347,7 +347,7 @@ def test_a_bad_configuration_is_refused_with_file_line_and_key(folder, text, pro
 def test_check_finds_no_fault_with_the_default_configuration():
     result = run_sluiced("--config", REPO / "deploy" / "sluice.yaml", "--check")
     assert result.returncode == 0, result.stderr
-    assert "in order: disks 0, networks 1, ports 2" in result.stdout
+    assert "in order: disks 2, networks 1, ports 3" in result.stdout
 
 
 def test_a_missing_configuration_is_named(folder):
