@@ -36,7 +36,14 @@ FACTORS = {
     # "regions": more than 3 GiB, which lies in several pieces in the guest's address space.
     "memory": ["4k", "hugepages", "regions"],
 }
-ROWS = covering_rows(FACTORS)
+
+
+def possible(row):
+    """QEMU's virtio-mmio, which is all that microvm has, tells every guest that rings have 1024 entries."""
+    return row["machine"] != "microvm" or row["ring"] == 1024
+
+
+ROWS = covering_rows(FACTORS, possible)
 MEMORY_MIB = {"4k": 256, "hugepages": 256, "regions": 3584}
 
 
@@ -48,7 +55,7 @@ def row_name(row):
 
 def test_the_rows_hold_every_pair_of_the_matrix():
     covered = set().union(*(pairs_of(row, list(FACTORS)) for row in ROWS))
-    assert covered == possible_pairs(FACTORS)
+    assert covered == possible_pairs(FACTORS, possible)
     assert len(ROWS) <= 14
 
 
