@@ -59,7 +59,8 @@ static const char *queues(const json_t *device, char out[32])
 
 	if (!list)
 		return "-";
-	json_array_foreach(list, i, q) running += strcmp(text(q, "state"), "running") == 0;
+	json_array_foreach (list, i, q)
+		running += strcmp(text(q, "state"), "running") == 0;
 	snprintf(out, 32, "%zu/%zu", running, json_array_size(list));
 	return out;
 }
@@ -74,8 +75,7 @@ static void print_workers(const json_t *workers)
 							    "BUSY", "SLEEPS", "WAKES", NULL };
 	     *h; h++)
 		table_add(&t, "%s", *h);
-	json_array_foreach(workers, i, w)
-	{
+	json_array_foreach (workers, i, w) {
 		table_add(&t, "%lld", number(w, "index"));
 		if (json_is_integer(json_object_get(w, "cpu")))
 			table_add(&t, "%lld", number(w, "cpu"));
@@ -96,8 +96,9 @@ static void print_failures(const json_t *devices)
 	const json_t *d;
 	size_t i;
 
-	json_array_foreach(devices, i, d) if (json_object_get(d, "error"))
-		printf("  %s: %s\n", text(d, "name"), text(d, "error"));
+	json_array_foreach (devices, i, d)
+		if (json_object_get(d, "error"))
+			printf("  %s: %s\n", text(d, "name"), text(d, "error"));
 }
 
 static void print_disks(const json_t *disks)
@@ -114,8 +115,7 @@ static void print_disks(const json_t *disks)
 					     "WRITES", "WRITTEN", "ERRORS", "SOCKET", NULL };
 	     *h; h++)
 		table_add(&t, "%s", *h);
-	json_array_foreach(disks, i, d)
-	{
+	json_array_foreach (disks, i, d) {
 		table_add(&t, "%s", text(d, "name"));
 		table_add(&t, "%s", text(d, "state"));
 		table_add(&t, "%s", queues(d, q));
@@ -155,8 +155,7 @@ static void print_network(const json_t *n)
 					     "OUT", "OUT BYTES", "DROPPED", "AT", NULL };
 	     *h; h++)
 		table_add(&t, "%s", *h);
-	json_array_foreach(ports, i, p)
-	{
+	json_array_foreach (ports, i, p) {
 		table_add(&t, "%s", text(p, "name"));
 		table_add(&t, "%s", text(p, "kind"));
 		table_add(&t, "%s", text(p, "state"));
@@ -183,7 +182,8 @@ void print_status(const json_t *status)
 	       duration(json_number_value(json_object_get(status, "uptime_s")), up));
 	print_workers(json_object_get(status, "workers"));
 	print_disks(json_object_get(status, "disks"));
-	json_array_foreach(networks, i, n) print_network(n);
+	json_array_foreach (networks, i, n)
+		print_network(n);
 }
 
 /* "a b c" of an array of strings. */
@@ -193,7 +193,8 @@ static void print_words(const char *label, const json_t *words)
 	size_t i;
 
 	printf("  %-18s", label);
-	json_array_foreach(words, i, w) printf("%s%s", i ? " " : "", json_string_value(w));
+	json_array_foreach (words, i, w)
+		printf("%s%s", i ? " " : "", json_string_value(w));
 	printf("%s\n", json_array_size(words) ? "" : "-");
 }
 
@@ -220,8 +221,7 @@ static void print_queues(const json_t *list)
 							    "SPARED", "PARKED", NULL };
 	     *h; h++)
 		table_add(&t, "%s", *h);
-	json_array_foreach(list, i, q)
-	{
+	json_array_foreach (list, i, q) {
 		const char *broken = json_string_value(json_object_get(q, "broken"));
 
 		table_add(&t, "  %lld", number(q, "index"));
@@ -244,16 +244,17 @@ static void print_device(const char *kind, const json_t *d)
 	const char *key;
 
 	printf("%s %s\n", kind, text(d, "name"));
-	json_object_foreach((json_t *)d, key, value) if (strcmp(key, "name") != 0)
-		print_value(key, value);
-	json_object_foreach((json_t *)front_end, key, value)
-	{
+	json_object_foreach ((json_t *)d, key, value)
+		if (strcmp(key, "name") != 0)
+			print_value(key, value);
+	json_object_foreach ((json_t *)front_end, key, value) {
 		if (json_is_array(value))
 			print_words(key, value);
 		else
 			print_value(key, value);
 	}
-	json_object_foreach(json_object_get(d, "counters"), key, value) print_value(key, value);
+	json_object_foreach (json_object_get(d, "counters"), key, value)
+		print_value(key, value);
 	if (json_object_get(d, "queues"))
 		print_queues(json_object_get(d, "queues"));
 }
@@ -274,8 +275,7 @@ static void print_macs(const json_t *macs)
 	table_add(&t, "  ADDRESS");
 	table_add(&t, "PORT");
 	table_add(&t, "AGE");
-	json_array_foreach(macs, i, m)
-	{
+	json_array_foreach (macs, i, m) {
 		table_add(&t, "  %s", text(m, "mac"));
 		table_add(&t, "%s", text(m, "port"));
 		table_add(&t, "%lld s", number(m, "age_s"));
@@ -289,22 +289,19 @@ bool print_named(const json_t *status, const char *name)
 	bool found = false;
 	size_t i, j;
 
-	json_array_foreach(json_object_get(status, "disks"), i, d)
-	{
+	json_array_foreach (json_object_get(status, "disks"), i, d) {
 		if (named(d, name)) {
 			print_device("disk", d);
 			found = true;
 		}
 	}
-	json_array_foreach(networks, i, n)
-	{
+	json_array_foreach (networks, i, n) {
 		if (named(n, name)) {
 			print_network(n);
 			print_macs(json_object_get(n, "macs"));
 			found = true;
 		}
-		json_array_foreach(json_object_get(n, "ports"), j, d)
-		{
+		json_array_foreach (json_object_get(n, "ports"), j, d) {
 			if (named(d, name)) {
 				print_device("port", d);
 				found = true;

@@ -38,7 +38,7 @@ struct network_entry {
 	TAILQ_ENTRY(network_entry) link;
 	const struct network_config *config;
 	struct net_switch *sw; /* NULL: not made */
-	TAILQ_HEAD(, port_entry) ports;
+	TAILQ_HEAD(port_list, port_entry) ports;
 };
 
 struct appliance {
@@ -46,8 +46,8 @@ struct appliance {
 	const char *config_file;     /* NULL: from the command line */
 	const struct identity *identity;
 	struct workers *workers;
-	TAILQ_HEAD(, disk_entry) disks;
-	TAILQ_HEAD(, network_entry) networks;
+	TAILQ_HEAD(disk_list, disk_entry) disks;
+	TAILQ_HEAD(network_list, network_entry) networks;
 	unsigned n_open, n_failed; /* devices */
 	uint64_t started_ns;	   /* clock_ns() */
 	unsigned closing; /* closed() calls to come, and one for appliance_close() itself */

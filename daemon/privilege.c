@@ -93,8 +93,10 @@ static void raise_limit(int which, rlim_t wanted, const char *name)
 	if (getrlimit(which, &l))
 		return;
 	if (geteuid() == 0) {
-		struct rlimit more = { wanted, MAX(wanted, l.rlim_max) };
+		struct rlimit more = { .rlim_cur = wanted, .rlim_max = wanted };
 
+		if (more.rlim_max < l.rlim_max)
+			more.rlim_max = l.rlim_max;
 		if (setrlimit(which, &more) == 0)
 			return;
 	}

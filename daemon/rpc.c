@@ -33,7 +33,7 @@ struct rpc_server {
 	int fd;
 	struct stat made; /* of our socket file, so that we remove no other */
 	sd_event_source *io;
-	TAILQ_HEAD(, client) clients;
+	TAILQ_HEAD(client_list, client) clients;
 	unsigned n_clients;
 };
 
