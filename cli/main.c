@@ -86,15 +86,17 @@ static json_t *select_named(const json_t *status, const char *name)
 	json_t *found = json_array(), *d;
 	size_t i, j;
 
-	json_array_foreach (json_object_get(status, "disks"), i, d)
+	json_array_foreach (json_object_get(status, "disks"), i, d) {
 		if (strcmp(json_string_value(json_object_get(d, "name")), name) == 0)
 			json_array_append(found, d);
+	}
 	json_array_foreach (networks, i, n) {
 		if (strcmp(json_string_value(json_object_get(n, "name")), name) == 0)
 			json_array_append(found, (json_t *)n);
-		json_array_foreach (json_object_get(n, "ports"), j, d)
+		json_array_foreach (json_object_get(n, "ports"), j, d) {
 			if (strcmp(json_string_value(json_object_get(d, "name")), name) == 0)
 				json_array_append(found, d);
+		}
 	}
 	return found;
 }

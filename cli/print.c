@@ -59,8 +59,9 @@ static const char *queues(const json_t *device, char out[32])
 
 	if (!list)
 		return "-";
-	json_array_foreach (list, i, q)
+	json_array_foreach (list, i, q) {
 		running += strcmp(text(q, "state"), "running") == 0;
+	}
 	snprintf(out, 32, "%zu/%zu", running, json_array_size(list));
 	return out;
 }
@@ -96,9 +97,10 @@ static void print_failures(const json_t *devices)
 	const json_t *d;
 	size_t i;
 
-	json_array_foreach (devices, i, d)
+	json_array_foreach (devices, i, d) {
 		if (json_object_get(d, "error"))
 			printf("  %s: %s\n", text(d, "name"), text(d, "error"));
+	}
 }
 
 static void print_disks(const json_t *disks)
@@ -182,8 +184,9 @@ void print_status(const json_t *status)
 	       duration(json_number_value(json_object_get(status, "uptime_s")), up));
 	print_workers(json_object_get(status, "workers"));
 	print_disks(json_object_get(status, "disks"));
-	json_array_foreach (networks, i, n)
+	json_array_foreach (networks, i, n) {
 		print_network(n);
+	}
 }
 
 /* "a b c" of an array of strings. */
@@ -193,8 +196,9 @@ static void print_words(const char *label, const json_t *words)
 	size_t i;
 
 	printf("  %-18s", label);
-	json_array_foreach (words, i, w)
+	json_array_foreach (words, i, w) {
 		printf("%s%s", i ? " " : "", json_string_value(w));
+	}
 	printf("%s\n", json_array_size(words) ? "" : "-");
 }
 
@@ -244,17 +248,19 @@ static void print_device(const char *kind, const json_t *d)
 	const char *key;
 
 	printf("%s %s\n", kind, text(d, "name"));
-	json_object_foreach ((json_t *)d, key, value)
+	json_object_foreach ((json_t *)d, key, value) {
 		if (strcmp(key, "name") != 0)
 			print_value(key, value);
+	}
 	json_object_foreach ((json_t *)front_end, key, value) {
 		if (json_is_array(value))
 			print_words(key, value);
 		else
 			print_value(key, value);
 	}
-	json_object_foreach (json_object_get(d, "counters"), key, value)
+	json_object_foreach (json_object_get(d, "counters"), key, value) {
 		print_value(key, value);
+	}
 	if (json_object_get(d, "queues"))
 		print_queues(json_object_get(d, "queues"));
 }

@@ -201,13 +201,16 @@ void appliance_list_open(const struct appliance *a, char *out, size_t size)
 			used += (size_t)snprintf(out + used, size - used, "%s%s %s", \
 						 used ? ", " : "", kind, name);      \
 	} while (0)
-	TAILQ_FOREACH (d, &a->disks, link)
+	TAILQ_FOREACH (d, &a->disks, link) {
 		if (d->device)
 			LIST("disk", d->config->name);
-	TAILQ_FOREACH (n, &a->networks, link)
-		TAILQ_FOREACH (p, &n->ports, link)
+	}
+	TAILQ_FOREACH (n, &a->networks, link) {
+		TAILQ_FOREACH (p, &n->ports, link) {
 			if (p->guest || p->dpdk)
 				LIST("port", p->config->name);
+		}
+	}
 #undef LIST
 	if (!used && a->workers)
 		snprintf(out, size, "workers");

@@ -180,6 +180,8 @@ static void set_text(const struct schema *s, void *obj, unsigned field, const ch
 /* An array of one schema's objects, @n of them, none read yet. */
 static void make_list(struct object_list *list, const struct schema *s, unsigned n)
 {
+	if (n == 0)
+		return;
 	list->items = calloc(n, s->size);
 	if (!list->items)
 		abort();

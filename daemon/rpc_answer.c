@@ -15,7 +15,8 @@ static char *to_text(json_t *reply)
 
 	if (line) {
 		memcpy(line, text, len);
-		memcpy(line + len, "\n", 2);
+		line[len] = '\n';
+		line[len + 1] = '\0';
 	}
 	free(text);
 	json_decref(reply);

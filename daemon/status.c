@@ -292,8 +292,9 @@ static json_t *network_json(const struct network_entry *n, unsigned n_workers)
 		      (json_int_t)s.learned, "moved", (json_int_t)s.moved, "aged",
 		      (json_int_t)s.aged, "table_full", (json_int_t)s.table_full));
 	put(j, "macs", macs);
-	TAILQ_FOREACH (p, &n->ports, link)
+	TAILQ_FOREACH (p, &n->ports, link) {
 		json_array_append_new(ports, port_json(p, n_workers));
+	}
 	put(j, "ports", ports);
 	return j;
 }
@@ -329,11 +330,13 @@ json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err)
 	for (unsigned i = 0; i < s->n_workers; i++)
 		json_array_append_new(workers, worker_json(s, i));
 	put(j, "workers", workers);
-	TAILQ_FOREACH (n, &a->networks, link)
+	TAILQ_FOREACH (n, &a->networks, link) {
 		json_array_append_new(networks, network_json(n, s->n_workers));
+	}
 	put(j, "networks", networks);
-	TAILQ_FOREACH (d, &a->disks, link)
+	TAILQ_FOREACH (d, &a->disks, link) {
 		json_array_append_new(disks, disk_json(d));
+	}
 	put(j, "disks", disks);
 	return j;
 }

@@ -317,8 +317,9 @@ Test(rpc, a_client_that_never_reads_is_not_read_from)
 	size_t sent = 0;
 	int fd = client();
 
-	while (strlen(text) + 60 < sizeof(text))
-		strcat(text, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"big\"}\n");
+	for (size_t len = 0; len + 60 < sizeof(text);)
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s",
+					"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"big\"}\n");
 	for (unsigned i = 0; i < 2000; i++) {
 		ssize_t n = write(fd, text, strlen(text));
 
