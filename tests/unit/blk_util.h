@@ -189,6 +189,7 @@ static inline void vm_stop(struct vm *vm)
 	if (vm->image[0])
 		unlink(vm->image);
 	unlink(vm->socket);
+	EXPECT_NO_LEAK();
 }
 
 /* Steps the control thread until @cond holds. */

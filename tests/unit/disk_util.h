@@ -15,6 +15,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+/* Tests run in children that leave by _exit, where nobody would look. */
+#define EXPECT_NO_LEAK() cr_expect_eq(__lsan_do_recoverable_leak_check(), 0)
+#else
+#define EXPECT_NO_LEAK() ((void)0)
+#endif
+
 #define KIB 1024u
 #define MIB (1024u * KIB)
 
@@ -82,6 +90,7 @@ static inline void rig_close(struct rig *rig)
 	rig->disk->ops->queue_close(rig->queue);
 	rig->disk->ops->close(rig->disk);
 	workers_stop(rig->workers);
+	EXPECT_NO_LEAK();
 }
 
 /* Submits all of @r in one go, and waits for them. */

@@ -9,6 +9,17 @@
 
 static const struct blk_config file_direct = { .kind = DISK_FILE };
 
+/* The linker puts this in the way of the disk's calls (--wrap): a disk that does not get on. */
+struct io_uring_sqe *__real_worker_sqe(struct worker *w);
+struct io_uring_sqe *__wrap_worker_sqe(struct worker *w);
+
+static bool disk_is_stuck;
+
+struct io_uring_sqe *__wrap_worker_sqe(struct worker *w)
+{
+	return __atomic_load_n(&disk_is_stuck, __ATOMIC_SEQ_CST) ? NULL : __real_worker_sqe(w);
+}
+
 /*
  * Random reads and writes over all queues at @depth, each slot of the disk with one request at a
  * time, compared with a copy.
@@ -176,6 +187,91 @@ BLK_TEST(blk_life, a_stop_waits_for_requests_in_flight_and_a_start_goes_on_with_
 		cr_assert_eq(vm_stats(&vm).reads, N);
 		vm_stop(&vm);
 	}
+}
+
+/* Some time into the stop another request comes; later still the disk gets on. */
+static void late_request(void *arg)
+{
+	struct vm *vm = arg;
+	static unsigned steps;
+
+	control_step(200);
+	if (++steps == 20) {
+		submit_reads(vm, 1);
+		frontend_kick(&vm->f, 0);
+	}
+	if (steps == 100)
+		__atomic_store_n(&disk_is_stuck, false, __ATOMIC_SEQ_CST);
+}
+
+BLK_TEST(blk_life, a_stopping_queue_waits_for_its_disk_and_takes_nothing_more)
+{
+	struct guest_blk_done done;
+	struct vm vm;
+
+	vm_start(&vm, v, &file_direct, IMAGE);
+	__atomic_store_n(&disk_is_stuck, true, __ATOMIC_SEQ_CST);
+	submit_reads(&vm, 3);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).in_flight == 3));
+	vm.f.idle = late_request;
+	vm.f.idle_arg = &vm;
+	VM_OK(&vm, frontend_queue_stop(&vm.f, 0, NULL));
+	cr_assert_not(disk_is_stuck, "the stop did not wait");
+	cr_assert_eq(vm_stats(&vm).reads, 3);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert(VM_OK(&vm, guest_blk_poll(&vm.blk[0], &done)));
+	cr_assert_not(VM_OK(&vm, guest_blk_poll(&vm.blk[0], &done)));
+	/* The late one is the first of the next life. */
+	VM_OK(&vm, frontend_queue_start(&vm.f, 0));
+	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
+	vm_stop(&vm);
+}
+
+struct busy_guest {
+	struct vm *vm;
+	struct driver_seg seg;
+	unsigned sent, back;
+	bool more;
+};
+
+/* The guest while its VMM waits for an answer: whatever comes back goes out again. */
+static void busy_guest(void *arg)
+{
+	struct busy_guest *g = arg;
+	struct guest_blk *b = &g->vm->blk[0];
+	struct guest_blk_done done;
+
+	while (VM_OK(g->vm, guest_blk_poll(b, &done))) {
+		cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+		g->back++;
+	}
+	while (g->more && guest_blk_submit(b, VIRTIO_BLK_T_IN, 0, &g->seg, 1, NULL) == 0)
+		g->sent++;
+	guest_blk_kick(b);
+	control_step(0);
+}
+
+BLK_TEST(blk_life, a_stop_comes_to_an_end_while_the_guest_always_has_more)
+{
+	struct busy_guest g = { .more = true, .seg = { .len = 16 * KIB } };
+	struct vm vm;
+
+	vm_start(&vm, v, &file_direct, IMAGE);
+	g.vm = &vm;
+	guest_alloc(&vm.mem, g.seg.len, 4096, &g.seg.gpa);
+	vm.f.idle = busy_guest;
+	vm.f.idle_arg = &g;
+	for (unsigned round = 0; round < 10; round++) {
+		for (unsigned i = 0; i < 50; i++)
+			busy_guest(&g);
+		VM_OK(&vm, frontend_queue_stop(&vm.f, 0, NULL));
+		cr_assert_eq(vm_stats(&vm).in_flight, 0);
+		VM_OK(&vm, frontend_queue_start(&vm.f, 0));
+	}
+	g.more = false;
+	cr_assert(VM_EVENTUALLY((busy_guest(&g), g.back == g.sent)));
+	cr_assert_eq(vm_stats(&vm).reads, g.sent);
+	vm_stop(&vm);
 }
 
 BLK_TEST(blk_life, a_hang_up_with_requests_in_flight_is_survived_and_the_next_front_end_served)

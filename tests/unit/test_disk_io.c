@@ -8,6 +8,31 @@
 
 #define DISK_SIZE (4 * MIB)
 
+/* The linker puts this in the way of the disk's calls (--wrap): a ring that takes no more at times.
+ */
+struct io_uring_sqe *__real_worker_sqe(struct worker *w);
+struct io_uring_sqe *__wrap_worker_sqe(struct worker *w);
+
+static unsigned sqe_calls;
+static bool (*sqe_refused)(unsigned call); /* NULL: none is */
+
+struct io_uring_sqe *__wrap_worker_sqe(struct worker *w)
+{
+	if (sqe_refused && sqe_refused(sqe_calls++))
+		return NULL;
+	return __real_worker_sqe(w);
+}
+
+static bool two_of_three(unsigned call)
+{
+	return call % 3 != 2;
+}
+
+static bool first_hundred(unsigned call)
+{
+	return call < 100;
+}
+
 static uint8_t *alloc_buffer(size_t len)
 {
 	uint8_t *p = aligned_alloc(4096, ALIGN_UP(len, 4096));
@@ -101,6 +126,32 @@ Test(disk_io, a_buffered_file_holds_what_was_written, .timeout = 60)
 Test(disk_io, a_ring_with_few_entries_makes_requests_wait_and_loses_none, .timeout = 60)
 {
 	exercise_file(DISK_CACHE_NONE, 2);
+}
+
+Test(disk_io, requests_that_the_ring_refuses_wait_and_none_is_lost, .timeout = 60)
+{
+	sqe_refused = two_of_three;
+	exercise_file(DISK_CACHE_NONE, 0);
+	cr_assert_gt(sqe_calls, 150 * 8 * 2);
+}
+
+Test(disk_io, a_poller_whose_requests_all_wait_for_the_ring_does_not_park, .timeout = 30)
+{
+	struct blk_config cfg = { .name = "d" };
+	uint8_t *mem = alloc_buffer(4096);
+	char path[64];
+	struct rig rig;
+
+	image_create(path, DISK_SIZE);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	sqe_refused = first_hundred;
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, 0, mem, 4096), 0);
+	sqe_calls = 0;
+	cr_assert_eq(rig_rw(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+	rig_close(&rig);
+	unlink(path);
+	free(mem);
 }
 
 Test(disk_io, ram_holds_what_was_written, .timeout = 60)
