@@ -21,21 +21,19 @@ static int area_resolve(const struct mem_map *map, const struct area *a, struct 
 {
 	uint8_t *host;
 
-	if (!IS_ALIGNED(a->uva, a->align))
-		return error_set(err, -EINVAL,
-				 "its %s at 0x%" PRIx64 " is not aligned to %" PRIu64 " bytes",
-				 a->what, a->uva, a->align);
 	host = mem_resolve_uva(map, a->uva, a->len);
 	if (!host)
 		return error_set(err, -EFAULT,
 				 "its %s, %" PRIu64 " bytes at user address 0x%" PRIx64
 				 ", does not lie within one memory region",
 				 a->what, a->len, a->uva);
-	/* A region may start anywhere in its file, so that a round address is not round here. */
+	/* Ours counts: a region may start anywhere in its file, so that a round address is not
+	 * round here. */
 	if (!IS_ALIGNED((uintptr_t)host, a->align))
 		return error_set(err, -EINVAL,
-				 "its %s lies in a memory region whose offset is not aligned",
-				 a->what);
+				 "its %s at user address 0x%" PRIx64 " is not aligned to %" PRIu64
+				 " bytes in its file",
+				 a->what, a->uva, a->align);
 	*a->host = host;
 	return 0;
 }
