@@ -57,11 +57,19 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 	return 0;
 }
 
+/*
+ * QEMU before 8.0 says everything once for each pair of a network card's queues: what is there
+ * already is added again, and what is gone is removed again. Both leave the map as it was asked
+ * for.
+ */
 int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error *err)
 {
 	struct mem_region_desc desc = region_desc(&m->payload.region.region);
-	struct mem_map *map = mem_map_add(s->device->map, &desc, m->fds[0], err);
+	struct mem_map *map;
 
+	if (mem_map_has(s->device->map, &desc, m->fds[0]))
+		return 0;
+	map = mem_map_add(s->device->map, &desc, m->fds[0], err);
 	if (!map)
 		return err->code;
 	replace_map(s->device, map);
@@ -74,8 +82,8 @@ int handle_rem_mem_reg(struct vhost_session *s, struct message *m, struct error 
 	struct mem_region_desc desc = region_desc(&m->payload.region.region);
 	struct mem_map *map;
 
-	if (!s->device->map)
-		return error_set(err, -ENOENT, "there is no memory region to remove");
+	if (!mem_map_overlaps(s->device->map, &desc))
+		return 0;
 	map = mem_map_remove(s->device->map, &desc, err);
 	if (!map)
 		return err->code;

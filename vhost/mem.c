@@ -17,7 +17,8 @@
 struct mem_mapping {
 	void *base;
 	size_t len;
-	int fd; /* ours; kept, so that a session can be handed to another process */
+	int fd;		 /* ours; kept, so that a session can be handed to another process */
+	uint64_t offset; /* of the region in the file */
 	unsigned refs;
 };
 
@@ -80,6 +81,7 @@ static int mapping_create(const struct mem_region_desc *d, int fd, struct mem_ma
 	*m = (struct mem_mapping) { .base = MAP_FAILED,
 				    .len = ALIGN_UP(lead + d->size, page),
 				    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+				    .offset = d->offset,
 				    .refs = 1 };
 	if (m->fd >= 0)
 		m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
@@ -198,6 +200,33 @@ struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_regio
 		if (i != found)
 			map_append(map, &old->region[i]);
 	return map;
+}
+
+bool mem_map_has(const struct mem_map *map, const struct mem_region_desc *desc, int fd)
+{
+	struct stat ours, theirs;
+
+	for (unsigned i = 0; map && i < map->n; i++) {
+		const struct mem_region *r = &map->region[i];
+
+		if (r->gpa == desc->gpa && r->size == desc->size && r->uva == desc->uva &&
+		    r->mapping->offset == desc->offset)
+			return fstat(r->mapping->fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
+			       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+	}
+	return false;
+}
+
+bool mem_map_overlaps(const struct mem_map *map, const struct mem_region_desc *desc)
+{
+	for (unsigned i = 0; map && i < map->n; i++) {
+		const struct mem_region *r = &map->region[i];
+
+		if (ranges_overlap(desc->gpa, desc->size, r->gpa, r->size) ||
+		    ranges_overlap(desc->uva, desc->size, r->uva, r->size))
+			return true;
+	}
+	return false;
 }
 
 void mem_map_free(struct mem_map *map)

@@ -62,6 +62,13 @@ struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_d
 struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_region_desc *desc,
 			       struct error *err);
 
+/*
+ * Control thread. Is this very region, the same piece of the same file, in @map (NULL: no) already?
+ * And: does a region of @map overlap it, in guest or user addresses?
+ */
+bool mem_map_has(const struct mem_map *map, const struct mem_region_desc *desc, int fd);
+bool mem_map_overlaps(const struct mem_map *map, const struct mem_region_desc *desc);
+
 /* Control thread. Unmaps what no other map holds. NULL is fine. */
 void mem_map_free(struct mem_map *map);
 
