@@ -14,7 +14,8 @@ struct error {
 	char text[480];
 };
 
-/* Fills @err (may be NULL) and returns @code, a negative errno, so that callers `return error_set(…)`. */
+/* Fills @err (may be NULL) and returns @code, a negative errno, so that callers `return
+ * error_set(…)`. */
 int error_set(struct error *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Puts "context: " in front of the text that is already there. Returns err->code. */

@@ -59,7 +59,8 @@ void log_print(enum log_level level, const char *fmt, ...)
 		return;
 	size_t len = (size_t)used + MIN((size_t)n, sizeof(line) - (size_t)used - 2);
 
-	/* Names and messages may hold what a front-end sent: keep a terminal and the journal safe. */
+	/* Names and messages may hold what a front-end sent: keep a terminal and the journal safe.
+	 */
 	for (size_t i = (size_t)used; i < len; i++)
 		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
 			line[i] = '?';

@@ -14,7 +14,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 /* Any thread. Sets the least severe level that is printed; the default is info. */
 void log_set_level(enum log_level level);
 
-/* @return 0 and the level by reference, or -EINVAL for a name other than error, warn, info, debug. */
+/* @return 0 and the level by reference, or -EINVAL for a name other than error, warn, info, debug.
+ */
 int log_level_parse(const char *name, enum log_level *level);
 
 /* Any thread; one write(2) a line, so lines never mix. Control characters are printed as '?'. */

@@ -352,30 +352,37 @@ static int device_alloc(struct net_device *d, struct workers *workers, struct er
 	return 0;
 }
 
+static int config_check(const struct net_device_config *cfg, struct error *err)
+{
+	if (cfg->queue_pairs < 1 || cfg->queue_pairs > NET_QUEUE_PAIRS_MAX)
+		return error_set(err, -EINVAL, "port %s: %u queue pairs: give 1 to %u", cfg->name,
+				 cfg->queue_pairs, NET_QUEUE_PAIRS_MAX);
+	if (cfg->has_mac && (cfg->mac[0] & 1 || mac_word(cfg->mac) == 0))
+		return error_set(
+			err, -EINVAL,
+			"port %s: the MAC address is zero or a group address: give that of "
+			"one station, like 52:54:00:00:00:01",
+			cfg->name);
+	if (cfg->mtu && cfg->mtu < MTU_MIN)
+		return error_set(err, -EINVAL, "port %s: an MTU of %u: give %u to 65535, or none",
+				 cfg->name, cfg->mtu, MTU_MIN);
+	return 0;
+}
+
 int net_device_create(const struct net_device_config *cfg, struct net_switch *sw,
 		      struct workers *workers, struct net_device **out, struct error *err)
 {
 	struct vhost_socket s = cfg->socket;
 	struct net_device *d = NULL;
-	int rc;
+	int rc = config_check(cfg, err);
 
-	if (cfg->queue_pairs < 1 || cfg->queue_pairs > NET_QUEUE_PAIRS_MAX)
-		rc = error_set(err, -EINVAL, "port %s: %u queue pairs: give 1 to %u", cfg->name,
-			       cfg->queue_pairs, NET_QUEUE_PAIRS_MAX);
-	else if (cfg->has_mac && (cfg->mac[0] & 1 || mac_word(cfg->mac) == 0))
-		rc = error_set(err, -EINVAL,
-			       "port %s: the MAC address is zero or a group address: give that of "
-			       "one station, like 52:54:00:00:00:01",
-			       cfg->name);
-	else if (cfg->mtu && cfg->mtu < MTU_MIN)
-		rc = error_set(err, -EINVAL, "port %s: an MTU of %u: give %u to 65535, or none",
-			       cfg->name, cfg->mtu, MTU_MIN);
-	else if (!(d = calloc(1, sizeof(*d))))
-		rc = error_set(err, -ENOMEM, "port %s: out of memory", cfg->name);
-	else
-		rc = 0;
 	if (rc < 0)
 		goto drop_socket;
+	d = calloc(1, sizeof(*d));
+	if (!d) {
+		rc = error_set(err, -ENOMEM, "port %s: out of memory", cfg->name);
+		goto drop_socket;
+	}
 
 	d->cfg = *cfg;
 	d->cfg.socket = (struct vhost_socket) { .fd = -1 };

@@ -15,8 +15,8 @@ struct net_device_config {
 	struct vhost_socket socket; /* taken over, also on failure */
 	unsigned queue_pairs;	    /* 1 to 256 */
 	bool has_mac;
-	uint8_t mac[6];		    /* told to front-ends that ask (configuration space) */
-	uint16_t mtu;		    /* 0: not offered */
+	uint8_t mac[6]; /* told to front-ends that ask (configuration space) */
+	uint16_t mtu;	/* 0: not offered */
 };
 
 /* @return 0 and *@out attached to @sw, or -errno with @err. */

@@ -24,9 +24,9 @@ struct port;
 
 /* The offload part of struct virtio_net_hdr, host endian, checked against the frame. */
 struct packet_offload {
-	bool needs_csum;     /* the checksum at csum_start + csum_offset is to be completed */
-	bool csum_valid;     /* the sender vouches for the checksums */
-	uint8_t gso_type;    /* VIRTIO_NET_HDR_GSO_*, ECN bit apart */
+	bool needs_csum;  /* the checksum at csum_start + csum_offset is to be completed */
+	bool csum_valid;  /* the sender vouches for the checksums */
+	uint8_t gso_type; /* VIRTIO_NET_HDR_GSO_*, ECN bit apart */
 	bool ecn;
 	uint16_t hdr_len;    /* bytes of headers, computed here, not taken from the sender */
 	uint16_t gso_size;   /* payload bytes of a segment */
@@ -36,14 +36,14 @@ struct packet_offload {
 
 struct packet {
 	struct port *from;
-	struct port *to;	    /* set by the switch; NULL: flood or drop, see switch_route() */
-	uint32_t len;		    /* bytes of the frame: head_len and the segments' */
-	uint16_t head_len;	    /* bytes in head[]; at least 14. GSO: exactly its headers */
-	uint16_t n_segs;	    /* segments after the head */
-	const struct iovec *segs;   /* borrowed; only valid host memory, but its bytes may change */
+	struct port *to;	  /* set by the switch; NULL: flood or drop, see switch_route() */
+	uint32_t len;		  /* bytes of the frame: head_len and the segments' */
+	uint16_t head_len;	  /* bytes in head[]; at least 14. GSO: exactly its headers */
+	uint16_t n_segs;	  /* segments after the head */
+	const struct iovec *segs; /* borrowed; only valid host memory, but its bytes may change */
 	struct packet_offload offload;
-	uint16_t vlan;		    /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
-	uint32_t flow;		    /* a hash of the addresses, for steering; 0: not computed */
+	uint16_t vlan; /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
+	uint32_t flow; /* a hash of the addresses, for steering; 0: not computed */
 	uint8_t head[PACKET_HEAD_MAX] __attribute__((aligned(16)));
 };
 

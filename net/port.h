@@ -35,26 +35,26 @@ struct port_ops {
 };
 
 /*
- * Counters of a port on one worker: written by that worker alone. The port counts everything itself,
- * in its pollers (rx_*) and in deliver() (tx_*), except filtered, which the switch counts for the
- * port that the packet came in by.
+ * Counters of a port on one worker: written by that worker alone. The port counts everything
+ * itself, in its pollers (rx_*) and in deliver() (tx_*), except filtered, which the switch counts
+ * for the port that the packet came in by.
  */
 struct port_stats {
 	counter_t rx_packets, rx_bytes; /* from the port into the switch */
 	counter_t tx_packets, tx_bytes; /* out of the switch to the port */
-	counter_t rx_bad;	       /* malformed: runt, bad header, bad offload fields */
-	counter_t tx_no_buffer;	       /* the receiver had no (or too few) buffers */
-	counter_t tx_too_big;	       /* no buffer of the receiver holds such a frame */
-	counter_t tx_down;	       /* the receiver was not running */
-	counter_t tx_error;	       /* the device refused */
-	counter_t filtered;	       /* back to its own port, or otherwise nowhere to go */
+	counter_t rx_bad;		/* malformed: runt, bad header, bad offload fields */
+	counter_t tx_no_buffer;		/* the receiver had no (or too few) buffers */
+	counter_t tx_too_big;		/* no buffer of the receiver holds such a frame */
+	counter_t tx_down;		/* the receiver was not running */
+	counter_t tx_error;		/* the device refused */
+	counter_t filtered;		/* back to its own port, or otherwise nowhere to go */
 } CACHE_ALIGNED;
 
 struct port {
 	const struct port_ops *ops;
 	struct net_switch *sw; /* NULL: not attached */
 	char name[PORT_NAME_MAX];
-	unsigned id; /* index in the switch */
+	unsigned id;		  /* index in the switch */
 	struct port_stats *stats; /* one for each worker, by worker_index(); owned by the port */
 };
 

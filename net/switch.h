@@ -13,8 +13,9 @@ struct net_switch;
 
 struct switch_config {
 	const char *name;
-	unsigned mac_ageing_s; /* seconds without a frame after which an address is forgotten; 0: 300 */
-	unsigned mac_max;      /* addresses remembered; 0: 4096. A guest cannot make it grow further */
+	unsigned mac_ageing_s; /* seconds without a frame after which an address is forgotten; 0:
+				  300 */
+	unsigned mac_max; /* addresses remembered; 0: 4096. A guest cannot make it grow further */
 };
 
 struct switch_stats {
@@ -35,7 +36,8 @@ void switch_stats(const struct net_switch *sw, struct switch_stats *out);
 
 /* Control thread. Calls fn for each address in the table (a snapshot, for status). */
 void switch_for_each_mac(const struct net_switch *sw,
-			 void (*fn)(const uint8_t mac[6], const struct port *p, unsigned age_s, void *arg),
+			 void (*fn)(const uint8_t mac[6], const struct port *p, unsigned age_s,
+				    void *arg),
 			 void *arg);
 
 /*

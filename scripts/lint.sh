@@ -23,9 +23,12 @@ check() {
 mapfile -t c_files < <(git ls-files '*.c')
 mapfile -t c_and_h_files < <(git ls-files '*.c' '*.h')
 mapfile -t shell_files < <(git grep -lE '^#!/bin/(ba)?sh' -- .)
-# clang-tidy wants to know how a file is compiled: those that meson builds.
+# clang-tidy wants to know how a file is compiled: those that meson builds. The unit tests' macros hide
+# from it what they do, and would take it most of its time.
 mapfile -t built_files < <(
-  for f in "${c_files[@]}"; do grep -qF "/$f\"" "$build/compile_commands.json" && echo "$f"; done)
+  for f in "${c_files[@]}"; do
+    [[ $f != tests/unit/* ]] && grep -qF "/$f\"" "$build/compile_commands.json" && echo "$f"
+  done)
 
 check_tidy() {
   # gcc's warning options mean nothing to clang-tidy: its own checks are in .clang-tidy.

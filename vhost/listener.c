@@ -353,8 +353,8 @@ void listener_close(struct vhost_device *d)
 	d->listener = NULL;
 	sd_event_source_disable_unref(l->io);
 	sd_event_source_disable_unref(l->timer);
-	if (l->created && lstat(d->socket.path, &st) == 0 && st.st_dev == l->dev &&
-	    st.st_ino == l->ino)
+	if (l->created && d->socket.path && lstat(d->socket.path, &st) == 0 &&
+	    st.st_dev == l->dev && st.st_ino == l->ino)
 		unlink(d->socket.path);
 	if (l->fd >= 0)
 		close(l->fd);

@@ -180,14 +180,13 @@ HOT bool ring_table_read(struct ring *r, const struct ring_table *t, unsigned i,
 {
 	uint64_t at = (uint64_t)i * sizeof(struct vring_desc);
 	uint64_t bytes[2];
-	const void *p = t->host + at;
+	const void *p = bytes;
 
-	if (unlikely(!t->host)) {
-		if (!ring_read_desc_slow(r, t->addr + at, (uint8_t *)bytes)) {
-			ring_break(r, "indirect table outside guest memory");
-			return false;
-		}
-		p = bytes;
+	if (likely(t->host)) {
+		p = t->host + at;
+	} else if (!ring_read_desc_slow(r, t->addr + at, (uint8_t *)bytes)) {
+		ring_break(r, "indirect table outside guest memory");
+		return false;
 	}
 	*d = r->layout == RING_PACKED ? packed_desc_read(p) : split_desc_read(p);
 	return true;

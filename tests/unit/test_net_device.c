@@ -66,7 +66,7 @@ static const unsigned *random_cuts(void)
 		return NULL;
 	case 1:
 		break; /* header and frame in one */
-	case 2: /* the header byte by byte */
+	case 2:	       /* the header byte by byte */
 		for (; n < 13; n++)
 			cuts[n] = 1;
 		break;
