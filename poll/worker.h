@@ -16,8 +16,8 @@
  * active its event fd is neither read nor watched. idle: poll (struct workers_config) keeps every
  * poller active for ever.
  *
- * The worker's io_uring serves its pollers too: see struct io_op. All submissions of one round go to
- * the kernel in one system call, at the round's end.
+ * The worker's io_uring serves its pollers too: see struct io_op. All submissions of one round go
+ * to the kernel in one system call, at the round's end.
  */
 #ifndef SLUICE_POLL_WORKER_H
 #define SLUICE_POLL_WORKER_H
@@ -63,9 +63,9 @@ struct poller_ops {
 struct poller {
 	/* Set by the owner before worker_add(). */
 	const struct poller_ops *ops;
-	int event_fd;	      /* becomes readable when there is work; -1: none. Borrowed */
+	int event_fd;	       /* becomes readable when there is work; -1: none. Borrowed */
 	bool event_is_counter; /* an eventfd: the worker drains it, without ever blocking on it */
-	uint32_t park_max_us; /* longest time parked before it is polled again; 0: for ever */
+	uint32_t park_max_us;  /* longest time parked before it is polled again; 0: for ever */
 
 	/* The owner's to read and take from, on the worker. */
 	struct io_op_list done; /* completed operations; see poller_take_done() */
@@ -75,21 +75,21 @@ struct poller {
 	enum poller_state { POLLER_OFF, POLLER_ACTIVE, POLLER_PARKED } state;
 	TAILQ_ENTRY(poller) link;
 	struct io_op event_op;
-	bool event_armed;    /* an operation of the ring watches event_fd */
-	bool removing;	     /* worker_remove() waits for that operation's end */
-	uint8_t void_wakes;  /* wakes by event_fd in a row that brought no work */
-	uint64_t last_work;  /* clock_cycles() */
+	bool event_armed;      /* an operation of the ring watches event_fd */
+	bool removing;	       /* worker_remove() waits for that operation's end */
+	uint8_t void_wakes;    /* wakes by event_fd in a row that brought no work */
+	uint64_t last_work;    /* clock_cycles() */
 	uint64_t parked_until; /* clock_cycles(), with park_max_us */
 };
 
 enum idle_mode { IDLE_ADAPTIVE, IDLE_POLL };
 
 struct workers_config {
-	const unsigned *cpus;	/* one worker for each; NULL: @n workers on any CPU, not pinned */
+	const unsigned *cpus; /* one worker for each; NULL: @n workers on any CPU, not pinned */
 	unsigned n;
 	enum idle_mode idle;
-	uint32_t idle_us;	/* an active poller parks after this long without work; 0: the default */
-	unsigned ring_entries;	/* submissions a round; 0: the default */
+	uint32_t idle_us; /* an active poller parks after this long without work; 0: the default */
+	unsigned ring_entries; /* submissions a round; 0: the default */
 };
 
 #define WORKER_IDLE_US_DEFAULT 100
@@ -106,12 +106,14 @@ struct worker_stats {
 	counter_t wakes;	/* pollers woken by their event fd */
 	counter_t submits;	/* io_uring_enter calls for submission */
 	counter_t stuck_events; /* times parked by time, because event_fd never falls silent */
+	counter_t interrupts;	/* times that the watchdog found it blocked; the watchdog's own */
 };
 
 /* Control thread. Starts the threads. @return 0 and *@out, or -errno with @err filled. */
 int workers_start(const struct workers_config *cfg, struct workers **out, struct error *err);
 
-/* Control thread. Every poller must have been removed. Stops and joins the threads. NULL is fine. */
+/* Control thread. Every poller must have been removed. Stops and joins the threads. NULL is fine.
+ */
 void workers_stop(struct workers *ws);
 
 unsigned workers_count(const struct workers *ws);
@@ -122,7 +124,7 @@ struct worker *workers_pick(const struct workers *ws);
 
 /* Any thread. */
 unsigned worker_index(const struct worker *w);
-int worker_cpu(const struct worker *w);		  /* -1: not pinned */
+int worker_cpu(const struct worker *w); /* -1: not pinned */
 unsigned worker_n_pollers(const struct worker *w);
 unsigned worker_n_active(const struct worker *w); /* a snapshot */
 const struct worker_stats *worker_stats(const struct worker *w);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What worker.c (the loop) and workers.c (threads, start and stop) share. Nobody else includes it.
+/*
+ * What worker.c (the loop), workers.c (threads, start and stop) and watch.c (the watchdog) share.
+ * Nobody else includes it.
  */
 #ifndef SLUICE_POLL_WORKER_IMPL_H
 #define SLUICE_POLL_WORKER_IMPL_H
@@ -8,6 +10,7 @@
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 
 TAILQ_HEAD(poller_list, poller);
 
@@ -35,12 +38,20 @@ struct worker {
 	struct removal *removal;
 	unsigned index;
 	int cpu; /* -1: not pinned */
+	pid_t tid;
 	unsigned n_pollers, n_active;
 	struct worker_stats stats;
 
 	/* Other threads write here. */
 	struct call_queue calls CACHE_ALIGNED;
-	bool sleeping;
+	bool sleeping; /* or gone */
+
+	/* The watchdog's: what it saw when it last looked, and how often in a row it was the same.
+	 */
+	struct {
+		uint64_t rounds;
+		unsigned still;
+	} watch;
 };
 
 /* Runs until worker->stopping. The thread is set up: pinned, registered with RCU, ring made. */
@@ -48,5 +59,20 @@ void worker_run(struct worker *w);
 
 /* Sets what worker_current() answers on this thread. */
 void worker_set_current(struct worker *w);
+
+/* One thread that looks after all workers; see watch.c. */
+struct watch {
+	const struct workers *workers;
+	pthread_t thread;
+	sem_t stop;
+	bool running;
+};
+
+/* Control thread. All workers run. @return 0, or -errno with @err filled. */
+int watch_start(struct watch *watch, const struct workers *ws, struct error *err);
+/* Control thread. No worker may block any more: all have ended. Nothing if it was not started. */
+void watch_stop(struct watch *watch);
+/* Takes the watchdog's signal out of the set that a worker blocks. */
+void watch_allow(sigset_t *blocked);
 
 #endif

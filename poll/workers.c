@@ -36,6 +36,7 @@ static const struct ring_kind {
 };
 
 struct workers {
+	struct watch watch;
 	unsigned n;
 	struct member {
 		struct worker *worker; /* allocated by its own thread, in that CPU's memory */
@@ -129,6 +130,7 @@ static struct worker *worker_create(struct start *s)
 		.may_park = cfg->idle == IDLE_ADAPTIVE,
 		.index = s->index,
 		.cpu = s->cpu,
+		.tid = gettid(),
 		.now = clock_cycles(),
 	};
 	TAILQ_INIT(&w->active);
@@ -170,14 +172,16 @@ static void *worker_main(void *arg)
 		;
 	urcu_qsbr_unregister_thread();
 	assert(TAILQ_EMPTY(&w->active) && TAILQ_EMPTY(&w->parked));
+	/* The watchdog need not look any more. */
+	__atomic_store_n(&w->sleeping, true, __ATOMIC_RELAXED);
 	/* By the thread that made it: a ring with a single issuer lets nobody else in. */
 	io_uring_queue_exit(&w->ring);
 	return NULL;
 }
 
 /*
- * The thread takes no signals: they are the control thread's. But faults stay its own, for whoever
- * handles a SIGBUS in guest memory.
+ * The thread takes no signals but the watchdog's: they are the control thread's. But faults stay
+ * its own, for whoever handles a SIGBUS in guest memory.
  */
 static int spawn(struct start *s, pthread_t *thread)
 {
@@ -188,6 +192,7 @@ static int spawn(struct start *s, pthread_t *thread)
 	sigfillset(&block);
 	for (unsigned i = 0; i < ARRAY_SIZE(faults); i++)
 		sigdelset(&block, faults[i]);
+	watch_allow(&block);
 	sem_init(&s->ready, 0, 0);
 	pthread_sigmask(SIG_SETMASK, &block, &before);
 	rc = pthread_create(thread, NULL, worker_main, s);
@@ -290,6 +295,11 @@ int workers_start(const struct workers_config *cfg, struct workers **out, struct
 		ws->members[ws->n++].worker = s.worker;
 		kind = s.ring_kind;
 	}
+	rc = watch_start(&ws->watch, ws, err);
+	if (rc < 0) {
+		workers_stop(ws);
+		return rc;
+	}
 	log_info("workers: %u running, %s; io_uring with %s", ws->n,
 		 cfg->idle == IDLE_POLL ? "always polling" : "sleeping when idle", kind->name);
 	*out = ws;
@@ -312,8 +322,12 @@ void workers_stop(struct workers *ws)
 
 		worker_call(w, &c);
 		pthread_join(ws->members[i].thread, NULL);
-		close(w->wake_fd);
-		free(w);
+	}
+	/* Until here a worker may have had to be interrupted. */
+	watch_stop(&ws->watch);
+	for (unsigned i = 0; i < ws->n; i++) {
+		close(ws->members[i].worker->wake_fd);
+		free(ws->members[i].worker);
 	}
 	free(ws);
 }

@@ -147,6 +147,11 @@ struct vhost_device {
 	struct vhost_session *session; /* NULL: no front-end */
 	struct vhost_listener *listener;
 	struct vhost_device_stats stats;
+	/*
+	 * clock_ns() when a worker was last held up by a descriptor of this device's front-end; 0:
+	 * never, or long ago. Atomic; every ring of the device points here.
+	 */
+	uint64_t call_blocked_ns;
 	void (*closed)(
 		struct vhost_device *d); /* see vhost_device_close() and exit_on_disconnect */
 	bool closing;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A virtqueue from what the front-end said of it to a running ring, and back. */
+#include "base/clock.h"
 #include "poll/control.h"
 #include "vhost/session.h"
 
@@ -7,8 +8,9 @@
 #include <inttypes.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
+
+#define CALL_BLOCKED_REST_NS UINT64_C(10000000000)
 
 struct area {
 	const char *what;
@@ -73,6 +75,7 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 		.base = packed ? packed_base(setup) : setup->base,
 		.map = d->map,
 		.name = vq->name,
+		.call_blocked_ns = &vq->device->call_blocked_ns,
 	};
 	if (!d->map)
 		return error_set(err, -EINVAL, "there is no guest memory yet");
@@ -109,6 +112,28 @@ bool queue_should_run(const struct virtqueue *vq)
 	       !setup->failed && !setup->broken;
 }
 
+/* A front-end that held up a worker may try again, but not at once. */
+static int check_call_blocked(struct vhost_device *d, struct error *err)
+{
+	uint64_t at = __atomic_load_n(&d->call_blocked_ns, __ATOMIC_RELAXED);
+
+	if (!at)
+		return 0;
+	if (clock_ns() - at < CALL_BLOCKED_REST_NS)
+		return error_set(
+			err, -EPERM,
+			"the front-end has held up a worker with a descriptor that blocks; "
+			"no queue of this device is started for 10 s after that");
+	__atomic_store_n(&d->call_blocked_ns, 0, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static void call_once(struct virtqueue *vq, void *arg)
+{
+	(void)arg;
+	ring_call_now(&vq->ring);
+}
+
 int queue_start(struct virtqueue *vq, struct error *err)
 {
 	struct ring_config cfg;
@@ -116,7 +141,9 @@ int queue_start(struct virtqueue *vq, struct error *err)
 	int rc;
 
 	vq->setup.failed = true;
-	rc = ring_config_fill(vq, &cfg, err);
+	rc = check_call_blocked(vq->device, err);
+	if (rc == 0)
+		rc = ring_config_fill(vq, &cfg, err);
 	if (rc < 0)
 		return rc;
 	why = ring_init(&vq->ring, &cfg);
@@ -142,10 +169,11 @@ int queue_start(struct virtqueue *vq, struct error *err)
 	/*
 	 * A back-end that died between its last used entry and the call for it leaves a guest that
 	 * waits. So a ring that goes on where it was begins with a call; drivers expect calls too
-	 * many (virtio 1.3 2.7.7.1). A new ring has nothing to be told of.
+	 * many (virtio 1.3 2.7.7.1). A new ring has nothing to be told of. By the worker, since the
+	 * descriptor may block.
 	 */
-	if (cfg.base != fresh_base(cfg.layout) && vq->setup.call_fd >= 0)
-		(void)eventfd_write(vq->setup.call_fd, 1);
+	if (cfg.base != fresh_base(cfg.layout))
+		vhost_queue_change(vq, call_once, NULL);
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vhost/ring.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -44,6 +45,7 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 			     .call_fd = -1,
 			     .err_fd = -1,
 			     .name = cfg->name,
+			     .call_blocked_ns = cfg->call_blocked_ns,
 			     .stats = stats };
 	if (cfg->layout == RING_SPLIT) {
 		r->split.desc = cfg->desc;
@@ -76,13 +78,29 @@ uint32_t ring_base(const struct ring *r)
 	       (uint32_t)(r->used_idx | (r->used_wrap ? BASE_WRAP : 0)) << BASE_USED_SHIFT;
 }
 
-/* Never blocks: the core has set O_NONBLOCK, and a full eventfd already says what we want to say.
+/*
+ * Has this device's front-end held up a worker? Then nothing more is written to its descriptors, so
+ * that it cannot do so once for each queue.
  */
-static bool signal_fd(int fd)
+static bool call_blocked(const struct ring *r)
+{
+	return r->call_blocked_ns && __atomic_load_n(r->call_blocked_ns, __ATOMIC_RELAXED);
+}
+
+/*
+ * The core has set O_NONBLOCK, and a full eventfd already says what we want to say (EAGAIN). EINTR
+ * can only mean that the front-end has cleared the flag and that the watchdog (poll/watch.c) put an
+ * end to it: a write that need not wait looks at no signal.
+ */
+static bool signal_fd(struct ring *r, int fd)
 {
 	const uint64_t one = 1;
 
-	return write(fd, &one, sizeof(one)) == sizeof(one);
+	if (write(fd, &one, sizeof(one)) == sizeof(one))
+		return true;
+	if (errno == EINTR && r->call_blocked_ns)
+		__atomic_store_n(r->call_blocked_ns, clock_ns(), __ATOMIC_RELAXED);
+	return false;
 }
 
 void ring_break(struct ring *r, const char *why)
@@ -92,18 +110,30 @@ void ring_break(struct ring *r, const char *why)
 	r->broken = why;
 	log_warn("%s: broken by its driver: %s; the queue stands still until it is reset",
 		 r->name ? r->name : "queue", why);
-	if (r->err_fd >= 0)
-		signal_fd(r->err_fd);
+	if (r->err_fd >= 0 && !call_blocked(r))
+		signal_fd(r, r->err_fd);
+}
+
+/* No call and no error any more: whoever blocks one descriptor blocks the other too. */
+static COLD void break_blocked(struct ring *r)
+{
+	r->call_fd = r->err_fd = -1;
+	ring_break(r, "its call descriptor blocks");
 }
 
 void ring_call_now(struct ring *r)
 {
 	if (r->call_fd < 0)
 		return; /* vhost-user SET_VRING_CALL, bit 8: the driver polls */
-	if (likely(signal_fd(r->call_fd)))
+	if (unlikely(call_blocked(r))) {
+		break_blocked(r);
+	} else if (likely(signal_fd(r, r->call_fd))) {
 		counter_add(&r->stats.calls, 1);
-	else
+	} else {
 		counter_add(&r->stats.calls_failed, 1);
+		if (errno == EINTR)
+			break_blocked(r);
+	}
 }
 
 bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16])

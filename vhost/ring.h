@@ -52,7 +52,8 @@ struct ring_stats {
 	counter_t pushed;	/* chains given back */
 	counter_t calls;	/* eventfd writes to the driver */
 	counter_t calls_spared; /* publishes after which the driver wanted no call */
-	counter_t calls_failed; /* the eventfd was full: the driver has unread calls anyway */
+	counter_t calls_failed; /* the eventfd was full: the driver has unread calls anyway (or it
+				 * blocked, and the ring is broken) */
 	counter_t kicks_on;	/* times that the driver was asked for kicks (parking) */
 };
 
@@ -66,7 +67,8 @@ struct ring_config {
 	 * wrap. */
 	uint32_t base;
 	const struct mem_map *map;
-	const char *name; /* for the one log line of ring_break(); borrowed */
+	const char *name;	   /* for the one log line of ring_break(); borrowed */
+	uint64_t *call_blocked_ns; /* see struct vhost_device; borrowed. NULL: none */
 };
 
 struct ring {
@@ -111,6 +113,7 @@ struct ring {
 	int call_fd;	    /* -1: the driver polls. Borrowed from the virtqueue */
 	int err_fd;	    /* -1: none */
 	const char *name;
+	uint64_t *call_blocked_ns;
 	struct ring_stats stats;
 };
 

@@ -2,7 +2,9 @@
 /* Event fds as a hostile or broken front-end may hand them over. */
 #include "tests/unit/poll_util.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -251,6 +253,132 @@ Test(poll_hostile, kicks_without_work_storm, .timeout = 30)
 		cr_assert(EVENTUALLY(LOAD(v.neighbour.used) == served, 2000));
 	}
 	cr_assert_gt(served, 10u);
+	victim_close(&v);
+	close(v.q.poller.event_fd);
+}
+
+/* A poller whose poll() writes into an eventfd that is full and blocks, @writes times. */
+struct blocker {
+	struct poller poller;
+	int fd, writes;
+	int interrupted; /* that ended with EINTR */
+};
+
+static unsigned blocker_poll(struct poller *p)
+{
+	struct blocker *b = container_of(p, struct blocker, poller);
+	const uint64_t one = 1;
+
+	if (LOAD(b->writes) == 0)
+		return 0;
+	if (write(b->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		STORE(b->interrupted, b->interrupted + 1);
+	STORE(b->writes, b->writes - 1);
+	return 1;
+}
+
+static bool blocker_arm(struct poller *p)
+{
+	return LOAD(container_of(p, struct blocker, poller)->writes) == 0;
+}
+
+static uint64_t interrupts(struct worker *w)
+{
+	return counter_read(&worker_stats(w)->interrupts);
+}
+
+Test(poll_hostile, write_that_blocks_is_ended_by_the_watchdog, .timeout = 30)
+{
+	static const struct poller_ops ops = { blocker_poll, blocker_arm, NULL };
+	struct workers *ws = start_workers(2, 20);
+	struct blocker b = { .poller = { .ops = &ops, .event_fd = -1, .park_max_us = 1000 },
+			     .fd = eventfd(0, EFD_CLOEXEC) };
+	uint64_t full = UINT64_MAX - 1, start;
+
+	cr_assert_eq(write(b.fd, &full, sizeof(full)), (ssize_t)sizeof(full));
+	worker_add(workers_get(ws, 1), &b.poller);
+	start = clock_ns();
+	STORE(b.writes, 3);
+	cr_assert(EVENTUALLY(LOAD(b.interrupted) == 3, 10000));
+	cr_assert_geq(clock_ns() - start, UINT64_C(100000000));
+	cr_assert_geq(interrupts(workers_get(ws, 1)), 3u);
+	cr_assert_eq(interrupts(workers_get(ws, 0)), 0u);
+	/* workers_stop() waits for the last one: the watchdog outlives the workers. */
+	worker_remove(&b.poller);
+	workers_stop(ws);
+	close(b.fd);
+}
+
+/* Neither a worker that sleeps nor one that goes round is interrupted. */
+Test(poll_hostile, watchdog_leaves_healthy_workers_alone, .timeout = 30)
+{
+	struct workers_config polling = { .n = 1, .idle = IDLE_POLL };
+	struct workers *asleep = start_workers(1, 20), *awake = NULL;
+	struct queue q[2];
+
+	cr_assert_eq(workers_start(&polling, &awake, NULL), 0);
+	queue_open(&q[0]);
+	queue_open(&q[1]);
+	worker_add(workers_get(asleep, 0), &q[0].poller);
+	worker_add(workers_get(awake, 0), &q[1].poller);
+	usleep(1500000);
+	cr_assert_eq(interrupts(workers_get(asleep, 0)), 0u);
+	cr_assert_eq(interrupts(workers_get(awake, 0)), 0u);
+	worker_remove(&q[0].poller);
+	worker_remove(&q[1].poller);
+	workers_stop(asleep);
+	workers_stop(awake);
+	close(q[0].poller.event_fd);
+	close(q[1].poller.event_fd);
+}
+
+struct storm {
+	pid_t tid;
+	bool stop;
+	uint64_t sent;
+};
+
+static void read_tid(void *arg)
+{
+	*(pid_t *)arg = gettid();
+}
+
+static void *send_signals(void *arg)
+{
+	struct storm *s = arg;
+
+	for (; !LOAD(s->stop); s->sent++) {
+		cr_assert_eq(tgkill(getpid(), s->tid, SIGURG), 0);
+		usleep(20);
+	}
+	return NULL;
+}
+
+/* The signal may come at any moment: asleep, in a submission, between two polls. */
+Test(poll_hostile, watchdog_signals_at_any_moment_lose_nothing, .timeout = 60)
+{
+	struct victim v;
+	struct storm s = { .tid = 0 };
+	pthread_t thread;
+
+	victim_open(&v, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	worker_call_wait(v.w, read_tid, &s.tid);
+	cr_assert_eq(pthread_create(&thread, NULL, send_signals, &s), 0);
+	for (unsigned i = 1; i <= 2000; i++) {
+		if (i % 2)
+			cr_assert(EVENTUALLY(PARKED(&v.q), 2000));
+		queue_produce(&v.q);
+		queue_produce(&v.neighbour);
+		cr_assert(EVENTUALLY(LOAD(v.q.used) == i && LOAD(v.neighbour.used) == i, 2000));
+	}
+	/* Also while pollers come and go, which waits for cancellations. */
+	for (unsigned i = 0; i < 200; i++) {
+		worker_remove(&v.q.poller);
+		worker_add(v.w, &v.q.poller);
+	}
+	STORE(s.stop, true);
+	pthread_join(thread, NULL);
+	cr_assert_gt(s.sent, 100u);
 	victim_close(&v);
 	close(v.q.poller.event_fd);
 }

@@ -355,9 +355,11 @@ Test(session_messages, what_is_no_eventfd_is_refused_as_one)
 		cr_assert_eq(outcome(events[j], &value, 8, &fds[0], 1), 1);
 		cr_assert_eq(outcome(events[j], &value, 8, &fds[1], 1), 1);
 	}
-	/* QEMU falls back to pipes where it has no eventfd. */
+	/* A pipe can be full, and then who writes to it sleeps. */
 	cr_assert_eq(pipe(pipes), 0);
-	cr_assert_eq(outcome(VU_SET_VRING_CALL, &value, 8, &pipes[1], 1), 0);
+	for (unsigned j = 0; j < ARRAY_SIZE(events); j++)
+		for (unsigned k = 0; k < 2; k++)
+			cr_assert_eq(outcome(events[j], &value, 8, &pipes[k], 1), 1);
 	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &fds[0], 1), 1);
 	bed_fini(&b);
 }
