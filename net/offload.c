@@ -8,7 +8,6 @@
 #define ETHERTYPE_VLAN_S 0x88a8
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86dd
-#define VLAN_TAGS_MAX 2
 #define VLAN_TAG_LEN 4
 
 #define IPV4_HDR_MIN 20
@@ -24,7 +23,6 @@
 #define IPV6_OFF_LEN 4
 #define IPV6_OFF_NEXT 6
 #define IPV6_OFF_SRC 8
-#define IPV6_EXT_MAX 8
 #define IPV6_HOP_BY_HOP 0
 #define IPV6_DEST_OPTIONS 60
 
@@ -65,20 +63,16 @@ struct tcp_headers {
 	uint16_t l3, l4, end; /* offsets in the frame */
 };
 
-/* The ethertype behind up to two VLAN tags, and where its header starts; 0 if it is not there. */
+/* The ethertype behind any VLAN tags, and where its header starts; 0 if it is not there. */
 static uint16_t ether_parse(const uint8_t *head, unsigned len, uint16_t *l3)
 {
-	unsigned at = ETHER_HDR_LEN - 2;
-
-	for (unsigned tags = 0; at + 2 <= len; tags++, at += VLAN_TAG_LEN) {
+	for (unsigned at = ETHER_HDR_LEN - 2; at + 2 <= len; at += VLAN_TAG_LEN) {
 		uint16_t type = be16_at(head + at);
 
 		if (type != ETHERTYPE_VLAN_C && type != ETHERTYPE_VLAN_S) {
 			*l3 = (uint16_t)(at + 2);
 			return type;
 		}
-		if (tags == VLAN_TAGS_MAX)
-			break;
 	}
 	return 0;
 }
@@ -112,8 +106,8 @@ static const char *ipv6_parse(const uint8_t *head, unsigned len, struct tcp_head
 	if (at > len || head[t->l3] >> 4 != 6)
 		return "bad IPv6 header";
 	next = head[t->l3 + IPV6_OFF_NEXT];
-	for (unsigned n = 0; next == IPV6_HOP_BY_HOP || next == IPV6_DEST_OPTIONS; n++) {
-		if (n == IPV6_EXT_MAX || at + 8 > len)
+	while (next == IPV6_HOP_BY_HOP || next == IPV6_DEST_OPTIONS) {
+		if (at + 8 > len)
 			return "IPv6 extension headers do not fit";
 		next = head[at];
 		at += (head[at + 1] + 1u) * 8;

@@ -346,6 +346,31 @@ Test(net_device, ecn_frames_are_cut_for_a_receiver_without_ecn, .timeout = 60)
 	stop_pair();
 }
 
+/* virtio 1.3 5.1.3.1: GUEST_TSO4 requires GUEST_CSUM. */
+Test(net_device, tso_without_csum_at_the_receiver_is_no_tso_5_1_3_1, .timeout = 60)
+{
+	struct ng_options oa = { .features = NG_SENDER };
+	struct ng_options ob = { .features = (NG_TSO & ~NG_CSUM) | NG_MRG };
+	struct virtio_net_hdr h = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+				    .gso_size = 1400,
+				    .csum_offset = 16 };
+	static struct tcp_frame f;
+
+	start_pair(&oa, &ob, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		struct tcp_spec spec = { .v6 = i, .payload = 5000 };
+
+		tcp_frame_make(&f, &spec, 1);
+		memcpy(f.bytes, b.mac, 6);
+		memcpy(f.bytes + 6, a.mac, 6);
+		h.gso_type = i ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
+		h.csum_start = (uint16_t)f.l4;
+		ng_send(&a, 0, &h, f.bytes, f.len, NULL);
+		expect_segments(&f, &spec, 1400, false);
+	}
+	stop_pair();
+}
+
 Test(net_device, flood_reaches_receivers_with_and_without_offloads, .timeout = 60)
 {
 	static const uint8_t everyone[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };

@@ -10,11 +10,11 @@
 #define SEGS_MAX 700
 
 /*
- * A packet over @bytes, the rest behind the head in pieces of random size, each in heap memory of
- * its own so that a sanitizer sees a step outside.
+ * A packet over @bytes, the rest behind the head in pieces of random size, each (and the packet,
+ * whose head comes last) in heap memory of its own so that a sanitizer sees a step outside.
  */
 struct laid {
-	struct packet p;
+	struct packet *p;
 	struct iovec segs[SEGS_MAX];
 	unsigned n;
 };
@@ -22,9 +22,11 @@ struct laid {
 static void lay(struct laid *l, const uint8_t *bytes, unsigned len, unsigned head_len,
 		uint32_t *rnd)
 {
-	l->p.len = len;
-	l->p.head_len = (uint16_t)head_len;
-	memcpy(l->p.head, bytes, head_len);
+	l->p = aligned_alloc(_Alignof(struct packet), sizeof(*l->p));
+	memset(l->p, 0x66, sizeof(*l->p)); /* what lies behind a short head is not part of it */
+	l->p->len = len;
+	l->p->head_len = (uint16_t)head_len;
+	memcpy(l->p->head, bytes, head_len);
 	l->n = 0;
 	for (unsigned at = head_len; at < len;) {
 		unsigned n = 1 + frame_random(rnd) % (frame_random(rnd) % 4 ? 40 : 30000);
@@ -36,14 +38,15 @@ static void lay(struct laid *l, const uint8_t *bytes, unsigned len, unsigned hea
 		l->segs[l->n++].iov_len = n;
 		at += n;
 	}
-	l->p.segs = l->segs;
-	l->p.n_segs = (uint16_t)l->n;
+	l->p->segs = l->segs;
+	l->p->n_segs = (uint16_t)l->n;
 }
 
 static void unlay(struct laid *l)
 {
 	for (unsigned i = 0; i < l->n; i++)
 		free(l->segs[i].iov_base);
+	free(l->p);
 	l->n = 0;
 }
 
@@ -83,10 +86,10 @@ Test(offload, checksum_of_rfc_1071_example)
 
 	memcpy(bytes + 16, data, 8);
 	lay(&l, bytes, sizeof(bytes), sizeof(bytes), &rnd);
-	cr_assert_null(packet_set_offload(&l.p, &h, OFFLOAD_CSUM));
-	packet_complete_csum(&l.p);
-	cr_assert_eq(frame_get16(l.p.head + 14), 0x220d);
-	cr_assert_not(l.p.offload.needs_csum);
+	cr_assert_null(packet_set_offload(l.p, &h, OFFLOAD_CSUM));
+	packet_complete_csum(l.p);
+	cr_assert_eq(frame_get16(l.p->head + 14), 0x220d);
+	cr_assert_not(l.p->offload.needs_csum);
 }
 
 Test(offload, checksum_of_any_split_equals_the_reference)
@@ -108,9 +111,9 @@ Test(offload, checksum_of_any_split_equals_the_reference)
 		h.csum_start = (uint16_t)start;
 		h.csum_offset = (uint16_t)off;
 		lay(&l, bytes, len, head, &rnd);
-		cr_assert_null(packet_set_offload(&l.p, &h, OFFLOAD_CSUM));
-		packet_complete_csum(&l.p);
-		frame_of_packet(&f, &l.p);
+		cr_assert_null(packet_set_offload(l.p, &h, OFFLOAD_CSUM));
+		packet_complete_csum(l.p);
+		frame_of_packet(&f, l.p);
 		cr_assert_eq(flatten(f, out, &rnd), len);
 		want = ~ref_sum(0, bytes + start, len - start) & 0xffff;
 		/* An odd offset puts the field across two words; sums are stored in wire order. */
@@ -134,9 +137,9 @@ Test(offload, checksum_zero_is_sent_as_ffff)
 
 	bytes[34] = bytes[35] = 0xff; /* everything sums to ffff, whose complement is zero */
 	lay(&l, bytes, sizeof(bytes), sizeof(bytes), &rnd);
-	cr_assert_null(packet_set_offload(&l.p, &h, OFFLOAD_CSUM));
-	packet_complete_csum(&l.p);
-	cr_assert_eq(frame_get16(l.p.head + 40), 0xffff);
+	cr_assert_null(packet_set_offload(l.p, &h, OFFLOAD_CSUM));
+	packet_complete_csum(l.p);
+	cr_assert_eq(frame_get16(l.p->head + 40), 0xffff);
 }
 
 /* Everything that a segment must be, by @spec and its place. */
@@ -182,11 +185,11 @@ static void segment_and_check(const struct tcp_spec *spec, unsigned gso_size, ui
 	tcp_frame_make(&whole, spec, frame_random(rnd));
 	h = gso_hdr(&whole, spec->v6, gso_size);
 	lay(&l, whole.bytes, whole.len, whole.payload_at, rnd);
-	cr_assert_null(packet_set_offload(&l.p, &h, ALLOW_ALL));
-	cr_assert_eq(l.p.head_len, whole.payload_at);
-	cr_assert_eq(l.p.offload.hdr_len, whole.payload_at);
-	cr_assert_neq(l.p.offload.gso_type, VIRTIO_NET_HDR_GSO_NONE);
-	for (segmenter_init(&s, &l.p); segmenter_next(&s, &f); index++) {
+	cr_assert_null(packet_set_offload(l.p, &h, ALLOW_ALL));
+	cr_assert_eq(l.p->head_len, whole.payload_at);
+	cr_assert_eq(l.p->offload.hdr_len, whole.payload_at);
+	cr_assert_neq(l.p->offload.gso_type, VIRTIO_NET_HDR_GSO_NONE);
+	for (segmenter_init(&s, l.p); segmenter_next(&s, &f); index++) {
 		unsigned len = frame_len(&f);
 
 		cr_assert(f.offload.needs_csum);
@@ -199,7 +202,7 @@ static void segment_and_check(const struct tcp_spec *spec, unsigned gso_size, ui
 			     done == spec->payload && spec->payload % gso_size != 0);
 	}
 	cr_assert_eq(done, spec->payload);
-	cr_assert_eq(index, segmenter_count(&l.p));
+	cr_assert_eq(index, segmenter_count(l.p));
 	unlay(&l);
 }
 
@@ -243,9 +246,9 @@ Test(offload, gso_frame_of_one_segment_is_an_ordinary_frame)
 	tcp_frame_make(&whole, &spec, 1);
 	h = gso_hdr(&whole, false, 1000);
 	lay(&l, whole.bytes, whole.len, PACKET_HEAD_MAX, &rnd);
-	cr_assert_null(packet_set_offload(&l.p, &h, ALLOW_ALL));
-	cr_assert_eq(l.p.offload.gso_type, VIRTIO_NET_HDR_GSO_NONE);
-	cr_assert(l.p.offload.needs_csum);
+	cr_assert_null(packet_set_offload(l.p, &h, ALLOW_ALL));
+	cr_assert_eq(l.p->offload.gso_type, VIRTIO_NET_HDR_GSO_NONE);
+	cr_assert(l.p->offload.needs_csum);
 	unlay(&l);
 }
 
@@ -254,6 +257,7 @@ struct bad_case {
 	const char *what;
 	void (*spoil)(struct tcp_frame *f, struct virtio_net_hdr *h, unsigned *allowed);
 	bool v6;
+	unsigned ip_options, tcp_options; /* added to the headers, to make them too long */
 };
 
 #define BAD(name, ...)                                                                           \
@@ -277,6 +281,7 @@ BAD(tso_not_negotiated, *allowed &= ~(OFFLOAD_TSO4 | OFFLOAD_TSO6))
 BAD(ecn_not_negotiated, h->gso_type |= VIRTIO_NET_HDR_GSO_ECN; *allowed &= ~OFFLOAD_ECN)
 BAD(csum_start_0, h->csum_start = 0)
 BAD(csum_start_13, h->csum_start = 13)
+BAD(csum_start_13_without_gso, h->gso_type = 0; h->csum_start = 13)
 BAD(csum_start_ffff, h->csum_start = 0xffff)
 BAD(csum_start_past_copied, h->csum_start = PACKET_HEAD_MAX - 17)
 BAD(csum_offset_ffff, h->csum_offset = 0xffff)
@@ -297,7 +302,8 @@ BAD(options6_too_long, f->bytes[f->l3 + 6] = 60; f->bytes[f->l3 + 41] = 255)
 BAD(options6_loop, f->bytes[f->l3 + 6] = 0;
     for (unsigned i = 0; i < 150; i++) f->bytes[f->l3 + 40 + i] = 0)
 BAD(doff_small, f->bytes[f->l4 + 12] = 0x40)
-BAD(three_vlan_tags, for (unsigned i = 12; i < 24; i += 4) frame_put16(f->bytes + i, 0x8100))
+BAD(only_vlan_tags, for (unsigned i = 12; i < 400; i += 4) frame_put16(f->bytes + i, 0x8100))
+BAD(nothing, )
 BAD(no_payload, f->len = f->payload_at)
 BAD(cut_in_tcp, f->len = f->l4 + 19)
 BAD(cut_in_tcp_options, f->bytes[f->l4 + 12] = 0xf0; f->len = f->l4 + 40)
@@ -306,14 +312,26 @@ BAD(cut_in_vlan, frame_put16(f->bytes + 12, 0x8100); f->len = 15)
 BAD(only_ethernet, f->len = 14)
 
 static const struct bad_case bad_cases[] = {
-#define ROW(name)                        \
-	{                                \
-#name, bad_##name, false \
+#define ROW(name)                              \
+	{                                      \
+#name, bad_##name, false, 0, 0 \
 	}
-#define ROW6(name)                      \
-	{                               \
-#name, bad_##name, true \
+#define ROW6(name)                            \
+	{                                     \
+#name, bad_##name, true, 0, 0 \
 	}
+#define LONG6(ip, tcp)                                                     \
+	{                                                                  \
+		"headers of " #ip " and " #tcp, bad_nothing, true, ip, tcp \
+	}
+	/* Headers beyond PACKET_HEAD_MAX, by TCP's options, by TCP, by IPv6's options. */
+	LONG6(112, 8),
+	LONG6(112, 40),
+	LONG6(120, 0),
+	LONG6(128, 0),
+	LONG6(136, 0),
+	LONG6(144, 0),
+	LONG6(512, 0),
 	ROW(gso_size_0),
 	ROW(gso_size_1),
 	ROW(gso_size_47),
@@ -330,6 +348,7 @@ static const struct bad_case bad_cases[] = {
 	ROW(ecn_not_negotiated),
 	ROW(csum_start_0),
 	ROW(csum_start_13),
+	ROW(csum_start_13_without_gso),
 	ROW(csum_start_ffff),
 	ROW(csum_start_past_copied),
 	ROW(csum_offset_ffff),
@@ -351,7 +370,7 @@ static const struct bad_case bad_cases[] = {
 	ROW6(options6_loop),
 	ROW(doff_small),
 	ROW6(doff_small),
-	ROW(three_vlan_tags),
+	ROW(only_vlan_tags),
 	ROW(no_payload),
 	ROW(cut_in_tcp),
 	ROW6(cut_in_tcp),
@@ -376,15 +395,17 @@ Test(offload, T7_hostile_offload_fields_are_refused)
 		const char *why;
 
 		for (int spoil = 0; spoil < 2; spoil++) {
+			if (spoil) {
+				spec.ip_options = c->ip_options;
+				spec.tcp_options = c->tcp_options;
+			}
 			tcp_frame_make(&f, &spec, 1);
 			h = gso_hdr(&f, c->v6, 1460);
 			if (spoil)
 				c->spoil(&f, &h, &allowed);
 			head = f.len < PACKET_HEAD_MAX ? f.len : PACKET_HEAD_MAX;
 			lay(&l, f.bytes, f.len, head, &rnd);
-			/* What lies behind a short frame must not be taken for part of it. */
-			memset(l.p.head + head, 0x66, PACKET_HEAD_MAX - head);
-			why = packet_set_offload(&l.p, &h, allowed);
+			why = packet_set_offload(l.p, &h, allowed);
 			unlay(&l);
 			if (spoil)
 				cr_assert_not_null(why, "%s was accepted", c->what);
@@ -420,22 +441,22 @@ Test(offload, T7_random_headers_never_reach_outside)
 			f.len = 14 + frame_random(&rnd) % (f.len - 14);
 		head = f.len < PACKET_HEAD_MAX ? f.len : PACKET_HEAD_MAX;
 		lay(&l, f.bytes, f.len, head, &rnd);
-		if (packet_set_offload(&l.p, &h, ALLOW_ALL)) {
+		if (packet_set_offload(l.p, &h, ALLOW_ALL)) {
 			unlay(&l);
 			continue;
 		}
 		accepted++;
-		if (l.p.offload.gso_type == VIRTIO_NET_HDR_GSO_NONE) {
+		if (l.p->offload.gso_type == VIRTIO_NET_HDR_GSO_NONE) {
 			unlay(&l);
 			continue;
 		}
 		unlay(&l);
-		lay(&l, f.bytes, f.len, l.p.head_len, &rnd);
-		for (segmenter_init(&s, &l.p); segmenter_next(&s, &seg);) {
+		lay(&l, f.bytes, f.len, l.p->head_len, &rnd);
+		for (segmenter_init(&s, l.p); segmenter_next(&s, &seg);) {
 			frame_complete_csum(&seg);
 			total += flatten(seg, out, &rnd) - seg.head_len;
 		}
-		cr_assert_eq(total, l.p.len - l.p.head_len);
+		cr_assert_eq(total, l.p->len - l.p->head_len);
 		unlay(&l);
 	}
 	cr_assert_gt(accepted, 20000);
