@@ -426,6 +426,7 @@ Test(offload, T7_random_headers_never_reach_outside)
 	for (unsigned round = 0; round < 200000; round++) {
 		struct tcp_spec spec = { .v6 = round & 1, .payload = frame_random(&rnd) % 500 };
 		struct virtio_net_hdr h;
+		struct packet checked;
 		struct segmenter s;
 		struct frame seg;
 		unsigned total = 0, head;
@@ -450,8 +451,10 @@ Test(offload, T7_random_headers_never_reach_outside)
 			unlay(&l);
 			continue;
 		}
+		checked = *l.p;
 		unlay(&l);
-		lay(&l, f.bytes, f.len, l.p->head_len, &rnd);
+		lay(&l, f.bytes, f.len, checked.head_len, &rnd);
+		l.p->offload = checked.offload;
 		for (segmenter_init(&s, l.p); segmenter_next(&s, &seg);) {
 			frame_complete_csum(&seg);
 			total += flatten(seg, out, &rnd) - seg.head_len;
