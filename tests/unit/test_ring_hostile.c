@@ -557,3 +557,30 @@ RING_TEST(ring_hostile, chains_before_a_malformed_one_come_out)
 	}
 	cr_assert_eq(dev_pop(p, 8), 0);
 }
+
+/* Sticky: not even a chain that is in order comes out of a broken ring, until it is made anew. */
+RING_TEST(ring_hostile, broken_ring_stays_broken_until_made_anew)
+{
+	struct raw bad = { HOLE_GPA, 8, 0, 0 }, good = { MAIN_GPA, 8, 0, 0 };
+
+	offer(p, &bad, 1);
+	assert_broken(p, OUTSIDE);
+	offer(p, &good, 1);
+	cr_assert_eq(dev_pop(p, 1), 0);
+	pair_device(p, driver_base_start(p->kind.layout));
+	cr_assert_null(p->r.broken);
+	cr_assert_eq(dev_pop(p, 1), 1);
+}
+
+/* The first reason is the cause; the front-end hears of it once. */
+RING_TEST(ring_hostile, ring_breaks_once)
+{
+	eventfd_t count = 0;
+
+	p->may_break = true;
+	ring_break(&p->r, "first");
+	ring_break(&p->r, "second");
+	cr_assert_str_eq(p->r.broken, "first");
+	cr_assert_eq(eventfd_read(p->err_fd, &count), 0);
+	cr_assert_eq(count, 1);
+}
