@@ -118,7 +118,7 @@ static void socket_free(struct vhost_socket *s)
 
 int vhost_device_serve(struct vhost_device *d, struct vhost_socket *s, struct error *err)
 {
-	struct error unread;
+	struct error unread = { 0 };
 	int rc;
 
 	err = err ? err : &unread;
