@@ -304,6 +304,7 @@ BAD(options6_loop, f->bytes[f->l3 + 6] = 0;
 BAD(doff_small, f->bytes[f->l4 + 12] = 0x40)
 BAD(only_vlan_tags, for (unsigned i = 12; i < 400; i += 4) frame_put16(f->bytes + i, 0x8100))
 BAD(nothing, )
+BAD(csum_start_early, h->csum_start = 54)
 BAD(no_payload, f->len = f->payload_at)
 BAD(cut_in_tcp, f->len = f->l4 + 19)
 BAD(cut_in_tcp_options, f->bytes[f->l4 + 12] = 0xf0; f->len = f->l4 + 40)
@@ -325,6 +326,9 @@ static const struct bad_case bad_cases[] = {
 		"headers of " #ip " and " #tcp, bad_nothing, true, ip, tcp \
 	}
 	/* Headers beyond PACKET_HEAD_MAX, by TCP's options, by TCP, by IPv6's options. */
+	/* The same where the checksum's place alone does not give it away. */
+	{ "TCP header across the end of the head", bad_csum_start_early, true, 128, 0 },
+	{ "TCP header behind the end of the head", bad_csum_start_early, true, 144, 0 },
 	LONG6(112, 8),
 	LONG6(112, 40),
 	LONG6(120, 0),
