@@ -135,8 +135,12 @@ Test(mem, descriptor_stays_the_callers)
 Test(mem, size_0_is_refused_T14)
 {
 	int fd = file_of(MIB);
+	struct mem_region_desc d = region_at(0, 0);
 
-	refused(NULL, region_at(0, 0), fd, "size 0");
+	refused(NULL, d, fd, "has size 0");
+	/* With an odd offset there would even be something to map. */
+	d.offset = 100;
+	refused(NULL, d, fd, "has size 0");
 	close(fd);
 }
 
