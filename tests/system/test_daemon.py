@@ -247,7 +247,7 @@ def test_gives_up_on_what_hangs_and_names_it(spawn, folder, second_signal):
     config = write_config(folder, f"disks: [{{ name: a, socket: {folder}/a.sock, null: 1M }}]\n")
     daemon = spawn("--config", config)
     tasks = pathlib.Path(f"/proc/{daemon.process.pid}/task")
-    (worker,) = [t for t in tasks.iterdir() if (t / "comm").read_text().startswith("sluice-w")]
+    (worker,) = [t for t in tasks.iterdir() if re.match("sluice-w[0-9]", (t / "comm").read_text())]
     stop_thread(int(worker.name))
     begin = time.monotonic()
     daemon.process.terminate()
