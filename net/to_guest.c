@@ -12,9 +12,17 @@
 /* Chains that one frame may be spread over: frames of 64 KiB in buffers of 256 bytes. */
 #define CHAINS_MAX 256
 
+enum land { LAND_OK, LAND_NO_BUFFER, LAND_TOO_BIG, LAND_BROKEN };
+
 /* What a burst did, written to the counters once. */
 struct tally {
 	uint64_t packets, bytes, no_buffer, too_big, error;
+	/*
+	 * A frame that needs so many bytes found no place in this burst. Whoever needs as many is
+	 * not tried: it is the sender's worker that looks through a receiver's poor buffers.
+	 */
+	uint32_t hopeless;
+	enum land hopeless_why;
 };
 
 /* The buffers that a frame goes into. Their segments follow each other without a gap. */
@@ -23,8 +31,6 @@ struct landing {
 	struct chain chains[CHAINS_MAX];
 	struct iovec segs[2 * RING_CHAIN_SEGS_MAX];
 };
-
-enum land { LAND_OK, LAND_NO_BUFFER, LAND_TOO_BIG, LAND_BROKEN };
 
 static enum land COLD land_break(struct ring *r, const char *why)
 {
@@ -39,13 +45,13 @@ static enum land COLD land_break(struct ring *r, const char *why)
 HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, struct landing *l)
 {
 	struct ring *r = &q->vq->ring;
-	unsigned used = 0;
+	unsigned used = 0, empty = 0;
 	uint64_t room = 0;
 
 	for (l->n = 0; room < need; l->n++) {
 		struct chain *c = &l->chains[l->n];
 
-		if (unlikely(l->n == CHAINS_MAX || used > RING_CHAIN_SEGS_MAX))
+		if (unlikely(l->n == CHAINS_MAX || used + empty > RING_CHAIN_SEGS_MAX))
 			return LAND_TOO_BIG;
 		if (unlikely(l->n == 1 && !q->mergeable))
 			return LAND_TOO_BIG;
@@ -56,6 +62,7 @@ HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, 
 		if (unlikely(c->in_len < q->hdr_len))
 			return land_break(r, "receive buffer shorter than the header");
 		used += c->n_in;
+		empty += c->n_empty;
 		room += c->in_len;
 	}
 	return LAND_OK;
@@ -112,10 +119,14 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f
 	struct landing l;
 	struct iovec *at = l.segs;
 	const void *piece;
-	enum land rc = land(q, layout, left, &l);
+	enum land rc = t->hopeless_why;
 
+	if (likely(left < t->hopeless))
+		rc = land(q, layout, left, &l);
 	if (unlikely(rc != LAND_OK)) {
 		ring_rewind(r, mark);
+		t->hopeless = MIN(t->hopeless, left);
+		t->hopeless_why = rc;
 		t->no_buffer += rc == LAND_NO_BUFFER;
 		t->too_big += rc == LAND_TOO_BIG;
 		t->error += rc == LAND_BROKEN;
@@ -177,7 +188,7 @@ HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packe
 		      unsigned n, struct port_stats *stats)
 {
 	struct ring *r = &q->vq->ring;
-	struct tally t = { 0 };
+	struct tally t = { .hopeless = UINT32_MAX };
 	unsigned taken = 0;
 
 	for (unsigned i = 0; i < n; i++)

@@ -30,7 +30,8 @@ enum ring_layout { RING_SPLIT, RING_PACKED };
 
 /*
  * A chain may hold at most this many segments, direct or indirect, after ranges that span regions
- * were split: as many as readv(2) takes. A longer one breaks the ring.
+ * were split: as many as readv(2) takes. A longer one breaks the ring; so do as many zero-length
+ * descriptors, which take no segment but time.
  */
 #define RING_CHAIN_SEGS_MAX 1024
 #define RING_SIZE_MAX 32768 /* virtio 1.3, 2.7 and 2.8: queue size */
@@ -44,6 +45,7 @@ struct chain {
 	uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
 	uint16_t n_out, n_in;
 	uint32_t out_len, in_len; /* bytes, the sums over the segments */
+	uint16_t n_empty;	  /* zero-length descriptors: no segments, but they were read */
 	struct iovec *segs; /* n_out + n_in, within the caller's array; may change in its content */
 };
 

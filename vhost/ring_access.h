@@ -102,6 +102,9 @@ HOT enum walk chain_add(struct ring *r, struct chain *c, const struct ring_desc 
 	/* 2.7.5 and 2.8.5: at most 2^32 bytes in all; we stay one below, to count in 32 bits. */
 	if (unlikely(left > UINT32_MAX - c->out_len - c->in_len))
 		return walk_break(r, "descriptor chain of 4 GiB or more");
+	/* Else a guest could have 32768 of them read for each byte that it asks for. */
+	if (unlikely(left == 0 && ++c->n_empty > RING_CHAIN_SEGS_MAX))
+		return walk_break(r, "descriptor chain with too many zero-length descriptors");
 	while (left) {
 		unsigned n = c->n_out + c->n_in;
 		uint64_t piece = left;

@@ -24,7 +24,7 @@ HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *cha
 		unsigned room = MIN(n_segs - used, (unsigned)RING_CHAIN_SEGS_MAX);
 		enum walk rc;
 
-		c->n_out = c->n_in = 0;
+		c->n_out = c->n_in = c->n_empty = 0;
 		c->out_len = c->in_len = 0;
 		c->segs = segs + used;
 		rc = layout == RING_SPLIT ? split_take(r, c, room) : packed_take(r, c, room);

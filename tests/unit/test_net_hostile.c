@@ -519,3 +519,49 @@ Test(net_hostile, T17_command_without_answer_buffer_breaks_the_control_queue_alo
 		stop();
 	}
 }
+
+/*
+ * Receive buffers that are nearly all descriptors without bytes: whoever sends would have to read
+ * thousands of them for each frame. A sender looks at so many and drops the frame.
+ */
+static void wasteful_buffers(bool packed)
+{
+	struct ng_options oa = { .packed = packed };
+	struct ng_options ob = { .features = NG_MRG,
+				 .packed = packed,
+				 .indirect = DRIVER_INDIRECT_ALL,
+				 .rx_idle = true };
+	static uint8_t bytes[1400];
+	struct driver_seg segs[64] = { 0 };
+	struct driver_ring *r;
+
+	start(&oa, &ob);
+	r = &b.fe.queue[0].ring;
+	ng_alloc(&b, 16, &segs[63].gpa);
+	segs[63].len = 16;
+	for (unsigned i = 0; i < 200; i++)
+		cr_assert_eq(packed ? driver_add(r, DRIVER_PACKED, segs, 0, 64, NULL)
+				    : driver_add(r, DRIVER_SPLIT, segs, 0, 64, NULL),
+			     0);
+	frontend_submit(&b.fe, 0);
+	frame_make(bytes, b.mac, a.mac, sizeof(bytes));
+	ng_send(&a, 0, NULL, bytes, sizeof(bytes), NULL);
+	ng_sent(&a, 0);
+	cr_assert_eq(ng_stats(&b).tx_too_big, 1);
+	cr_assert_eq(ng_stats(&b).tx_packets, 0);
+	/* What fits into few of them arrives. */
+	ng_send(&a, 0, NULL, bytes, 64, NULL);
+	ng_sent(&a, 0);
+	cr_assert_eq(ng_stats(&b).tx_packets, 1);
+	stop();
+}
+
+Test(net_hostile, receive_buffers_that_are_mostly_empty_descriptors_hold_up_nobody_split)
+{
+	wasteful_buffers(false);
+}
+
+Test(net_hostile, receive_buffers_that_are_mostly_empty_descriptors_hold_up_nobody_packed)
+{
+	wasteful_buffers(true);
+}

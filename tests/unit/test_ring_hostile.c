@@ -272,6 +272,32 @@ RING_TEST(ring_hostile, zero_length_descriptors_are_left_out_T2)
 	cr_assert_eq(p->chains[0].in_len, 8);
 }
 
+/* Else 32768 of them in a table, 32 tables in a burst, would hold up the neighbours for long. */
+RING_TEST_FOR(RING_INDIRECT_CASES, ring_hostile, only_so_many_zero_length_descriptors_are_read_T2)
+{
+	static struct raw raws[RING_CHAIN_SEGS_MAX + 2];
+
+	for (unsigned most = RING_CHAIN_SEGS_MAX; most <= RING_CHAIN_SEGS_MAX + 1; most++) {
+		struct raw table = { .len = 16 * (most + 1), .flags = INDIRECT_F };
+
+		mend(p);
+		for (unsigned i = 0; i < most; i++)
+			raws[i] = (struct raw) { HOLE_GPA, 0, NEXT_F, 0 };
+		raws[most] = (struct raw) { MAIN_GPA, 8, 0, 0 };
+		table.gpa = put_table(p, raws, most + 1);
+		offer(p, &table, 1);
+		if (most > RING_CHAIN_SEGS_MAX) {
+			assert_broken(p, "too many zero-length");
+			continue;
+		}
+		cr_assert_eq(dev_pop(p, 1), 1);
+		cr_assert_eq(p->chains[0].n_out, 1);
+		cr_assert_eq(p->chains[0].out_len, 8);
+		dev_push(p, &p->chains[0], 0);
+		dev_publish(p);
+	}
+}
+
 RING_TEST(ring_hostile, chain_of_no_bytes_comes_and_goes_T2)
 {
 	struct raw raws[] = { { HOLE_GPA, 0, NEXT_F, 0 }, { HOLE_GPA, 0, WRITE_F, 0 } };
