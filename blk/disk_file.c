@@ -23,15 +23,23 @@
 #define BOUNCE_SIZE (128u << 10) /* a multiple of any alignment that is accepted */
 #define BOUNCE_BUFFERS 16	 /* for each queue; further requests wait for one */
 #define TRIES_MAX 16
+/*
+ * Bytes that a queue sends on their way in one round, and in one step of a request. What goes
+ * through the page cache may be copied within the system call, and what does not has its pages
+ * looked up there: the worker has other guests. More than any driver asks for in one request.
+ */
+#define ROUND_BYTES (4u << 20)
+#define STEP_BYTES (2u << 20)
 
 struct file_queue {
 	struct disk_queue base;
-	struct disk_request_list wait_sqe;    /* the ring takes no more for now */
+	struct disk_request_list wait_sqe;    /* for the next round */
 	struct disk_request_list wait_bounce; /* for a bounce buffer, which another request holds */
 	struct disk_request_list failed;      /* done without I/O, result set */
 	uint8_t *bounce_mem;
 	void *bounce_free[BOUNCE_BUFFERS];
 	unsigned n_bounce_free;
+	uint64_t round_bytes; /* still to be issued before the next reap */
 };
 
 static struct file_disk *file_of(const struct file_queue *q)
@@ -50,6 +58,7 @@ static int file_queue_open(struct disk *d, struct poller *poller, struct disk_qu
 	STAILQ_INIT(&q->wait_sqe);
 	STAILQ_INIT(&q->wait_bounce);
 	STAILQ_INIT(&q->failed);
+	q->round_bytes = ROUND_BYTES;
 	/* Takes memory only when a guest makes use of it. */
 	q->bounce_mem = mmap(NULL, BOUNCE_BUFFERS * BOUNCE_SIZE, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -110,7 +119,25 @@ static bool take_bounce(struct file_queue *q, struct disk_request *r)
 	return r->bounce;
 }
 
-/* One step: what is left of @r, or of it as much as a bounce buffer holds. */
+/*
+ * How many segments of @r one step takes, with *@bytes in them; 0: not all of the first. Cut
+ * between segments, a transfer stays as aligned as it was.
+ */
+static unsigned step_segs(const struct disk_request *r, uint64_t *bytes)
+{
+	unsigned n = 0;
+
+	*bytes = r->len - r->moved;
+	if (likely(*bytes <= STEP_BYTES))
+		return r->n_iov;
+	for (*bytes = 0; *bytes + r->iov[n].iov_len <= STEP_BYTES; n++)
+		*bytes += r->iov[n].iov_len;
+	if (n == 0)
+		*bytes = STEP_BYTES;
+	return n;
+}
+
+/* One step: what is left of @r, or of it as much as one step or a bounce buffer holds. */
 static void issue_rw(struct file_queue *q, struct disk_request *r)
 {
 	const struct file_disk *f = file_of(q);
@@ -123,6 +150,8 @@ static void issue_rw(struct file_queue *q, struct disk_request *r)
 		      !iov_is_aligned(r->iov, r->n_iov, info->align_mem, info->align_io);
 	struct iovec piece = { .iov_len = MIN(left, (uint64_t)BOUNCE_SIZE) };
 	struct io_uring_sqe *sqe;
+	uint64_t bytes;
+	unsigned n_segs;
 
 	if (unlikely(fd < 0)) {
 		/* The kernel stopped a transfer within a block: the file is not what it was. */
@@ -134,20 +163,26 @@ static void issue_rw(struct file_queue *q, struct disk_request *r)
 		STAILQ_INSERT_TAIL(&q->wait_bounce, r, link);
 		return;
 	}
-	sqe = worker_sqe(q->base.poller->worker);
+	sqe = q->round_bytes ? worker_sqe(q->base.poller->worker) : NULL;
 	if (unlikely(!sqe)) {
 		STAILQ_INSERT_TAIL(&q->wait_sqe, r, link);
 		return;
 	}
+	n_segs = step_segs(r, &bytes);
 	if (unlikely(bounce)) {
+		bytes = piece.iov_len;
 		piece.iov_base = r->bounce;
 		r->bounced = true;
 		if (r->op == DISK_WRITE)
 			iov_gather(r->iov, r->n_iov, r->bounce, piece.iov_len);
 		prepare(sqe, fd, r, &piece, 1);
+	} else if (unlikely(n_segs == 0)) {
+		piece = (struct iovec) { r->iov->iov_base, bytes };
+		prepare(sqe, fd, r, &piece, 1);
 	} else {
-		prepare(sqe, fd, r, r->iov, r->n_iov);
+		prepare(sqe, fd, r, r->iov, n_segs);
 	}
+	q->round_bytes -= MIN(q->round_bytes, bytes);
 	r->in_bounce = bounce;
 	io_uring_sqe_set_data(sqe, &r->io);
 }
@@ -261,6 +296,7 @@ static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, uns
 	unsigned n = 0;
 	struct io_op *op;
 
+	q->round_bytes = ROUND_BYTES;
 	if (unlikely(!STAILQ_EMPTY(&q->wait_sqe)))
 		issue_waiting(q);
 	while (n < max && unlikely(!STAILQ_EMPTY(&q->failed))) {

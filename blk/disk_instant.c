@@ -2,6 +2,7 @@
 #include "blk/disk_instant.h"
 
 #include "base/error.h"
+#include "blk/iov.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@ int instant_queue_open(struct disk *d, struct poller *poller, struct disk_queue 
 		return -ENOMEM;
 	q->base.disk = d;
 	q->base.poller = poller;
-	STAILQ_INIT(&q->done);
+	STAILQ_INIT(&q->todo);
 	*out = &q->base;
 	return 0;
 }
@@ -23,26 +24,40 @@ void instant_queue_close(struct disk_queue *dq)
 {
 	struct instant_queue *q = container_of(dq, struct instant_queue, base);
 
-	assert(STAILQ_EMPTY(&q->done));
+	assert(STAILQ_EMPTY(&q->todo));
 	free(q);
 }
 
-void instant_done(struct disk_queue *dq, struct disk_request *r, int result)
+void instant_submit(struct disk_queue *dq, struct disk_request *r)
 {
 	struct instant_queue *q = container_of(dq, struct instant_queue, base);
 
-	r->result = result;
-	STAILQ_INSERT_TAIL(&q->done, r, link);
+	r->moved = 0;
+	STAILQ_INSERT_TAIL(&q->todo, r, link);
 }
 
-unsigned instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max)
+unsigned instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max,
+		      instant_fn *move)
 {
 	struct instant_queue *q = container_of(dq, struct instant_queue, base);
-	unsigned n;
+	uint64_t budget = INSTANT_BYTES_MAX;
+	struct disk_request *r;
+	unsigned n = 0;
 
-	for (n = 0; n < max && !STAILQ_EMPTY(&q->done); n++) {
-		done[n] = STAILQ_FIRST(&q->done);
-		STAILQ_REMOVE_HEAD(&q->done, link);
+	while (n < max && (r = STAILQ_FIRST(&q->todo))) {
+		if (r->op != DISK_FLUSH) {
+			size_t len = MIN(r->len - r->moved, budget);
+
+			move(dq->disk, r, len);
+			iov_advance(&r->iov, &r->n_iov, len);
+			r->moved += len;
+			budget -= len;
+			if (r->moved < r->len)
+				break;
+		}
+		r->result = 0;
+		STAILQ_REMOVE_HEAD(&q->todo, link);
+		done[n++] = r;
 	}
 	return n;
 }
@@ -51,7 +66,7 @@ bool instant_pending(const struct disk_queue *dq)
 {
 	const struct instant_queue *q = container_of(dq, const struct instant_queue, base);
 
-	return !STAILQ_EMPTY(&q->done);
+	return !STAILQ_EMPTY(&q->todo);
 }
 
 int instant_info(const struct blk_config *cfg, struct disk_info *info, struct error *err)

@@ -1,26 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The queue of a disk whose requests are done as soon as they are submitted (null, ram): the
- * results wait in a list for reap, so that there is one way out for every disk.
+ * The queue of a disk that the worker does itself (null, ram): requests wait in a list for reap,
+ * which does so many bytes of them at a time, whatever the guest asks for: the worker has other
+ * guests.
  */
 #ifndef SLUICE_BLK_DISK_INSTANT_H
 #define SLUICE_BLK_DISK_INSTANT_H
 
 #include "blk/disk.h"
 
+/* Bytes in one reap: about as long as the kernel takes for a burst of small requests. */
+#define INSTANT_BYTES_MAX (1u << 20)
+
 struct instant_queue {
 	struct disk_queue base;
-	struct disk_request_list done;
+	struct disk_request_list todo;
 };
+
+/* The next @len bytes of @r, from r->moved on; r->iov starts there. */
+typedef void instant_fn(struct disk *d, struct disk_request *r, size_t len);
 
 /* These four are entries for a struct disk_ops. */
 int instant_queue_open(struct disk *d, struct poller *poller, struct disk_queue **out);
 void instant_queue_close(struct disk_queue *dq);
-unsigned instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max);
+void instant_submit(struct disk_queue *dq, struct disk_request *r);
 bool instant_pending(const struct disk_queue *dq);
 
-/* Worker thread. @r has been done with @result; reap() hands it out. */
-void instant_done(struct disk_queue *dq, struct disk_request *r, int result);
+/* Worker thread. For struct disk_ops.reap. */
+unsigned instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max,
+		      instant_fn *move);
 
 /* Control thread. The checks and facts that both kinds share: fills @info from cfg->size. */
 int instant_info(const struct blk_config *cfg, struct disk_info *info, struct error *err);

@@ -58,17 +58,22 @@ fail:
 	return rc;
 }
 
-static void ram_submit(struct disk_queue *dq, struct disk_request *r)
+static void ram_move(struct disk *d, struct disk_request *r, size_t len)
 {
-	struct ram_disk *ram = container_of(dq->disk, struct ram_disk, disk);
+	struct ram_disk *ram = container_of(d, struct ram_disk, disk);
+	uint8_t *at = ram->mem + r->offset + r->moved;
 
 	/* The caller checked the range against info.size. */
-	assert(r->op == DISK_FLUSH || r->offset + r->len <= ram->disk.info.size);
+	assert(r->offset + r->len <= ram->disk.info.size);
 	if (r->op == DISK_READ)
-		iov_scatter(r->iov, r->n_iov, ram->mem + r->offset, r->len);
-	else if (r->op == DISK_WRITE)
-		iov_gather(r->iov, r->n_iov, ram->mem + r->offset, r->len);
-	instant_done(dq, r, 0);
+		iov_scatter(r->iov, r->n_iov, at, len);
+	else
+		iov_gather(r->iov, r->n_iov, at, len);
+}
+
+static unsigned ram_reap(struct disk_queue *dq, struct disk_request **done, unsigned max)
+{
+	return instant_reap(dq, done, max, ram_move);
 }
 
 const struct disk_ops disk_ram = {
@@ -77,7 +82,7 @@ const struct disk_ops disk_ram = {
 	.close = ram_close,
 	.queue_open = instant_queue_open,
 	.queue_close = instant_queue_close,
-	.submit = ram_submit,
-	.reap = instant_reap,
+	.submit = instant_submit,
+	.reap = ram_reap,
 	.pending = instant_pending,
 };

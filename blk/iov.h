@@ -39,10 +39,15 @@ static inline size_t iov_scatter(const struct iovec *iov, unsigned n, const void
 	return done;
 }
 
-static inline void iov_zero(const struct iovec *iov, unsigned n)
+/* Clears the first @len bytes of the segments. */
+static inline void iov_zero(const struct iovec *iov, unsigned n, size_t len)
 {
-	for (unsigned i = 0; i < n; i++)
-		memset(iov[i].iov_base, 0, iov[i].iov_len);
+	for (unsigned i = 0; i < n && len; i++) {
+		size_t piece = MIN(iov[i].iov_len, len);
+
+		memset(iov[i].iov_base, 0, piece);
+		len -= piece;
+	}
 }
 
 /* Takes @bytes off the front: moves *@iov and *@n on, and shortens the segment it ends in. */
