@@ -99,6 +99,7 @@ static const struct device_kind *find_kind(int argc, char **argv, int *skip)
 int options_parse(int argc, char **argv, struct options *out)
 {
 	const struct device_kind *kind;
+	static char mode[16]; /* argv keeps it */
 	int skip;
 
 	*out = (struct options) { .fd = -1, .log_level = -1 };
@@ -106,6 +107,9 @@ int options_parse(int argc, char **argv, struct options *out)
 	if (!kind)
 		return parse_config_mode(argc, argv, out);
 	/* getopt names the program by argv[0]: let its complaints say which mode this is. */
-	argv[skip] = argv[0];
+	if (skip) {
+		snprintf(mode, sizeof(mode), "sluiced %s", argv[skip]);
+		argv[skip] = mode;
+	}
 	return device_options_parse(kind, argc - skip, argv + skip, out);
 }
