@@ -22,7 +22,8 @@ sd_event *control_event(void);
 /* Any thread, without blocking: @c runs on the control thread, soon. */
 void control_call(struct call *c);
 
-/* Control thread. Runs handlers until control_exit(). @return the exit code given there, or -errno. */
+/* Control thread. Runs handlers until control_exit(). @return the exit code given there, or -errno.
+ */
 int control_run(void);
 void control_exit(int code);
 
