@@ -46,6 +46,8 @@ class Daemon:
         self.kill()
 
     def start(self):
+        if not (BUILD / "daemon/sluiced").exists():
+            raise LabError(f"there is no {BUILD}/daemon/sluiced; run make build")
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [BUILD / "daemon/sluiced", "--config", self.config], stdin=subprocess.DEVNULL, stdout=log,
