@@ -21,8 +21,10 @@ from pairs import covering_rows, pairs_of, possible_pairs
 DISK_MIB = 32
 FILE_BYTES = 3 * 2**20 + 1
 SEED = 4711
-HOST_IP, GUEST_IP = "198.18.78.254", "198.18.78.1"
-TAP = "sluicetest0"
+# Of this process alone, so that two test runs on one machine do not meet.
+TAP = f"slt{os.getpid()}"
+SUBNET = f"198.19.{os.getpid() % 256}"
+HOST_IP, GUEST_IP = f"{SUBNET}.254", f"{SUBNET}.1"
 FEATURE_BITS = {"event_idx": 29, "ring_packed": 34}
 HUGE_POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
