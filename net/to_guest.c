@@ -121,6 +121,7 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f
 	const void *piece;
 	enum land rc = t->hopeless_why;
 
+	l.n = 0;
 	if (likely(left < t->hopeless))
 		rc = land(q, layout, left, &l);
 	if (unlikely(rc != LAND_OK)) {

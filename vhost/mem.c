@@ -64,18 +64,21 @@ static int check_file(const struct mem_region_desc *d, int fd, struct error *err
 	return 0;
 }
 
-static int mapping_create(const struct mem_region_desc *d, int fd, struct mem_mapping **out,
-			  uint8_t **host, struct error *err)
+/* @return the mapping, with one reference, and in *@host where the region starts; NULL with @err.
+ */
+static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int fd, uint8_t **host,
+					  struct error *err)
 {
 	uint64_t page, lead;
 	struct mem_mapping *m;
-	int rc = check_file(d, fd, err);
 
-	if (rc < 0)
-		return rc;
+	if (check_file(d, fd, err) < 0)
+		return NULL;
 	m = malloc(sizeof(*m));
-	if (!m)
-		return error_set(err, -ENOMEM, "out of memory for a memory region");
+	if (!m) {
+		error_set(err, -ENOMEM, "out of memory for a memory region");
+		return NULL;
+	}
 	page = page_size_of(fd);
 	lead = d->offset & (page - 1);
 	*m = (struct mem_mapping) { .base = MAP_FAILED,
@@ -87,18 +90,16 @@ static int mapping_create(const struct mem_region_desc *d, int fd, struct mem_ma
 		m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
 			       m->fd, (off_t)(d->offset - lead));
 	if (m->fd < 0 || m->base == MAP_FAILED) {
-		rc = error_set(err, -errno,
-			       "memory region at 0x%" PRIx64 ", size 0x%" PRIx64
-			       " cannot be mapped: %s",
-			       d->gpa, d->size, strerror(errno));
+		error_set(err, -errno,
+			  "memory region at 0x%" PRIx64 ", size 0x%" PRIx64 " cannot be mapped: %s",
+			  d->gpa, d->size, strerror(errno));
 		mapping_put(m);
-		return rc;
+		return NULL;
 	}
 	/* A core dump of ours must not hold guests' memory. */
 	madvise(m->base, m->len, MADV_DONTDUMP);
 	*host = (uint8_t *)m->base + lead;
-	*out = m;
-	return 0;
+	return m;
 }
 
 static bool ranges_overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
@@ -163,7 +164,8 @@ struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_d
 	map = map_alloc(n + 1, err);
 	if (!map)
 		return NULL;
-	if (mapping_create(desc, fd, &added.mapping, &added.host, err) < 0) {
+	added.mapping = mapping_create(desc, fd, &added.host, err);
+	if (!added.mapping) {
 		free(map);
 		return NULL;
 	}

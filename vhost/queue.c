@@ -142,9 +142,10 @@ int queue_start(struct virtqueue *vq, struct error *err)
 
 	vq->setup.failed = true;
 	rc = check_call_blocked(vq->device, err);
-	if (rc == 0)
-		rc = ring_config_fill(vq, &cfg, err);
-	if (rc < 0)
+	if (rc != 0)
+		return rc;
+	rc = ring_config_fill(vq, &cfg, err);
+	if (rc != 0)
 		return rc;
 	why = ring_init(&vq->ring, &cfg);
 	if (why)
