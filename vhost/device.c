@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A device's life, and what it offers. */
 #include "base/log.h"
+#include "vhost/mem_guard.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -74,6 +75,17 @@ void device_features_text(uint64_t features, char *text, size_t size)
 	}
 }
 
+static void memory_lost(void *arg)
+{
+	struct vhost_device *d = arg;
+
+	if (!d->session || d->session->closing)
+		return;
+	counter_add(&d->stats.memory_lost, 1);
+	session_close(d->session, "memory that it shares with us has gone: a file was cut short, "
+				  "or no page was left for it");
+}
+
 int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops, const char *name,
 		      unsigned n_queues, struct workers *workers, struct error *err)
 {
@@ -88,7 +100,8 @@ int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops
 	d->socket.fd = -1;
 	d->name = strdup(name);
 	d->queues = aligned_alloc(CACHE_LINE, bytes);
-	if (!d->name || !d->queues) {
+	d->memory_watch = mem_watch_new(memory_lost, d);
+	if (!d->name || !d->queues || !d->memory_watch) {
 		vhost_device_fini(d);
 		return error_set(err, -ENOMEM, "%s: out of memory", name);
 	}
@@ -167,10 +180,12 @@ void vhost_device_fini(struct vhost_device *d)
 {
 	assert(!d->session && !d->listener);
 	socket_free(&d->socket);
+	mem_watch_free(d->memory_watch);
 	free(d->queues);
 	free(d->name);
 	d->queues = NULL;
 	d->name = NULL;
+	d->memory_watch = NULL;
 	d->n_queues = 0;
 }
 

@@ -129,6 +129,7 @@ struct vhost_device_stats { /* the control thread's */
 	counter_t messages;
 	counter_t messages_refused; /* malformed, unknown, or against the negotiated features */
 	counter_t queues_broken;    /* rings that a driver broke; any thread reads */
+	counter_t memory_lost;	    /* connections ended because shared memory went away */
 };
 
 struct vhost_device {
@@ -140,8 +141,9 @@ struct vhost_device {
 	uint64_t queue_num;	  /* answer to GET_QUEUE_NUM: blk: queues; net: queue pairs */
 	uint64_t features;	  /* negotiated; 0 without a front-end */
 	uint64_t protocol_features;
-	struct mem_map *map; /* NULL: none yet */
-	uint8_t status;	     /* virtio device status, where the front-end tells it */
+	struct mem_map *map;		/* NULL: none yet */
+	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
+	uint8_t status;			/* virtio device status, where the front-end tells it */
 
 	struct vhost_socket socket;
 	struct vhost_session *session; /* NULL: no front-end */

@@ -18,6 +18,7 @@ static struct mem_region_desc region_desc(const struct vhost_user_region *r)
 /* Queues that could not start for want of memory get another try. */
 static void replace_map(struct vhost_device *d, struct mem_map *map)
 {
+	mem_map_watch(map, d->memory_watch);
 	mem_map_free(d->map);
 	d->map = map;
 	for (unsigned i = 0; i < d->n_queues; i++)

@@ -2,6 +2,7 @@
 #include "vhost/mem.h"
 
 #include "base/error.h"
+#include "vhost/mem_guard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,7 @@ struct mem_mapping {
 	size_t len;
 	int fd;		 /* ours; kept, so that a session can be handed to another process */
 	uint64_t offset; /* of the region in the file */
+	struct mem_guard *guard;
 	unsigned refs;
 };
 
@@ -26,6 +28,7 @@ static void mapping_put(struct mem_mapping *m)
 {
 	if (--m->refs > 0)
 		return;
+	mem_guard_remove(m->guard);
 	if (m->base != MAP_FAILED)
 		munmap(m->base, m->len);
 	if (m->fd >= 0)
@@ -93,6 +96,17 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 		error_set(err, -errno,
 			  "memory region at 0x%" PRIx64 ", size 0x%" PRIx64 " cannot be mapped: %s",
 			  d->gpa, d->size, strerror(errno));
+		mapping_put(m);
+		return NULL;
+	}
+	m->guard = mem_guard_add(&(struct mem_guarded) { .base = m->base,
+							 .len = m->len,
+							 .page = page,
+							 .fd = m->fd,
+							 .offset = d->offset - lead },
+				 NULL);
+	if (!m->guard) {
+		error_set(err, -ENOMEM, "out of memory for a memory region");
 		mapping_put(m);
 		return NULL;
 	}
@@ -229,6 +243,12 @@ bool mem_map_overlaps(const struct mem_map *map, const struct mem_region_desc *d
 			return true;
 	}
 	return false;
+}
+
+void mem_map_watch(const struct mem_map *map, struct mem_watch *w)
+{
+	for (unsigned i = 0; map && i < map->n; i++)
+		mem_guard_watch(map->region[i].mapping->guard, w);
 }
 
 void mem_map_free(struct mem_map *map)

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 struct error;
+struct mem_watch;
 
 /* An address in the guest's physical memory. */
 typedef uint64_t gpa_t;
@@ -68,6 +69,12 @@ struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_regio
  */
 bool mem_map_has(const struct mem_map *map, const struct mem_region_desc *desc, int fd);
 bool mem_map_overlaps(const struct mem_map *map, const struct mem_region_desc *desc);
+
+/*
+ * Control thread, no worker uses @map. From now on @w is told when a file of these regions loses
+ * pages under us; see vhost/mem_guard.h.
+ */
+void mem_map_watch(const struct mem_map *map, struct mem_watch *w);
 
 /* Control thread. Unmaps what no other map holds. NULL is fine. */
 void mem_map_free(struct mem_map *map);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection's life: from accept() to the last queue's stop. */
 #include "vhost/session.h"
+#include "vhost/mem_guard.h"
 
 #include "base/log.h"
 #include "poll/control.h"
+#include "vhost/mem_guard.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,6 +28,7 @@ static void session_free(struct vhost_session *s)
 		queue_setup_reset(&d->queues[i]);
 	mem_map_free(d->map);
 	d->map = NULL;
+	mem_watch_reset(d->memory_watch);
 	d->features = 0;
 	d->protocol_features = 0;
 	d->status = 0;
