@@ -31,8 +31,12 @@ static void count(struct blk_queue *q, const struct request *r)
 
 HOT void finish(struct blk_queue *q, enum ring_layout layout, struct request *r)
 {
+	uint32_t written = request_finish(r);
+
 	count(q, r);
-	ring_push(q->ring, layout, r->id, r->n_slots, request_finish(r));
+	if (unlikely(q->ring->log))
+		request_log(r, q->ring);
+	ring_push(q->ring, layout, r->id, r->n_slots, written);
 	if (r->big)
 		q->big_free[q->n_big_free++] = r->big;
 	r->busy = false;

@@ -18,11 +18,16 @@ enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
 
 struct disk_request {
 	enum disk_op op;
-	bool fua;	   /* WRITE: on stable storage before it completes */
-	uint64_t offset;   /* bytes */
-	uint64_t len;	   /* bytes, the sum over @iov */
-	struct iovec *iov; /* guest memory; the disk may advance it (short transfers) */
+	bool fua;	 /* WRITE: on stable storage before it completes */
+	uint64_t offset; /* bytes */
+	uint64_t len;	 /* bytes, the sum over @iov */
+	/*
+	 * Guest memory. The disk moves on in it by disk_request_advance(), which leaves the
+	 * segments that it passes as they were.
+	 */
+	struct iovec *iov;
 	unsigned n_iov;
+	size_t cut; /* bytes taken off the start of the first one */
 	int result; /* 0 or -errno, set when reaped: all of len, or an error */
 
 	/* The disk's own while the request is with it. */
@@ -35,6 +40,23 @@ struct disk_request {
 	STAILQ_ENTRY(disk_request) link;
 };
 STAILQ_HEAD(disk_request_list, disk_request);
+
+/* The first @bytes of what is left of @r were transferred. */
+static inline void disk_request_advance(struct disk_request *r, size_t bytes)
+{
+	if (r->n_iov == 0)
+		return;
+	r->iov->iov_base = (char *)r->iov->iov_base - r->cut;
+	r->iov->iov_len += r->cut;
+	bytes += r->cut;
+	for (; r->n_iov && bytes >= r->iov->iov_len; r->iov++, r->n_iov--)
+		bytes -= r->iov->iov_len;
+	r->cut = r->n_iov ? bytes : 0;
+	if (r->cut) {
+		r->iov->iov_base = (char *)r->iov->iov_base + r->cut;
+		r->iov->iov_len -= r->cut;
+	}
+}
 
 /* Facts about an open disk. */
 struct disk_info {

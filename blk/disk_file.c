@@ -231,7 +231,7 @@ static bool advance(struct disk_request *r, uint32_t bytes)
 {
 	if (r->in_bounce && r->op == DISK_READ)
 		iov_scatter(r->iov, r->n_iov, r->bounce, bytes);
-	iov_advance(&r->iov, &r->n_iov, bytes);
+	disk_request_advance(r, bytes);
 	r->moved += bytes;
 	r->tries = 0;
 	return r->moved == r->len;

@@ -2,7 +2,6 @@
 #include "blk/disk_instant.h"
 
 #include "base/error.h"
-#include "blk/iov.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -49,7 +48,7 @@ unsigned instant_reap(struct disk_queue *dq, struct disk_request **done, unsigne
 			size_t len = MIN(r->len - r->moved, budget);
 
 			move(dq->disk, r, len);
-			iov_advance(&r->iov, &r->n_iov, len);
+			disk_request_advance(r, len);
 			r->moved += len;
 			budget -= len;
 			if (r->moved < r->len)

@@ -46,6 +46,7 @@ static void keep_data(struct request *r, const struct iovec *iov, unsigned n, st
 		r->big = big;
 	r->io.iov = r->big ? r->big : r->small;
 	r->io.n_iov = n;
+	r->io.cut = 0;
 	memcpy(r->io.iov, iov, n * sizeof(*iov));
 }
 
@@ -121,6 +122,7 @@ bool request_parse(struct request *r, const struct chain *c, const struct reques
 		return true;
 	case VIRTIO_BLK_T_GET_ID:
 		r->kind = REQUEST_GET_ID;
+		keep_data(r, in, n_in, big);
 		return answer_get_id(r, in, n_in, limits);
 	default:
 		r->kind = REQUEST_OTHER;
@@ -145,4 +147,20 @@ uint32_t request_finish(struct request *r)
 	*r->status = r->result;
 	/* The status byte is the last one: it counts only when nothing before it was left out. */
 	return r->filled == r->in_len - 1 ? r->in_len : r->filled;
+}
+
+void request_log(const struct request *r, struct ring *ring)
+{
+	const struct iovec *segs = r->big ? r->big : r->small;
+	unsigned n;
+
+	if (r->kind == REQUEST_READ || r->kind == REQUEST_GET_ID) {
+		/* All of it, also when the read failed: some of it may have arrived. */
+		n = (unsigned)(r->io.iov - segs) + r->io.n_iov;
+		ring_log_iov(ring, segs, n, UINT64_MAX);
+		if (r->io.n_iov && r->io.cut)
+			ring_log_write(ring, (char *)r->io.iov->iov_base - r->io.cut, r->io.cut);
+	}
+	if (r->status)
+		ring_log_write(ring, r->status, 1);
 }

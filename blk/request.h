@@ -61,4 +61,8 @@ void request_from_disk(struct request *r);
  */
 uint32_t request_finish(struct request *r);
 
+/* Worker thread, after request_finish(), where the ring has a dirty log: what @r wrote goes there.
+ */
+void request_log(const struct request *r, struct ring *ring) COLD;
+
 #endif

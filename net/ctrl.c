@@ -121,6 +121,8 @@ HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 		}
 		*(uint8_t *)c.segs[c.n_out].iov_base = ctrl_obey(q->dev, &command,
 								 command_read(&c, &command));
+		if (unlikely(r->log))
+			ring_log_write(r, c.segs[c.n_out].iov_base, 1);
 		ring_push(r, layout, c.id, c.n_slots, 1);
 	}
 	ring_publish(r, layout);

@@ -12,9 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* VHOST_F_LOG_ALL: dirty logging, switched on and off while the guest lives. */
-#define VHOST_F_LOG_ALL 26
-
 /* virtio 1.3 5.1.4.1: the smallest MTU that a device may name. */
 #define MTU_MIN 68
 
@@ -60,20 +57,16 @@ static uint64_t net_features(struct vhost_device *vdev)
 /* The state that a guest's driver has set, back to that of a device just plugged in. */
 static void driver_state_forget(struct net_device *d)
 {
-	d->features = 0;
 	d->ctrl_ours = false;
 	__atomic_store_n(&d->pairs_used, d->cfg.queue_pairs, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
 }
 
-/* Comes when a driver begins anew, but also when dirty logging is switched while it lives on. */
+/* Comes when a driver begins anew. */
 static void net_set_features(struct vhost_device *vdev, uint64_t features)
 {
-	struct net_device *d = net_device_of(vdev);
-
-	if ((d->features ^ features) != bit(VHOST_F_LOG_ALL))
-		driver_state_forget(d);
-	d->features = features;
+	(void)features;
+	driver_state_forget(net_device_of(vdev));
 }
 
 static void net_get_config(struct vhost_device *vdev, uint8_t *config)

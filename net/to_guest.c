@@ -110,15 +110,40 @@ HOT void put(struct iovec **at, const void *from, size_t len)
 	}
 }
 
+/* Header and frame, into buffers that hold them. */
+HOT void fill(const struct net_queue *q, const struct virtio_net_hdr_mrg_rxbuf *h, struct frame *f,
+	      struct landing *l)
+{
+	struct iovec *at = l->segs;
+	const void *piece;
+	uint32_t n;
+
+	put(&at, h, q->hdr_len);
+	put(&at, f->head, f->head_len);
+	while ((piece = frame_next(f, UINT32_MAX, &n)))
+		put(&at, piece, n);
+}
+
+/* The same while the guest migrates: what is filled goes to the dirty log. */
+static void COLD fill_logged(const struct net_queue *q, const struct virtio_net_hdr_mrg_rxbuf *h,
+			     struct frame *f, struct landing *l, uint32_t len)
+{
+	const struct chain *last = &l->chains[l->n - 1];
+	struct iovec segs[ARRAY_SIZE(l->segs)]; /* put() uses the landing's up */
+	unsigned n = (unsigned)(last->segs - l->segs) + last->n_in;
+
+	memcpy(segs, l->segs, n * sizeof(segs[0]));
+	fill(q, h, f, l);
+	ring_log_iov(&q->vq->ring, segs, n, len);
+}
+
 HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f, struct tally *t)
 {
 	struct ring *r = &q->vq->ring;
 	struct ring_mark mark = ring_mark(r);
-	uint32_t len = frame_len(f), left = len + q->hdr_len, n;
+	uint32_t len = frame_len(f), left = len + q->hdr_len;
 	struct virtio_net_hdr_mrg_rxbuf h;
 	struct landing l;
-	struct iovec *at = l.segs;
-	const void *piece;
 	enum land rc = t->hopeless_why;
 
 	l.n = 0;
@@ -135,10 +160,10 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f
 	}
 	/* Committed: there is room for all of it. */
 	header_fill(&h, q, &f->offload, l.n);
-	put(&at, &h, q->hdr_len);
-	put(&at, f->head, f->head_len);
-	while ((piece = frame_next(f, UINT32_MAX, &n)))
-		put(&at, piece, n);
+	if (unlikely(r->log))
+		fill_logged(q, &h, f, &l, left);
+	else
+		fill(q, &h, f, &l);
 	for (unsigned i = 0; i < l.n; i++) {
 		uint32_t written = MIN(left, l.chains[i].in_len);
 

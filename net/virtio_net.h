@@ -48,8 +48,7 @@ struct net_device {
 	struct port port;
 	struct net_device_config cfg; /* name: vdev's; socket: vdev has it */
 	struct net_queue *queues;     /* as many as vdev has virtqueues */
-	uint64_t features; /* the driver's, to tell a new life from a switch of logging */
-	uint16_t mtu;	   /* cfg.mtu, or what NET_SET_MTU said since */
+	uint16_t mtu;		      /* cfg.mtu, or what NET_SET_MTU said since */
 
 	/*
 	 * The address in the configuration space, as mac_word() packs it. Atomic: the control

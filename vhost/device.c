@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A device's life, and what it offers. */
 #include "base/log.h"
+#include "vhost/dirty_log.h"
 #include "vhost/mem_guard.h"
 #include "vhost/session.h"
 
@@ -24,6 +25,7 @@ static const struct {
 } core_features[] = {
 	{ VIRTIO_RING_F_INDIRECT_DESC, "INDIRECT_DESC" },
 	{ VIRTIO_RING_F_EVENT_IDX, "EVENT_IDX" },
+	{ VHOST_F_LOG_ALL, "LOG_ALL" },
 	{ VHOST_USER_F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES" },
 	{ VIRTIO_F_VERSION_1, "VERSION_1" },
 	{ VIRTIO_F_RING_PACKED, "RING_PACKED" },
@@ -41,6 +43,7 @@ uint64_t device_features(struct vhost_device *d)
 uint64_t device_protocol_features(const struct vhost_device *d)
 {
 	uint64_t features = feature_bit(VHOST_USER_PROTOCOL_F_MQ) |
+			    feature_bit(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
@@ -98,6 +101,7 @@ int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops
 	d->ops = ops;
 	d->workers = workers;
 	d->socket.fd = -1;
+	d->log_fd = -1;
 	d->name = strdup(name);
 	d->queues = aligned_alloc(CACHE_LINE, bytes);
 	d->memory_watch = mem_watch_new(memory_lost, d);

@@ -29,6 +29,7 @@ struct vring_setup {
 	uint32_t base;		    /* SET_VRING_BASE, or where the ring stood when it stopped */
 	uva_t desc, driver, device; /* SET_VRING_ADDR */
 	uint32_t flags;
+	gpa_t log; /* of the device area, for the dirty log */
 	bool has_base, has_addr;
 	bool started, enabled; /* started: SET_VRING_KICK came */
 	bool failed;	       /* it could not be started as it is described; until that changes */
@@ -57,7 +58,8 @@ struct virtqueue {
 	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */
 	struct vring_setup setup;
 	struct call stopped_call;
-	char name[80]; /* "web-root queue 3", for log lines */
+	struct ring_log log; /* the ring's, where it has one */
+	char name[80];	     /* "web-root queue 3", for log lines */
 } CACHE_ALIGNED;
 
 struct vhost_device_ops {
@@ -72,8 +74,8 @@ struct vhost_device_ops {
 	 */
 	uint64_t (*features)(struct vhost_device *d);
 	/*
-	 * The negotiated features, ring and transport bits included, all of them offered. No queue
-	 * runs. May come several times in one connection.
+	 * The negotiated features, ring and transport bits included, all of them offered; never
+	 * LOG_ALL, which is the core's. No queue runs. May come several times in one connection.
 	 */
 	void (*set_features)(struct vhost_device *d, uint64_t features);
 
@@ -144,6 +146,8 @@ struct vhost_device {
 	struct mem_map *map;		/* NULL: none yet */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
 	uint8_t status;			/* virtio device status, where the front-end tells it */
+	struct dirty_log *log;		/* SET_LOG_BASE; NULL: none. dirty_log.h */
+	int log_fd;			/* SET_LOG_FD; -1: none */
 
 	struct vhost_socket socket;
 	struct vhost_session *session; /* NULL: no front-end */
@@ -206,7 +210,8 @@ void vhost_device_config_changed(struct vhost_device *d);
  */
 static inline bool vhost_has_feature(const struct vhost_device *d, unsigned bit)
 {
-	return d->features & (UINT64_C(1) << bit);
+	/* Atomic: LOG_ALL is switched while queues run. */
+	return __atomic_load_n(&d->features, __ATOMIC_RELAXED) & (UINT64_C(1) << bit);
 }
 
 #endif

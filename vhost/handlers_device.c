@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that concern the device as a whole: features, configuration space, status, reset. */
+#include "vhost/dirty_log.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -32,6 +33,7 @@ int handle_set_features(struct vhost_session *s, struct message *m, struct error
 	struct vhost_device *d = s->device;
 	uint64_t features = m->payload.u64;
 	uint64_t surplus = features & ~device_features(d);
+	uint64_t log_all = feature_bit(VHOST_F_LOG_ALL), changed;
 
 	if (surplus)
 		return error_set(err, -EINVAL, "features 0x%" PRIx64 " were not offered", surplus);
@@ -39,9 +41,13 @@ int handle_set_features(struct vhost_session *s, struct message *m, struct error
 	    !(features & feature_bit(VIRTIO_F_VERSION_1)))
 		return error_set(err, -EINVAL, "RING_PACKED needs VERSION_1");
 
-	if (!s->features_set || features != d->features) {
-		d->features = features;
-		d->ops->set_features(d, features);
+	changed = features ^ d->features;
+	__atomic_store_n(&d->features, features, __ATOMIC_RELAXED);
+	if (changed & log_all)
+		dirty_log_apply_all(d);
+	/* Whether we log is no business of the device kind. */
+	if (!s->features_set || (changed & ~log_all)) {
+		d->ops->set_features(d, features & ~log_all);
 		for (unsigned i = 0; i < d->n_queues; i++)
 			d->queues[i].setup.failed = false;
 	}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that describe, start, enable and stop one ring. */
+#include "vhost/dirty_log.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -66,8 +67,10 @@ int handle_set_vring_addr(struct vhost_session *s, struct message *m, struct err
 	setup->driver = addr->avail;
 	setup->device = addr->used;
 	setup->flags = addr->flags;
+	setup->log = addr->log;
 	setup->has_addr = true;
 	setup->failed = false;
+	dirty_log_apply(vq);
 	return 0;
 }
 
@@ -234,6 +237,14 @@ static int take_signal_fd(int fd, struct error *err)
 		return err->code;
 	}
 	return 0;
+}
+
+int vring_signal_fd(int fd, struct error *err)
+{
+	if (check_event_fd(fd, err) == 0)
+		return take_signal_fd(fd, err);
+	close(fd);
+	return err->code;
 }
 
 int handle_set_vring_call(struct vhost_session *s, struct message *m, struct error *err)

@@ -2,6 +2,7 @@
 /* The table of messages, and what holds for all of them: checks before the handler, answers after.
  */
 #include "base/log.h"
+#include "vhost/dirty_log.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -29,11 +30,15 @@ static enum quiet quiet_queue(const struct vhost_session *s, const struct messag
 
 /*
  * QEMU tells the same features again for each queue pair of a network card, while the pairs before
- * it run already: nothing changes, so nothing stops.
+ * it run already: nothing changes, so nothing stops. Nor when only logging is switched: the guest
+ * works on while it migrates.
  */
 static enum quiet quiet_features(const struct vhost_session *s, const struct message *m)
 {
-	return s->features_set && m->payload.u64 == s->device->features ? QUIET_NONE : QUIET_ALL;
+	uint64_t changed = m->payload.u64 ^ s->device->features;
+
+	return s->features_set && !(changed & ~feature_bit(VHOST_F_LOG_ALL)) ? QUIET_NONE
+									     : QUIET_ALL;
 }
 
 /* Kinds that don't run disabled rings stop a ring when it is disabled. */

@@ -108,6 +108,12 @@ struct vhost_user_single_region {
 };
 static_assert(sizeof(struct vhost_user_single_region) == 40, "wire");
 
+struct vhost_user_log {
+	uint64_t size; /* bytes */
+	uint64_t offset;
+};
+static_assert(sizeof(struct vhost_user_log) == 16, "wire");
+
 #define VHOST_USER_CONFIG_MAX 256
 
 struct vhost_user_config {
@@ -132,6 +138,7 @@ union vhost_user_payload {
 	struct vhost_user_memory memory;
 	struct vhost_user_single_region region;
 	struct vhost_user_config config;
+	struct vhost_user_log log;
 	uint8_t bytes[VHOST_USER_PAYLOAD_MAX];
 };
 
@@ -144,7 +151,7 @@ union vhost_user_payload {
 	X(MEMORY, 8, 264)                         \
 	X(REGION, 40, 40)                         \
 	X(CONFIG, 12, 12 + VHOST_USER_CONFIG_MAX) \
-	X(LOG, 8, 16)                             \
+	X(LOG, 16, 16)                            \
 	X(IOTLB, 26, 32)                          \
 	X(INFLIGHT, 20, 24)                       \
 	X(TRANSFER, 8, 8)                         \

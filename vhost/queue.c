@@ -2,6 +2,7 @@
 /* A virtqueue from what the front-end said of it to a running ring, and back. */
 #include "base/clock.h"
 #include "poll/control.h"
+#include "vhost/dirty_log.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -101,6 +102,7 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++)
 		if (area_resolve(d->map, &areas[i], err) < 0)
 			return err->code;
+	cfg->log = dirty_log_ring(vq, cfg->device);
 	return 0;
 }
 

@@ -46,6 +46,7 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 			     .err_fd = -1,
 			     .name = cfg->name,
 			     .call_blocked_ns = cfg->call_blocked_ns,
+			     .log = cfg->log,
 			     .stats = stats };
 	if (cfg->layout == RING_SPLIT) {
 		r->split.desc = cfg->desc;
@@ -101,6 +102,11 @@ static bool signal_fd(struct ring *r, int fd)
 	if (errno == EINTR && r->call_blocked_ns)
 		__atomic_store_n(r->call_blocked_ns, clock_ns(), __ATOMIC_RELAXED);
 	return false;
+}
+
+bool ring_signal(struct ring *r, int fd)
+{
+	return !call_blocked(r) && signal_fd(r, fd);
 }
 
 void ring_break(struct ring *r, const char *why)

@@ -71,6 +71,7 @@ struct ring_config {
 	const struct mem_map *map;
 	const char *name;	   /* for the one log line of ring_break(); borrowed */
 	uint64_t *call_blocked_ns; /* see struct vhost_device; borrowed. NULL: none */
+	struct ring_log *log;	   /* ring_log.h; borrowed. NULL: nothing is logged */
 };
 
 struct ring {
@@ -107,7 +108,8 @@ struct ring {
 	uint32_t staged_slots; /* packed: their slots */
 	uint32_t uncalled; /* entries (packed: slots) published since the last decision to call */
 	bool called_before;
-	bool kicks_wanted; /* the driver is asked to kick */
+	bool kicks_wanted;    /* the driver is asked to kick */
+	struct ring_log *log; /* the dirty log; NULL: none. Borrowed */
 
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
@@ -148,6 +150,12 @@ void ring_break(struct ring *r, const char *why) COLD;
 uint64_t ring_desc_bytes(enum ring_layout layout, uint32_t size);
 uint64_t ring_driver_bytes(enum ring_layout layout, uint32_t size, bool event_idx);
 uint64_t ring_device_bytes(enum ring_layout layout, uint32_t size, bool event_idx);
+
+/*
+ * Worker thread. Writes to an eventfd of the front-end's, unless the front-end has held up a worker
+ * with one. @return false when that failed.
+ */
+bool ring_signal(struct ring *r, int fd) COLD;
 
 #include "vhost/ring_body.h" /* the primitives of both layouts, and what is built on them */
 

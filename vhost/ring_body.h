@@ -7,6 +7,7 @@
 #define SLUICE_VHOST_RING_BODY_H
 
 #include "vhost/ring.h"
+#include "vhost/ring_log.h"
 #include "vhost/ring_packed.h"
 #include "vhost/ring_split.h"
 
@@ -78,10 +79,14 @@ HOT void ring_publish(struct ring *r, enum ring_layout layout)
 {
 	if (r->staged == 0)
 		return;
+	if (unlikely(r->log))
+		ring_log_staged(r);
 	if (layout == RING_SPLIT)
 		split_publish(r);
 	else
 		packed_publish(r);
+	if (unlikely(r->log))
+		ring_log_published(r);
 	counter_add(&r->stats.pushed, r->staged);
 	r->uncalled += layout == RING_SPLIT ? r->staged : r->staged_slots;
 	r->staged = 0;
@@ -120,6 +125,8 @@ HOT void ring_kicks_off(struct ring *r, enum ring_layout layout)
 		split_kicks(r, false);
 	else
 		packed_kicks(r, false);
+	if (unlikely(r->log))
+		ring_log_kicks(r);
 }
 
 HOT bool ring_kicks_on(struct ring *r, enum ring_layout layout)
@@ -130,6 +137,8 @@ HOT bool ring_kicks_on(struct ring *r, enum ring_layout layout)
 		split_kicks(r, true);
 	else
 		packed_kicks(r, true);
+	if (unlikely(r->log))
+		ring_log_kicks(r);
 	r->kicks_wanted = true;
 	counter_add(&r->stats.kicks_on, 1);
 	/*

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "poll/control.h"
+#include "vhost/dirty_log.h"
 #include "vhost/mem_guard.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@ static void session_free(struct vhost_session *s)
 		queue_setup_reset(&d->queues[i]);
 	mem_map_free(d->map);
 	d->map = NULL;
+	dirty_log_forget(d);
 	mem_watch_reset(d->memory_watch);
 	d->features = 0;
 	d->protocol_features = 0;

@@ -144,6 +144,9 @@ message_fn handle_set_mem_table, handle_add_mem_reg, handle_rem_mem_reg, handle_
 message_fn handle_set_vring_num, handle_set_vring_addr, handle_set_vring_base,
 	handle_get_vring_base, handle_set_vring_kick, handle_set_vring_call, handle_set_vring_err,
 	handle_set_vring_enable;
+message_fn handle_set_log_base, handle_set_log_fd;
+/* Takes an eventfd for a worker to write to; closes what is none. @return 0 or -errno with @err. */
+int vring_signal_fd(int fd, struct error *err);
 
 static inline uint64_t feature_bit(unsigned bit)
 {

@@ -94,8 +94,8 @@ enum { VU_BACKEND_IOTLB_MSG = 1, VU_BACKEND_CONFIG_CHANGE = 2 };
 #define VU_PF_CONFIGURE_MEM_SLOTS (UINT64_C(1) << 15)
 #define VU_PF_STATUS (UINT64_C(1) << 16)
 /* What an everyday front-end wants of those. */
-#define VU_PF_USUAL                                                       \
-	(VU_PF_MQ | VU_PF_REPLY_ACK | VU_PF_CONFIG | VU_PF_RESET_DEVICE | \
+#define VU_PF_USUAL                                                                         \
+	(VU_PF_MQ | VU_PF_LOG_SHMFD | VU_PF_REPLY_ACK | VU_PF_CONFIG | VU_PF_RESET_DEVICE | \
 	 VU_PF_CONFIGURE_MEM_SLOTS | VU_PF_STATUS)
 
 /* Feature bits of the transport and the rings, as masks. */

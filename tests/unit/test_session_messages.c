@@ -29,7 +29,7 @@ enum {
 enum { ACK, REPLY, REPLY_GATED };
 
 #define MESSAGE(n, message, kind, min, max, answer, gate, quiet, handler) \
-	{ n, LEAST_##kind, MOST_##kind, min, max, answer == REPLY, #handler[0] == 'h', #message },
+	{ n, LEAST_##kind, MOST_##kind, min, max, answer != ACK, #handler[0] == 'h', #message },
 static const struct row rows[] = {
 #include "vhost/messages.def"
 };
@@ -466,11 +466,12 @@ Test(session_messages, features_that_were_not_offered_are_refused)
 Test(session_messages, what_is_offered_follows_the_device)
 {
 	open_bed(&echo_blk_ops);
-	cr_assert_eq(b.f.offered, ECHO_FEATURES | VU_F_INDIRECT | VU_F_EVENT_IDX | VU_F_PROTOCOL |
-					  VU_F_VERSION_1 | VU_F_PACKED);
-	cr_assert_eq(b.f.protocol_offered, VU_PF_MQ | VU_PF_REPLY_ACK | VU_PF_BACKEND_REQ |
-						   VU_PF_CONFIG | VU_PF_RESET_DEVICE |
-						   VU_PF_CONFIGURE_MEM_SLOTS | VU_PF_STATUS);
+	cr_assert_eq(b.f.offered, ECHO_FEATURES | VU_F_LOG_ALL | VU_F_INDIRECT | VU_F_EVENT_IDX |
+					  VU_F_PROTOCOL | VU_F_VERSION_1 | VU_F_PACKED);
+	cr_assert_eq(b.f.protocol_offered, VU_PF_MQ | VU_PF_LOG_SHMFD | VU_PF_REPLY_ACK |
+						   VU_PF_BACKEND_REQ | VU_PF_CONFIG |
+						   VU_PF_RESET_DEVICE | VU_PF_CONFIGURE_MEM_SLOTS |
+						   VU_PF_STATUS);
 	bed_fini(&b);
 	open_bed(&echo_net_ops);
 	cr_assert(b.f.protocol_offered & VU_PF_RARP);
@@ -804,7 +805,8 @@ Test(session_messages, ten_thousand_of_the_same_leave_nothing_behind, .timeout =
 		cr_assert_eq(outcome(VU_SET_VRING_ERR, &call, 8, &event, 1), 0);
 		cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
 		cr_assert_eq(outcome(VU_GET_CONFIG, &c, 36, NULL, 0), 0);
-		cr_assert_eq(outcome(VU_SET_LOG_BASE, &c, 16, &event, 1), 1);
+		cr_assert_eq(outcome(VU_SET_LOG_FD, NULL, 0, &memory, 1), 1);
+		cr_assert_eq(outcome(VU_SET_LOG_FD, NULL, 0, &event, 1), 0);
 		if (i % 10)
 			continue;
 		cr_assert_eq(outcome(VU_ADD_MEM_REG, &reg, sizeof(reg), &memory, 1), 0);
