@@ -794,6 +794,7 @@ Test(session_messages, ten_thousand_of_the_same_leave_nothing_behind, .timeout =
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	bed_start_queue(&b, 0);
 	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
+	cr_assert_eq(outcome(VU_SET_LOG_FD, NULL, 0, &event, 1), 0);
 	cr_assert_eq(outcome(VU_SET_VRING_KICK, &kick, 8, &event, 1), 1); /* not described */
 	cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 40, &b.memory.region[0].fd, 1), 0);
 	fds = count_fds();
