@@ -228,6 +228,30 @@ static void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
 	worker_call(vq->worker, &q->drain_call);
 }
 
+/* On the worker. The disk may have moved an iov on; what it left behind is done. */
+static bool request_uses(const struct request *r, uintptr_t start, uint64_t len)
+{
+	if (r->status && (uintptr_t)r->status - start < len)
+		return true;
+	for (unsigned i = 0; i < r->io.n_iov; i++) {
+		uintptr_t at = (uintptr_t)r->io.iov[i].iov_base;
+
+		if (at - start < len || start - at < r->io.iov[i].iov_len)
+			return true;
+	}
+	return false;
+}
+
+static bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len)
+{
+	const struct blk_queue *q = vq->priv;
+
+	for (uint32_t i = 0; i < q->size; i++)
+		if (q->requests[i].busy && request_uses(&q->requests[i], (uintptr_t)host, len))
+			return true;
+	return false;
+}
+
 /* A front-end that announced itself by --fd is gone. */
 static void blk_hung_up(struct vhost_device *d)
 {
@@ -247,6 +271,7 @@ static const struct vhost_device_ops blk_ops = {
 	.set_config = blk_set_config,
 	.queue_start = blk_queue_start,
 	.queue_stop = blk_queue_stop,
+	.queue_uses = blk_queue_uses,
 };
 
 /* The life of a device. */

@@ -8,9 +8,9 @@
  *
  * The life of a queue: the core starts it when the front-end has described and kicked it (and, for
  * kinds that do not run disabled queues, enabled it), and stops it on GET_VRING_BASE, on
- * disconnect, on reset, and for the length of a message that must find the rings quiet (memory
- * table, features). So queue_start and queue_stop follow each other many times in one connection;
- * the ring carries its place over.
+ * disconnect, on reset, and for the length of a message that must find the rings quiet (features;
+ * memory taken away that the queue uses). So queue_start and queue_stop follow each other many
+ * times in one connection; the ring carries its place over.
  */
 #ifndef SLUICE_VHOST_DEVICE_H
 #define SLUICE_VHOST_DEVICE_H
@@ -54,6 +54,7 @@ struct virtqueue {
 		     */
 
 	enum virtqueue_state state;
+	bool must_stop;	       /* the message under way needs it quiet; see HANDLER_AGAIN */
 	struct worker *worker; /* set by queue_start; the core's changes run there */
 	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */
 	struct vring_setup setup;
@@ -100,6 +101,12 @@ struct vhost_device_ops {
 	 * once (it may be from within queue_stop).
 	 */
 	void (*queue_stop)(struct vhost_device *d, struct virtqueue *vq);
+
+	/*
+	 * Optional. Does a request in flight use memory of [@host, @host + @len)? On the queue's
+	 * worker, only while something is in flight. NULL: it may.
+	 */
+	bool (*queue_uses)(struct virtqueue *vq, const void *host, uint64_t len);
 
 	/* Optional, NULL where the kind has no use for it. */
 	void (*queue_enabled)(struct vhost_device *d, struct virtqueue *vq, bool enabled);

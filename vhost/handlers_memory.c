@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Messages that tell of guest memory. No queue runs in the meantime, so the old map is nobody's
- * when it is freed. A map that is refused leaves the old one in place.
- */
+/* Messages that tell of guest memory. A map that is refused leaves the old one in place. */
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -15,14 +12,22 @@ static struct mem_region_desc region_desc(const struct vhost_user_region *r)
 	};
 }
 
-/* Queues that could not start for want of memory get another try. */
-static void replace_map(struct vhost_device *d, struct mem_map *map)
+/*
+ * @return 0, or HANDLER_AGAIN: called again once the queues that still use the old map have
+ * stopped.
+ */
+static int replace_map(struct vhost_session *s, struct mem_map *map)
 {
-	mem_map_watch(map, d->memory_watch);
-	mem_map_free(d->map);
-	d->map = map;
-	for (unsigned i = 0; i < d->n_queues; i++)
-		d->queues[i].setup.failed = false;
+	return memory_change(s, map) ? HANDLER_AGAIN : 0;
+}
+
+/* The second call of a handler that said HANDLER_AGAIN. */
+static bool again(struct vhost_session *s)
+{
+	if (!s->old_map)
+		return false;
+	memory_change_end(s);
+	return true;
 }
 
 int handle_set_mem_table(struct vhost_session *s, struct message *m, struct error *err)
@@ -30,6 +35,8 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 	const struct vhost_user_memory *table = &m->payload.memory;
 	struct mem_map *map = NULL;
 
+	if (again(s))
+		return 0;
 	if (table->n_regions > VHOST_USER_MEMORY_REGIONS)
 		return error_set(err, -EINVAL, "it has %" PRIu32 " regions; the most is %d",
 				 table->n_regions, VHOST_USER_MEMORY_REGIONS);
@@ -47,15 +54,15 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 
 	for (unsigned i = 0; i < table->n_regions; i++) {
 		struct mem_region_desc desc = region_desc(&table->regions[i]);
-		struct mem_map *next = mem_map_add(map, &desc, m->fds[i], err);
+		struct mem_map *next = mem_map_add_shared(map, s->device->map, &desc, m->fds[i],
+							  err);
 
 		mem_map_free(map);
 		if (!next)
 			return err->code;
 		map = next;
 	}
-	replace_map(s->device, map);
-	return 0;
+	return replace_map(s, map);
 }
 
 /*
@@ -73,8 +80,7 @@ int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error 
 	map = mem_map_add(s->device->map, &desc, m->fds[0], err);
 	if (!map)
 		return err->code;
-	replace_map(s->device, map);
-	return 0;
+	return replace_map(s, map);
 }
 
 /* A descriptor that comes along is closed unused (vhost-user "VHOST_USER_REM_MEM_REG"). */
@@ -83,13 +89,14 @@ int handle_rem_mem_reg(struct vhost_session *s, struct message *m, struct error 
 	struct mem_region_desc desc = region_desc(&m->payload.region.region);
 	struct mem_map *map;
 
+	if (again(s))
+		return 0;
 	if (!mem_map_overlaps(s->device->map, &desc))
 		return 0;
 	map = mem_map_remove(s->device->map, &desc, err);
 	if (!map)
 		return err->code;
-	replace_map(s->device, map);
-	return 0;
+	return replace_map(s, map);
 }
 
 int handle_get_max_mem_slots(struct vhost_session *s, struct message *m, struct error *err)

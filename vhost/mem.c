@@ -166,11 +166,47 @@ static void map_append(struct mem_map *map, const struct mem_region *r)
 	r->mapping->refs++;
 }
 
-struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
-			    struct error *err)
+static const struct mem_region *find_same(const struct mem_map *map,
+					  const struct mem_region_desc *desc, int fd)
+{
+	struct stat ours, theirs;
+
+	for (unsigned i = 0; map && i < map->n; i++) {
+		const struct mem_region *r = &map->region[i];
+
+		if (r->gpa == desc->gpa && r->size == desc->size && r->uva == desc->uva &&
+		    r->mapping->offset == desc->offset && fstat(r->mapping->fd, &ours) == 0 &&
+		    fstat(fd, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+		    ours.st_ino == theirs.st_ino)
+			return r;
+	}
+	return NULL;
+}
+
+/* The region with a reference to its mapping: @donor's, or a new one. */
+static int region_make(struct mem_region *r, const struct mem_map *donor,
+		       const struct mem_region_desc *desc, int fd, struct error *err)
+{
+	const struct mem_region *same = find_same(donor, desc, fd);
+
+	if (same) {
+		/* The file may have become shorter since. */
+		if (check_file(desc, fd, err) < 0)
+			return err->code;
+		*r = *same;
+		r->mapping->refs++;
+		return 0;
+	}
+	*r = (struct mem_region) { .gpa = desc->gpa, .size = desc->size, .uva = desc->uva };
+	r->mapping = mapping_create(desc, fd, &r->host, err);
+	return r->mapping ? 0 : err->code;
+}
+
+struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_map *donor,
+				   const struct mem_region_desc *desc, int fd, struct error *err)
 {
 	unsigned n = old ? old->n : 0, i = 0;
-	struct mem_region added = { .gpa = desc->gpa, .size = desc->size, .uva = desc->uva };
+	struct mem_region added;
 	struct mem_map *map;
 
 	if (check_region(old, desc, err) < 0)
@@ -178,8 +214,7 @@ struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_d
 	map = map_alloc(n + 1, err);
 	if (!map)
 		return NULL;
-	added.mapping = mapping_create(desc, fd, &added.host, err);
-	if (!added.mapping) {
+	if (region_make(&added, donor, desc, fd, err) < 0) {
 		free(map);
 		return NULL;
 	}
@@ -190,6 +225,12 @@ struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_d
 		map_append(map, &old->region[i]);
 	mapping_put(added.mapping); /* the map's own reference stays */
 	return map;
+}
+
+struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
+			    struct error *err)
+{
+	return mem_map_add_shared(old, NULL, desc, fd, err);
 }
 
 struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_region_desc *desc,
@@ -220,16 +261,14 @@ struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_regio
 
 bool mem_map_has(const struct mem_map *map, const struct mem_region_desc *desc, int fd)
 {
-	struct stat ours, theirs;
+	return find_same(map, desc, fd) != NULL;
+}
 
-	for (unsigned i = 0; map && i < map->n; i++) {
-		const struct mem_region *r = &map->region[i];
-
-		if (r->gpa == desc->gpa && r->size == desc->size && r->uva == desc->uva &&
-		    r->mapping->offset == desc->offset)
-			return fstat(r->mapping->fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
-			       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
-	}
+bool mem_map_keeps(const struct mem_map *map, const struct mem_region *r)
+{
+	for (unsigned i = 0; map && i < map->n; i++)
+		if (map->region[i].mapping == r->mapping)
+			return true;
 	return false;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest memory: an immutable map of regions, replaced as a whole. The control thread builds maps;
- * workers only resolve addresses through the map that their queue was started with. The control
- * thread replaces a map only while no queue of the device runs, so a map outlives every pointer
- * that came out of it.
+ * workers only resolve addresses through the map that their queue has. A map is replaced under
+ * running queues (vhost/memory_change.c); what it no longer holds stays mapped until no ring, and
+ * no request in flight, lies in it. So a mapping outlives every pointer into it.
  */
 #ifndef SLUICE_VHOST_MEM_H
 #define SLUICE_VHOST_MEM_H
@@ -64,6 +64,13 @@ struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_regio
 			       struct error *err);
 
 /*
+ * Control thread. As mem_map_add(), but where @donor (NULL: none) has this very region already, its
+ * mapping is shared instead of being made anew: host addresses in it stay what they are.
+ */
+struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_map *donor,
+				   const struct mem_region_desc *desc, int fd, struct error *err);
+
+/*
  * Control thread. Is this very region, the same piece of the same file, in @map (NULL: no) already?
  * And: does a region of @map overlap it, in guest or user addresses?
  */
@@ -71,10 +78,13 @@ bool mem_map_has(const struct mem_map *map, const struct mem_region_desc *desc, 
 bool mem_map_overlaps(const struct mem_map *map, const struct mem_region_desc *desc);
 
 /*
- * Control thread, no worker uses @map. From now on @w is told when a file of these regions loses
- * pages under us; see vhost/mem_guard.h.
+ * Control thread, before workers use what is new in @map. From now on @w is told when a file of
+ * these regions loses pages under us; see vhost/mem_guard.h.
  */
 void mem_map_watch(const struct mem_map *map, struct mem_watch *w);
+
+/* Any thread. Is the mapping of @r, by itself or with others, in @map (NULL: no) too? */
+bool mem_map_keeps(const struct mem_map *map, const struct mem_region *r);
 
 /* Control thread. Unmaps what no other map holds. NULL is fine. */
 void mem_map_free(struct mem_map *map);

@@ -27,6 +27,7 @@ static void session_free(struct vhost_session *s)
 
 	for (unsigned i = 0; i < d->n_queues; i++)
 		queue_setup_reset(&d->queues[i]);
+	memory_change_end(s);
 	mem_map_free(d->map);
 	d->map = NULL;
 	dirty_log_forget(d);
@@ -48,18 +49,23 @@ static void session_free(struct vhost_session *s)
 	device_session_ended(d); /* may free the device */
 }
 
-/* Begins to stop @vq, or all queues. @return whether any has to be waited for. */
-static bool stop_queues(struct vhost_session *s, struct virtqueue *vq)
+/*
+ * Begins to stop @only (QUIET_QUEUE), the marked queues or all. @return whether any has to be
+ * waited for.
+ */
+static bool stop_queues(struct vhost_session *s, enum quiet which, const struct virtqueue *only)
 {
 	struct vhost_device *d = s->device;
 
-	for (unsigned i = 0; i < d->n_queues; i++) {
-		if (vq && vq != &d->queues[i])
+	for (unsigned i = 0; i < d->n_queues && which != QUIET_NONE; i++) {
+		struct virtqueue *vq = &d->queues[i];
+
+		if ((which == QUIET_QUEUE && vq != only) ||
+		    (which == QUIET_MARKED && !vq->must_stop) || vq->state != VIRTQUEUE_RUNNING)
 			continue;
-		if (d->queues[i].state != VIRTQUEUE_RUNNING)
-			continue;
+		vq->must_stop = false;
 		s->n_stopping++;
-		queue_stop(&d->queues[i]);
+		queue_stop(vq);
 	}
 	return s->n_stopping > 0;
 }
@@ -74,7 +80,7 @@ void session_close(struct vhost_session *s, const char *why)
 	s->message_waits = false;
 	/* Replies that it has not read are lost with the connection; so are messages not read here.
 	 */
-	if (!stop_queues(s, NULL))
+	if (!stop_queues(s, QUIET_ALL, NULL))
 		session_free(s);
 }
 
@@ -141,6 +147,16 @@ static int start_queues(struct vhost_session *s)
 	return first;
 }
 
+/* Stops what @which says, and then goes on with the message. @return false: nothing runs there. */
+static bool message_wait(struct vhost_session *s, enum quiet which)
+{
+	if (!stop_queues(s, which, message_queue(s, &s->rx)))
+		return false;
+	s->message_waits = true;
+	sd_event_source_set_enabled(s->io, SD_EVENT_OFF);
+	return true;
+}
+
 /* The rings are as quiet as the message needs them. @return 0 or -errno: hang up. */
 static int message_finish(struct vhost_session *s, int rc, struct error *err)
 {
@@ -149,8 +165,11 @@ static int message_finish(struct vhost_session *s, int rc, struct error *err)
 	bool of_queue = message_queue(s, m) != NULL;
 	int start_rc;
 
-	if (rc == 0)
-		rc = message_handle(s, m, err);
+	while (rc == 0 && (rc = message_handle(s, m, err)) == HANDLER_AGAIN) {
+		if (message_wait(s, QUIET_MARKED))
+			return 0;
+		rc = 0;
+	}
 	if (rc < 0)
 		session_log_refused(s, m, err);
 	start_rc = start_queues(s);
@@ -172,16 +191,8 @@ static int message_begin(struct vhost_session *s)
 
 	counter_add(&s->device->stats.messages, 1);
 	rc = message_check(s, m, &err);
-	if (rc == 0) {
-		enum quiet quiet = message_quiet(s, m);
-
-		if (quiet != QUIET_NONE &&
-		    stop_queues(s, quiet == QUIET_QUEUE ? message_queue(s, m) : NULL)) {
-			s->message_waits = true;
-			sd_event_source_set_enabled(s->io, SD_EVENT_OFF);
-			return 0;
-		}
-	}
+	if (rc == 0 && message_wait(s, message_quiet(s, m)))
+		return 0;
 	return message_finish(s, rc, &err);
 }
 

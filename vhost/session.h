@@ -7,11 +7,13 @@
  *	session_io.c	bytes to messages and back
  *	messages.c	the table of messages: what is checked before a handler runs, and answers
  *	handlers_*.c	what each message does
+ *	memory_change.c	a new memory map under running queues
  *	queue.c		a virtqueue's start and stop
  *
  * Handlers never wait. A message that needs quiet rings makes the session stop them and read
  * nothing further until the last one has stopped; then its handler runs, and the rings that should
- * still run start again.
+ * still run start again. A handler may also find out itself which rings have to stop
+ * (HANDLER_AGAIN).
  */
 #ifndef SLUICE_VHOST_SESSION_H
 #define SLUICE_VHOST_SESSION_H
@@ -57,6 +59,8 @@ struct vhost_session {
 	bool config_changed; /* to be told once a ring runs */
 	unsigned refused;    /* messages; the log names only the first ones */
 	int backend_fd;	     /* SET_BACKEND_REQ_FD; -1: none */
+	/* Replaced, and still used by queues that are stopping; see memory_change(). */
+	struct mem_map *old_map;
 };
 
 /*
@@ -65,7 +69,13 @@ struct vhost_session {
  */
 typedef int message_fn(struct vhost_session *s, struct message *m, struct error *err);
 
-enum quiet { QUIET_NONE, QUIET_QUEUE, QUIET_ALL };
+/*
+ * What a handler returns that has marked queues (must_stop): it is called again, with the same
+ * message, once they have stopped. It cannot fail any more then.
+ */
+#define HANDLER_AGAIN 1
+
+enum quiet { QUIET_NONE, QUIET_QUEUE, QUIET_MARKED, QUIET_ALL };
 typedef enum quiet quiet_fn(const struct vhost_session *s, const struct message *m);
 
 struct message_row {
@@ -122,6 +132,14 @@ void queue_stop(struct virtqueue *vq);
 void queue_stop_done(struct virtqueue *vq);
 void queue_set_enabled(struct virtqueue *vq, bool enabled);
 void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes descriptors */
+
+/* memory_change.c */
+/*
+ * @next (taken over; NULL: none) becomes the device's map. @return false: all is done; true: queues
+ * that use what has gone are marked must_stop; when they have stopped, memory_change_end() unmaps.
+ */
+bool memory_change(struct vhost_session *s, struct mem_map *next);
+void memory_change_end(struct vhost_session *s);
 
 /* device.c */
 uint64_t device_features(struct vhost_device *d); /* to offer */
