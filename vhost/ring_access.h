@@ -89,45 +89,144 @@ static inline enum walk walk_break(struct ring *r, const char *why)
 	return WALK_BROKEN;
 }
 
+/* Not inlined into pop: the everyday chain does without, and keeps the registers. */
+#define WALKER static __attribute__((noinline, unused))
+
+/* Where pop stands, in registers for the length of a batch. */
+struct ring_cursor {
+	uint16_t idx; /* avail_idx */
+	bool wrap;    /* avail_wrap */
+	/* The region that was resolved last: most buffers lie there. Size 0: none. */
+	gpa_t gpa;
+	uint64_t size;
+	uint8_t *host;
+};
+
+HOT void cursor_region(const struct ring *r, struct ring_cursor *at)
+{
+	const struct mem_region *m = &r->map->region[r->map_hint];
+
+	if (unlikely(r->map_hint >= r->map->n)) {
+		at->size = 0;
+		return;
+	}
+	at->gpa = m->gpa;
+	at->size = m->size;
+	at->host = m->host;
+}
+
+HOT struct ring_cursor cursor_load(const struct ring *r)
+{
+	struct ring_cursor at = { .idx = r->avail_idx, .wrap = r->avail_wrap };
+
+	cursor_region(r, &at);
+	return at;
+}
+
+HOT void cursor_store(struct ring *r, const struct ring_cursor *at)
+{
+	r->avail_idx = at->idx;
+	r->avail_wrap = at->wrap;
+}
+
+/*
+ * The everyday chain: one buffer of @len bytes, within the region at hand, as the only segment of
+ * @c. @return false: it is something else, legal or not, and the walkers see to it.
+ */
+HOT bool chain_single(struct chain *c, const struct ring_cursor *at, gpa_t addr, uint32_t len,
+		      bool in, struct iovec *seg)
+{
+	uint64_t offset = addr - at->gpa; /* below the region: wraps to a huge number */
+	uint8_t *host = at->host + offset;
+
+	if (unlikely(len == 0 || offset >= at->size || len > at->size - offset))
+		return false;
+	seg->iov_base = host;
+	seg->iov_len = len;
+	c->n_slots = 1;
+	c->n_empty = 0;
+	c->segs = seg;
+	/* A branch, not arithmetic: a queue's chains nearly always go one way. */
+	if (in) {
+		c->n_out = 0;
+		c->n_in = 1;
+		c->out_len = 0;
+		c->in_len = len;
+	} else {
+		__builtin_prefetch(host); /* a header is read first, and soon */
+		c->n_out = 1;
+		c->n_in = 0;
+		c->out_len = len;
+		c->in_len = 0;
+	}
+	return true;
+}
+
+/*
+ * A buffer that is not within the region at hand, as up to @room segments, one for each region that
+ * it touches. @return how many; 0: @room does not do; -1: not all of it is guest memory.
+ */
+WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, gpa_t addr,
+			    uint32_t left)
+{
+	unsigned n;
+
+	for (n = 0; left; n++) {
+		uint64_t piece = left;
+		void *host;
+
+		if (unlikely(n >= room))
+			return 0;
+		host = mem_resolve(r->map, addr, &piece, &r->map_hint);
+		if (unlikely(!host))
+			return -1;
+		segs[n].iov_base = host;
+		segs[n].iov_len = piece;
+		addr += piece; /* cannot wrap: no region reaches the end of the address space */
+		left -= (uint32_t)piece;
+	}
+	return (int)n;
+}
+
 /* Adds the buffer that @d describes to @c. @room: segments that c->segs holds. */
-HOT enum walk chain_add(struct ring *r, struct chain *c, const struct ring_desc *d, unsigned room)
+HOT enum walk chain_add(struct ring *r, struct ring_cursor *at, struct chain *c,
+			const struct ring_desc *d, unsigned room)
 {
 	bool in = d->flags & VRING_DESC_F_WRITE;
-	uint32_t left = d->len;
-	gpa_t addr = d->addr;
+	uint64_t offset = d->addr - at->gpa; /* below the region: wraps to a huge number */
+	unsigned n = c->n_out + c->n_in;
+	int n_more = 1;
 
 	/* virtio 1.3, 2.7.4.2 and 2.8.9: device-readable buffers come first. */
 	if (unlikely(!in && c->n_in))
 		return walk_break(r, "device-readable descriptor after a device-writable one");
 	/* 2.7.5 and 2.8.5: at most 2^32 bytes in all; we stay one below, to count in 32 bits. */
-	if (unlikely(left > UINT32_MAX - c->out_len - c->in_len))
+	if (unlikely(d->len > UINT32_MAX - c->out_len - c->in_len))
 		return walk_break(r, "descriptor chain of 4 GiB or more");
-	/* Else a guest could have 32768 of them read for each byte that it asks for. */
-	if (unlikely(left == 0 && ++c->n_empty > RING_CHAIN_SEGS_MAX))
-		return walk_break(r, "descriptor chain with too many zero-length descriptors");
-	while (left) {
-		unsigned n = c->n_out + c->n_in;
-		uint64_t piece = left;
-		void *host;
-
-		if (unlikely(n >= room))
-			return WALK_NO_ROOM;
-		host = mem_resolve(r->map, addr, &piece, &r->map_hint);
-		if (unlikely(!host))
-			return walk_break(r, "descriptor outside guest memory");
-		c->segs[n].iov_base = host;
-		c->segs[n].iov_len = piece;
-		if (in)
-			c->n_in++;
-		else
-			c->n_out++;
-		addr += piece; /* cannot wrap: no region reaches the end of the address space */
-		left -= (uint32_t)piece;
+	if (unlikely(d->len == 0)) {
+		/* Else a guest could have 32768 of them read for each byte that it asks for. */
+		if (unlikely(++c->n_empty > RING_CHAIN_SEGS_MAX))
+			return walk_break(r,
+					  "descriptor chain with too many zero-length descriptors");
+		return WALK_DONE;
 	}
-	if (in)
-		c->in_len += d->len;
-	else
-		c->out_len += d->len;
+	if (unlikely(n >= room))
+		return WALK_NO_ROOM;
+	if (likely(offset < at->size && d->len <= at->size - offset)) {
+		c->segs[n].iov_base = at->host + offset;
+		c->segs[n].iov_len = d->len;
+	} else {
+		n_more = chain_add_pieces(r, c->segs + n, room - n, d->addr, d->len);
+		if (unlikely(n_more < 0))
+			return walk_break(r, "descriptor outside guest memory");
+		if (unlikely(n_more == 0))
+			return WALK_NO_ROOM;
+		cursor_region(r, at);
+	}
+	c->n_in += in ? n_more : 0;
+	c->n_out += in ? 0 : n_more;
+	c->in_len += in ? d->len : 0;
+	c->out_len += in ? 0 : d->len;
 	return WALK_DONE;
 }
 

@@ -11,27 +11,33 @@
 #include "vhost/ring_packed.h"
 #include "vhost/ring_split.h"
 
+HOT bool ring_has_work(struct ring *r, enum ring_layout layout)
+{
+	if (unlikely(r->broken))
+		return false;
+	return layout == RING_SPLIT ? split_has_work(r) : packed_has_work(r);
+}
+
 HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
 		      struct iovec *segs, unsigned n_segs)
 {
-	unsigned got, used = 0;
+	struct ring_cursor at;
+	unsigned got, used = 0, most;
 
 	if (unlikely(r->broken))
 		return 0;
 	if (layout == RING_SPLIT)
 		n = split_available(r, n);
-	for (got = 0; got < n; got++) {
+	most = MIN(n, r->size - r->in_flight);
+	at = cursor_load(r);
+	for (got = 0; got < most; got++) {
 		struct chain *c = &chains[got];
 		unsigned room = MIN(n_segs - used, (unsigned)RING_CHAIN_SEGS_MAX);
-		enum walk rc;
+		enum walk rc = layout == RING_SPLIT ? split_take(r, &at, c, segs + used, room)
+						    : packed_take(r, &at, c, segs + used, room);
 
-		c->n_out = c->n_in = c->n_empty = 0;
-		c->out_len = c->in_len = 0;
-		c->segs = segs + used;
-		rc = layout == RING_SPLIT ? split_take(r, c, room) : packed_take(r, c, room);
 		if (likely(rc == WALK_DONE)) {
 			used += c->n_out + c->n_in;
-			r->in_flight++;
 			continue;
 		}
 		/* No room: it is taken again next time, with all of @segs to itself. */
@@ -39,15 +45,13 @@ HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *cha
 			ring_break(r, "descriptor chain with too many segments");
 		break;
 	}
+	cursor_store(r, &at);
+	r->in_flight += got;
 	counter_add(&r->stats.popped, got);
+	/* A chain takes a descriptor at least, so a driver cannot have more of them outstanding. */
+	if (unlikely(got == most && most < n) && ring_has_work(r, layout))
+		ring_break(r, "more chains available than the queue has entries");
 	return got;
-}
-
-HOT bool ring_has_work(struct ring *r, enum ring_layout layout)
-{
-	if (unlikely(r->broken))
-		return false;
-	return layout == RING_SPLIT ? split_has_work(r) : packed_has_work(r);
 }
 
 HOT struct ring_mark ring_mark(const struct ring *r)

@@ -10,16 +10,16 @@
 #define PACKED_EVENT_WRAP (1u << VRING_PACKED_EVENT_F_WRAP_CTR)
 
 /* 2.8.1: available when AVAIL equals the device's wrap counter and USED does not. */
-HOT bool packed_is_available(const struct ring *r, uint16_t flags)
+HOT bool packed_is_available(bool wrap, uint16_t flags)
 {
-	bool avail = flags & PACKED_F_AVAIL, used = flags & PACKED_F_USED;
-
-	return avail == r->avail_wrap && used != r->avail_wrap;
+	return (flags & (PACKED_F_AVAIL | PACKED_F_USED)) ==
+	       (wrap ? PACKED_F_AVAIL : PACKED_F_USED);
 }
 
 HOT bool packed_has_work(const struct ring *r)
 {
-	return packed_is_available(r, le16_relaxed(&r->packed.desc[r->avail_idx].flags));
+	return packed_is_available(r->avail_wrap,
+				   le16_relaxed(&r->packed.desc[r->avail_idx].flags));
 }
 
 /* Moves a slot index on by @n <= size, and its wrap counter with it. */
@@ -35,8 +35,8 @@ HOT void packed_advance(const struct ring *r, uint16_t *idx, bool *wrap, uint32_
 }
 
 /* 2.8.8: all of the table's descriptors, in order; next and the AVAIL/USED bits mean nothing. */
-HOT enum walk packed_walk_indirect(struct ring *r, struct chain *c, struct ring_desc table,
-				   unsigned room)
+HOT enum walk packed_walk_indirect(struct ring *r, struct ring_cursor *at, struct chain *c,
+				   struct ring_desc table, unsigned room)
 {
 	unsigned count = table.len / sizeof(struct vring_packed_desc);
 	struct ring_table t;
@@ -51,7 +51,7 @@ HOT enum walk packed_walk_indirect(struct ring *r, struct chain *c, struct ring_
 			return WALK_BROKEN;
 		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
 			return walk_break(r, "indirect table within an indirect table");
-		rc = chain_add(r, c, &d, room);
+		rc = chain_add(r, at, c, &d, room);
 		if (unlikely(rc != WALK_DONE))
 			return rc;
 	}
@@ -62,51 +62,68 @@ HOT enum walk packed_walk_indirect(struct ring *r, struct chain *c, struct ring_
  * 2.8.6: the chain in the slots from avail_idx on, of which @d is the first. Only the first says
  * "available", for the driver writes that one last; the id stands in the last.
  */
-HOT enum walk packed_walk(struct ring *r, struct chain *c, struct ring_desc d, unsigned room)
+WALKER enum walk packed_walk(struct ring *r, struct chain *chain, struct ring_desc d,
+			     struct iovec *segs, unsigned room)
 {
+	/* Not *chain itself: so it is built in registers, and written once. */
+	struct chain c = { .segs = segs };
+	struct ring_cursor at = cursor_load(r);
 	uint16_t slot = r->avail_idx;
 	bool wrap = r->avail_wrap;
 
 	for (;;) {
 		enum walk rc;
 
-		c->n_slots++;
+		c.n_slots++;
 		if (d.flags & VRING_DESC_F_INDIRECT) {
 			if (unlikely(!ring_indirect_legal(r, &d)))
 				return WALK_BROKEN;
-			rc = packed_walk_indirect(r, c, d, room);
+			rc = packed_walk_indirect(r, &at, &c, d, room);
 		} else {
-			rc = chain_add(r, c, &d, room);
+			rc = chain_add(r, &at, &c, &d, room);
 		}
 		if (unlikely(rc != WALK_DONE))
 			return rc;
 		if (!(d.flags & VRING_DESC_F_NEXT))
 			break;
-		if (unlikely(c->n_slots >= r->size))
+		if (unlikely(c.n_slots >= r->size))
 			return walk_break(r, "descriptor chain longer than the queue");
 		packed_advance(r, &slot, &wrap, 1);
 		d = packed_desc_read(&r->packed.desc[slot]);
 	}
 	if (unlikely(d.id >= r->size))
 		return walk_break(r, "buffer id outside the queue");
-	c->id = d.id;
+	c.id = d.id;
+	*chain = c;
+	packed_advance(r, &r->avail_idx, &r->avail_wrap, c.n_slots);
 	return WALK_DONE;
 }
 
 /* WALK_NONE where no chain is available. */
-HOT enum walk packed_take(struct ring *r, struct chain *c, unsigned room)
+HOT enum walk packed_take(struct ring *r, struct ring_cursor *at, struct chain *c,
+			  struct iovec *segs, unsigned room)
 {
-	struct ring_desc d = packed_desc_read(&r->packed.desc[r->avail_idx]);
+	const unsigned is_avail = PACKED_F_AVAIL | PACKED_F_USED;
+	const unsigned is_long = VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT;
+	struct ring_desc d = packed_desc_read(&r->packed.desc[at->idx]);
+	unsigned mark = at->wrap ? PACKED_F_AVAIL : PACKED_F_USED;
 	enum walk rc;
 
-	if (!packed_is_available(r, d.flags))
+	/* One comparison for "available" and for "no more than this one". */
+	if (likely((d.flags & (is_avail | is_long)) == mark && d.id < r->size && room &&
+		   chain_single(c, at, d.addr, d.len, d.flags & VRING_DESC_F_WRITE, segs))) {
+		c->id = d.id;
+		if (unlikely(++at->idx == r->size)) {
+			at->idx = 0;
+			at->wrap = !at->wrap;
+		}
+		return WALK_DONE;
+	}
+	if ((d.flags & is_avail) != mark)
 		return WALK_NONE;
-	if (unlikely(r->in_flight >= r->size))
-		return walk_break(r, "more chains available than the queue has entries");
-	c->n_slots = 0;
-	rc = packed_walk(r, c, d, room);
-	if (likely(rc == WALK_DONE))
-		packed_advance(r, &r->avail_idx, &r->avail_wrap, c->n_slots);
+	cursor_store(r, at);
+	rc = packed_walk(r, c, d, segs, room);
+	*at = cursor_load(r);
 	return rc;
 }
 

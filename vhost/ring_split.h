@@ -41,8 +41,8 @@ HOT bool split_has_work(const struct ring *r)
 }
 
 /* 2.7.5.3: a table whose descriptors link each other by next, starting with the first. */
-HOT enum walk split_walk_indirect(struct ring *r, struct chain *c, struct ring_desc table,
-				  unsigned room)
+HOT enum walk split_walk_indirect(struct ring *r, struct ring_cursor *at, struct chain *c,
+				  struct ring_desc table, unsigned room)
 {
 	unsigned count = table.len / sizeof(struct vring_desc), i = 0;
 	struct ring_table t;
@@ -57,7 +57,7 @@ HOT enum walk split_walk_indirect(struct ring *r, struct chain *c, struct ring_d
 			return WALK_BROKEN;
 		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
 			return walk_break(r, "indirect table within an indirect table");
-		rc = chain_add(r, c, &d, room);
+		rc = chain_add(r, at, c, &d, room);
 		if (unlikely(rc != WALK_DONE) || !(d.flags & VRING_DESC_F_NEXT))
 			return rc;
 		i = d.next;
@@ -67,42 +67,59 @@ HOT enum walk split_walk_indirect(struct ring *r, struct chain *c, struct ring_d
 	return walk_break(r, "descriptor loop in an indirect table");
 }
 
-/* 2.7.5: the chain that starts at c->id. */
-HOT enum walk split_walk(struct ring *r, struct chain *c, unsigned room)
+/* 2.7.5: the chain that starts at @head, with @d. */
+WALKER enum walk split_walk(struct ring *r, struct chain *chain, uint16_t head, struct ring_desc d,
+			    struct iovec *segs, unsigned room)
 {
-	unsigned i = c->id;
+	/* Not *chain itself: so it is built in registers, and written once. */
+	struct chain c = { .id = head, .n_slots = 1, .segs = segs };
+	struct ring_cursor at = cursor_load(r);
+	enum walk rc = WALK_NONE;
 
-	for (unsigned steps = 0; steps < r->size; steps++) {
-		struct ring_desc d;
-		enum walk rc;
-
-		if (unlikely(i >= r->size))
-			return walk_break(r, "descriptor index outside the queue");
-		d = split_desc_read(&r->split.desc[i]);
+	for (unsigned steps = 1; rc == WALK_NONE; steps++) {
 		if (d.flags & VRING_DESC_F_INDIRECT) {
 			/* 2.7.5.3.2: after zero or more direct ones, and the last of the chain. */
 			if (unlikely(!ring_indirect_legal(r, &d)))
 				return WALK_BROKEN;
-			return split_walk_indirect(r, c, d, room);
+			rc = split_walk_indirect(r, &at, &c, d, room);
+			break;
 		}
-		rc = chain_add(r, c, &d, room);
+		rc = chain_add(r, &at, &c, &d, room);
 		if (unlikely(rc != WALK_DONE) || !(d.flags & VRING_DESC_F_NEXT))
-			return rc;
-		i = d.next;
+			break;
+		if (unlikely(steps >= r->size))
+			return walk_break(r, "descriptor loop");
+		if (unlikely(d.next >= r->size))
+			return walk_break(r, "descriptor index outside the queue");
+		d = split_desc_read(&r->split.desc[d.next]);
+		rc = WALK_NONE;
 	}
-	return walk_break(r, "descriptor loop");
+	*chain = c;
+	return rc;
 }
 
 /* Only called where split_available() said that a chain is there. */
-HOT enum walk split_take(struct ring *r, struct chain *c, unsigned room)
+HOT enum walk split_take(struct ring *r, struct ring_cursor *at, struct chain *c,
+			 struct iovec *segs, unsigned room)
 {
+	uint16_t head = le16_relaxed(&r->split.avail->ring[at->idx & (r->size - 1)]);
+	struct ring_desc d;
 	enum walk rc;
 
-	c->id = le16_relaxed(&r->split.avail->ring[r->avail_idx & (r->size - 1)]);
-	c->n_slots = 1;
-	rc = split_walk(r, c, room);
-	if (likely(rc == WALK_DONE))
-		r->avail_idx++;
+	if (unlikely(head >= r->size))
+		return walk_break(r, "descriptor index outside the queue");
+	d = split_desc_read(&r->split.desc[head]);
+	if (likely(!(d.flags & (VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT)) && room &&
+		   chain_single(c, at, d.addr, d.len, d.flags & VRING_DESC_F_WRITE, segs))) {
+		c->id = head;
+		at->idx++;
+		return WALK_DONE;
+	}
+	rc = split_walk(r, c, head, d, segs, room);
+	if (likely(rc == WALK_DONE)) {
+		at->idx++;
+		cursor_region(r, at);
+	}
 	return rc;
 }
 

@@ -76,6 +76,7 @@ int driver_ring_init(struct driver_ring *r, const struct driver_config *cfg)
 	r->layout = cfg->layout;
 	r->indirect = cfg->indirect;
 	r->event_idx = cfg->event_idx;
+	r->ignores_reserved_len = cfg->ignores_reserved_len;
 	r->size = r->n_free = cfg->size;
 	r->indirect_segs = segs;
 	r->tables = area + a.tables;

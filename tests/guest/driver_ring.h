@@ -49,6 +49,9 @@ struct driver_config {
 	enum driver_indirect indirect; /* not DIRECT: VIRTIO_F_INDIRECT_DESC was negotiated */
 	uint32_t indirect_segs;	       /* longest indirect table; longer chains are direct */
 	bool event_idx;		       /* VIRTIO_F_EVENT_IDX was negotiated */
+	/* For peers that leave a length where virtio 1.3 2.8.4 has none: it is ignored, as Linux
+	 * does. */
+	bool ignores_reserved_len;
 	/* driver_ring_bytes() of guest memory, aligned to 64, for the ring and its tables. */
 	void *area;
 	uint64_t area_gpa;
@@ -91,7 +94,7 @@ struct driver_ring {
 	};
 	enum driver_layout layout;
 	enum driver_indirect indirect;
-	bool event_idx;
+	bool event_idx, ignores_reserved_len;
 	uint32_t size;
 	uint32_t indirect_segs;
 	uint8_t *tables; /* indirect tables, one for each id */

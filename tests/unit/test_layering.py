@@ -22,6 +22,8 @@ LAYERS = [
     ("blk", {"base", "poll", "vhost", "blk"}),
     ("daemon", {"base", "poll", "vhost", "net", "blk", "daemon"}),
     ("cli", {"base", "cli"}),
+    # Measures vhost/ring.h beside DPDK's vhost library, so it knows both.
+    ("bench/ring", {"base", "poll", "vhost", "bench/ring", "tests/guest"}),
     ("bench", {"base", "bench", "tests/guest"}),
     # The driver's side cross-checks vhost/, and so shares nothing with it.
     ("tests/guest", {"base", "tests/guest"}),
@@ -34,7 +36,7 @@ EXCEPTIONS = {
 
 # System header (by what its name begins with): the folders that may know of it. tests/ may, too.
 LIBRARIES = [
-    (re.compile(r"rte_"), {"net"}, "DPDK"),
+    (re.compile(r"rte_"), {"net", "bench/ring"}, "DPDK"),
     (re.compile(r"liburing"), {"blk", "poll"}, "io_uring"),
     (re.compile(r"linux/io_uring"), {"blk", "poll"}, "io_uring"),
     (re.compile(r"(yaml|cyaml)"), {"daemon", "cli"}, "YAML"),
@@ -96,6 +98,10 @@ SELF_TEST = {
     "cli/a.c": '#include "base/a.h"\n#include <jansson.h>\n',
     "tests/guest/a.h": '#include "base/a.h"\n',
     "tests/unit/a.c": '#include "tests/guest/a.h"\n#include <rte_mbuf.h>\n',
+    "bench/ring/a.h": '#include "vhost/a.h"\n#include <rte_vhost.h>\n',
+    "bench/a.h": '#include "tests/guest/a.h"\n',
+    "bench/bad.c": '#include "vhost/a.h"\n',
+    "bench/bad_dpdk.c": "#include <rte_vhost.h>\n",
     "base/bad.c": '#include "poll/a.h"\n',
     "poll/bad.c": '#include "vhost/a.h"\n',
     "vhost/bad.c": '  #  include "net/a.h"\n',
