@@ -176,12 +176,16 @@ static void print_network(const json_t *n)
 void print_status(const json_t *status)
 {
 	const json_t *networks = json_object_get(status, "networks"), *n;
+	const json_t *sandbox = json_object_get(status, "sandbox");
+	const char *why = text(sandbox, "why");
 	char up[32];
 	size_t i;
 
-	printf("sluiced %s, process %lld, user %s, up %s\n\n", text(status, "version"),
+	printf("sluiced %s, process %lld, user %s, up %s\n", text(status, "version"),
 	       number(status, "pid"), text(status, "user"),
 	       duration(json_number_value(json_object_get(status, "uptime_s")), up));
+	printf("sandbox: seccomp %s, Landlock %s%s%s\n\n", text(sandbox, "seccomp"),
+	       number(sandbox, "landlock") ? "on" : "off", why[0] ? ": " : "", why);
 	print_workers(json_object_get(status, "workers"));
 	print_disks(json_object_get(status, "disks"));
 	json_array_foreach (networks, i, n) {

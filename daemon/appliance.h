@@ -11,6 +11,7 @@
 
 #include "blk/blk.h"
 #include "daemon/config.h"
+#include "daemon/confine.h"
 #include "net/net.h"
 
 #include <sys/queue.h>
@@ -48,8 +49,9 @@ struct appliance {
 	struct workers *workers;
 	TAILQ_HEAD(disk_list, disk_entry) disks;
 	TAILQ_HEAD(network_list, network_entry) networks;
-	unsigned n_open, n_failed; /* devices */
-	uint64_t started_ns;	   /* clock_ns() */
+	struct confinement confinement; /* the sandbox; all zero before it is entered */
+	unsigned n_open, n_failed;	/* devices */
+	uint64_t started_ns;		/* clock_ns() */
 	unsigned closing; /* closed() calls to come, and one for appliance_close() itself */
 	void (*closed)(struct appliance *a);
 	void (*progress)(

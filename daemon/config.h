@@ -101,6 +101,7 @@ struct network_config {
 enum {
 	CONFIG_USER,
 	CONFIG_GROUP,
+	CONFIG_SANDBOX,
 	CONFIG_CONTROL,
 	CONFIG_LOG,
 	CONFIG_WORKERS,
@@ -110,6 +111,7 @@ enum {
 struct config {
 	struct object at;
 	char *user, *group; /* NULL: the default */
+	bool sandbox;
 	struct control_config control;
 	struct log_config log;
 	struct worker_config workers;

@@ -236,6 +236,10 @@ static const struct field config_fields[] = {
 			   .kind = FIELD_TEXT,
 			   T(group),
 			   .what = "the name of a group" },
+	[CONFIG_SANDBOX] = { .key = "sandbox",
+			     .option = "no-sandbox",
+			     .kind = FIELD_BOOL,
+			     T(sandbox) },
 	[CONFIG_CONTROL] = { .key = "control",
 			     .kind = FIELD_MAP,
 			     T(control),
@@ -252,8 +256,15 @@ static const struct field config_fields[] = {
 	[CONFIG_DISKS] = { .key = "disks", .kind = FIELD_LIST, T(disks), .of = &disk_schema },
 };
 
+static void config_defaults(void *obj)
+{
+	struct config *c = obj;
+
+	c->sandbox = true;
+}
+
 const struct schema config_schema = { sizeof(struct config), ARRAY_SIZE(config_fields),
-				      config_fields, NULL };
+				      config_fields, config_defaults };
 
 struct config *config_new(void)
 {

@@ -150,6 +150,7 @@ static int start(struct daemon *d)
 		return fail((error_set(&err, -1, "no device could be opened"), &err));
 	if (privilege_drop(&d->identity, dpdk_capabilities_needed(), &err))
 		return fail(&err);
+	confine(a, d->control_path, &a->confinement);
 	return 0;
 }
 
@@ -212,6 +213,7 @@ int main(int argc, char **argv)
 		log_set_level(d.options.log_level >= 0
 				      ? (enum log_level)d.options.log_level
 				      : (enum log_level)d.options.config->log.level);
+		d.options.config->sandbox &= !d.options.no_sandbox;
 		rc = serve(&d);
 	} else if (rc > 0) {
 		rc = 0;

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const char help[] =
-	"usage: sluiced [--config FILE] [--check] [--log-level LEVEL]\n"
+	"usage: sluiced [--config FILE] [--check] [--log-level LEVEL] [--no-sandbox]\n"
 	"       sluiced blk --socket-path PATH --blk-file FILE [OPTION…]\n"
 	"       sluiced net --socket-path PATH [OPTION…]\n"
 	"\n"
@@ -18,6 +18,7 @@ static const char help[] =
 	"  -c, --config FILE      the configuration; default: " CONFIG_FILE_DEFAULT "\n"
 	"      --check            check the configuration, say what is wrong with it, and exit\n"
 	"  -l, --log-level LEVEL  error, warn, info (default) or debug\n"
+	"      --no-sandbox       keep all system calls, for debugging\n"
 	"  -h, --help             this text; sluiced blk --help and sluiced net --help for these\n"
 	"  -V, --version          the version\n"
 	"\n"
@@ -33,9 +34,13 @@ static int usage_error(const char *program)
 static int parse_config_mode(int argc, char **argv, struct options *out)
 {
 	static const struct option rows[] = {
-		{ "config", required_argument, NULL, 'c' },    { "check", no_argument, NULL, 'k' },
-		{ "log-level", required_argument, NULL, 'l' }, { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },	       { 0 },
+		{ "config", required_argument, NULL, 'c' },
+		{ "check", no_argument, NULL, 'k' },
+		{ "log-level", required_argument, NULL, 'l' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "no-sandbox", no_argument, NULL, 's' },
+		{ 0 },
 	};
 	enum log_level level;
 	int c;
@@ -58,6 +63,9 @@ static int parse_config_mode(int argc, char **argv, struct options *out)
 				return 2;
 			}
 			out->log_level = (int)level;
+			break;
+		case 's':
+			out->no_sandbox = true;
 			break;
 		case 'h':
 			fputs(help, stdout);

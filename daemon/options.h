@@ -14,6 +14,7 @@ struct options {
 	bool check;		 /* only check the configuration */
 	int fd;			 /* the single device's socket; -1: it has paths */
 	int log_level;		 /* -1: as configured */
+	bool no_sandbox;	 /* whatever the configuration says */
 };
 
 #define OPTIONS_RUN (-1)

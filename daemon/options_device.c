@@ -14,7 +14,7 @@
 
 /* What an option is about: which object of the configuration its value goes to. */
 enum target { TO_DEVICE, TO_SOCKET, TO_DPDK, TO_WORKERS, TO_CONTROL, TO_USER, TO_GROUP, SPECIAL };
-enum special { FD = 1, LOG_LEVEL_OPTION, HELP, VERSION, CAPABILITIES };
+enum special { FD = 1, LOG_LEVEL_OPTION, NO_SANDBOX, HELP, VERSION, CAPABILITIES };
 
 struct row {
 	const char *name;
@@ -35,7 +35,8 @@ struct device_kind {
 		{ "control", false, TO_CONTROL, CONTROL_SOCKET }, { "user", false, TO_USER, 0 }, \
 		{ "group", false, TO_GROUP, 0 }, { "fd", false, SPECIAL, FD },                   \
 		{ "log-level", false, SPECIAL, LOG_LEVEL_OPTION },                               \
-		{ "help", true, SPECIAL, HELP }, { "version", true, SPECIAL, VERSION },          \
+		{ "no-sandbox", true, SPECIAL, NO_SANDBOX }, { "help", true, SPECIAL, HELP },    \
+		{ "version", true, SPECIAL, VERSION },                                           \
 		{ "print-capabilities", true, SPECIAL, CAPABILITIES },                           \
 	{                                                                                        \
 		NULL, false, SPECIAL, 0                                                          \
@@ -49,6 +50,7 @@ struct device_kind {
 	"      --user U --group G   become these when started as root; default: sluice or "      \
 	"nobody\n"                                                                               \
 	"      --log-level LEVEL    error, warn, info (default) or debug\n"                      \
+	"      --no-sandbox         keep all system calls, for debugging\n"                      \
 	"      --print-capabilities what this back-end can do, as JSON, and exit\n"              \
 	"  -h, --help               this text\n"                                                 \
 	"  -V, --version            the version\n"
@@ -294,6 +296,8 @@ static void parse_special(const struct uses *u, struct options *out, struct prob
 				problems_add(p, 0, "--fd: stands here twice; keep one");
 			else
 				out->fd = parse_fd(use->value, p);
+		} else if (use->row->field == NO_SANDBOX) {
+			out->no_sandbox = true;
 		} else if (use->row->field == LOG_LEVEL_OPTION) {
 			if (log_level_parse(use->value, &level))
 				problems_add(p, 0,

@@ -157,6 +157,7 @@ static void put_vhost(json_t *j, const struct vhost_device *d, enum feature_set 
 	put(front_end, "messages", count(&d->stats.messages));
 	put(front_end, "messages_refused", count(&d->stats.messages_refused));
 	put(front_end, "queues_broken", count(&d->stats.queues_broken));
+	put(front_end, "memory_lost", count(&d->stats.memory_lost));
 	put(front_end, "features", features_json(set, d->features));
 	put(front_end, "protocol_features", features_json(FEATURES_PROTOCOL, d->protocol_features));
 	put_number(front_end, "memory_bytes", d->map ? mem_map_bytes(d->map) : 0);
@@ -305,6 +306,16 @@ json_t *version_call(void *ctx, const json_t *params, struct rpc_error *err)
 	return json_pack("{s:s, s:s}", "name", "sluiced", "version", SLUICE_VERSION);
 }
 
+static json_t *sandbox_json(const struct confinement *c)
+{
+	json_t *j = json_object();
+
+	put_text(j, "seccomp", c->seccomp);
+	put_number(j, "landlock", (uint64_t)c->landlock);
+	put_text(j, "why", c->why);
+	return j;
+}
+
 json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err)
 {
 	const struct status *s = ctx;
@@ -327,6 +338,7 @@ json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err)
 	put(j, "uptime_s", json_real((double)(clock_ns() - a->started_ns) / 1e9));
 	put_text(j, "user", a->identity->user);
 	put_text(j, "config", a->config_file);
+	put(j, "sandbox", sandbox_json(&a->confinement));
 	for (unsigned i = 0; i < s->n_workers; i++)
 		json_array_append_new(workers, worker_json(s, i));
 	put(j, "workers", workers);

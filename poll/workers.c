@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "poll/ring_limits.h"
 #include "poll/worker_impl.h"
 
 #include <errno.h>
@@ -83,7 +84,8 @@ static int ring_open(struct start *s, struct io_uring *ring)
 	for (unsigned i = 0; i < ARRAY_SIZE(ring_kinds) && rc == -EINVAL; i++) {
 		/* A completion queue of 4 times the submissions: slow disks have many in flight. */
 		struct io_uring_params params = {
-			.flags = ring_kinds[i].flags | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
+			.flags = ring_kinds[i].flags | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE |
+				 IORING_SETUP_R_DISABLED,
 			.cq_entries = entries * 4,
 		};
 
@@ -96,6 +98,11 @@ static int ring_open(struct start *s, struct io_uring *ring)
 				"workers: this kernel's io_uring drops completions when its "
 				"queue is full; run Linux 5.15 or newer");
 		}
+	}
+	if (rc == 0) {
+		rc = ring_limit_and_enable(ring);
+		if (rc)
+			io_uring_queue_exit(ring);
 	}
 	if (rc == -ENOSYS || rc == -EPERM)
 		hint = "; allow it (sysctl kernel.io_uring_disabled=0, and the container's seccomp "

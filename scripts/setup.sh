@@ -41,7 +41,7 @@ done
 build_packages=(
   build-essential meson ninja-build pkg-config
   liburing-dev libsystemd-dev libnuma-dev liburcu-dev libdpdk-dev
-  libyaml-dev libjansson-dev libcap-ng-dev libcriterion-dev scdoc python3
+  libyaml-dev libjansson-dev libcap-ng-dev libseccomp-dev libcriterion-dev scdoc python3
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
 test_packages=(python3-pytest qemu-utils qemu-system-common)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection's life: from accept() to the last queue's stop. */
 #include "vhost/session.h"
-#include "vhost/mem_guard.h"
 
 #include "base/log.h"
 #include "poll/control.h"

@@ -167,9 +167,10 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
 		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
 		       "queues, serial)");
-	expect_problem("zebra: 1\n",
-		       "t.yaml:1: zebra: unknown key (known keys: user, group, control, log, "
-		       "workers, networks, disks)");
+	expect_problem(
+		"zebra: 1\n",
+		"t.yaml:1: zebra: unknown key (known keys: user, group, sandbox, control, log, "
+		"workers, networks, disks)");
 }
 
 Test(config, wrong_types_say_what_is_wanted)

@@ -183,3 +183,55 @@ Test(poll_start, stats_count_rounds_and_busy_cycles)
 	workers_stop(ws);
 	close(q.poller.event_fd);
 }
+
+/* seccomp does not see what a ring is asked to do, so the ring itself must refuse. */
+struct attempt {
+	struct poller poller;
+	struct io_op op;
+	uint8_t opcode;
+	bool sent, back;
+	int32_t res;
+};
+
+static unsigned attempt_poll(struct poller *p)
+{
+	struct attempt *a = container_of(p, struct attempt, poller);
+
+	if (!a->sent) {
+		struct io_uring_sqe *sqe = worker_sqe(p->worker);
+
+		a->sent = true;
+		sqe->opcode = a->opcode;
+		sqe->fd = -1;
+		a->op.owner = p;
+		io_uring_sqe_set_data(sqe, &a->op);
+	}
+	if (poller_take_done(p)) {
+		a->res = a->op.res;
+		STORE(a->back, true);
+	}
+	return 1;
+}
+
+Test(poll_start, the_ring_takes_no_operation_that_opens_or_connects)
+{
+	static const uint8_t forbidden[] = { IORING_OP_OPENAT,	 IORING_OP_OPENAT2,
+					     IORING_OP_SOCKET,	 IORING_OP_CONNECT,
+					     IORING_OP_ACCEPT,	 IORING_OP_UNLINKAT,
+					     IORING_OP_RENAMEAT, IORING_OP_CLOSE,
+					     IORING_OP_STATX };
+	static const struct poller_ops ops = { .poll = attempt_poll };
+	struct workers *ws = start_workers(1, 100);
+
+	for (unsigned i = 0; i <= ARRAY_SIZE(forbidden); i++) {
+		bool allowed = i == ARRAY_SIZE(forbidden);
+		struct attempt a = { .poller = { .ops = &ops, .event_fd = -1 },
+				     .opcode = allowed ? IORING_OP_NOP : forbidden[i] };
+
+		worker_add(workers_get(ws, 0), &a.poller);
+		cr_assert(EVENTUALLY(LOAD(a.back), 5000));
+		worker_remove(&a.poller);
+		cr_assert_eq(a.res, allowed ? 0 : -EACCES, "operation %u: %d", a.opcode, a.res);
+	}
+	workers_stop(ws);
+}

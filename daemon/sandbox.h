@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sandbox: once all is open and root is dropped, the process gives up every system call that
+ * it has no more use for (seccomp), and the file system (Landlock, where the kernel has it). What
+ * a guest or a front-end could gain by a hole in us is then little more than what its device could
+ * do anyway.
+ *
+ * io_uring is a way around seccomp: workers restrict their rings themselves (poll/ring_limits.c),
+ * and no new ring can be made in here.
+ */
+#ifndef SLUICE_DAEMON_SANDBOX_H
+#define SLUICE_DAEMON_SANDBOX_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+
+struct error;
+
+/* DPDK's drivers want far more than we do: netlink, packet sockets, devices, sysfs. */
+enum sandbox_profile { SANDBOX_TIGHT, SANDBOX_DPDK };
+
+/*
+ * All threads of the process, those to come included, for good. Needs no privileges. @return 0 or
+ * -errno with @err; then nothing has changed.
+ */
+int sandbox_seccomp(enum sandbox_profile profile, struct error *err);
+
+/*
+ * The calling thread, and those that it starts: no file can be opened, made or removed but socket
+ * files in @folders (NULLs are left out). @return the kernel's Landlock version, 0 where it has
+ * none, or -errno with @err.
+ */
+int sandbox_landlock(const char *const *folders, unsigned n, struct error *err);
+
+/* NULL, or why this build cannot live in a sandbox (sanitizers). */
+const char *sandbox_unfit(void);
+
+#endif
