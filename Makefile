@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit lint format clean help
+.PHONY: all build setup demo test unit fuzz fuzz-quick lint format clean help
 
 all: build
 
@@ -13,6 +13,7 @@ help:
 	@echo 'make demo     two real guests on sluiced: disk, network, reboot; under three minutes'
 	@echo 'make test     every test that this machine can run; ends in "N passed, N failed, N skipped"'
 	@echo 'make unit     the unit tests alone'
+	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang); fuzz-quick: 3 seconds each'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format   clang-format, in place'
 
@@ -38,6 +39,13 @@ test:
 
 unit: build
 	/usr/bin/python3 scripts/run-tests.py --build $(BUILD) --only unit
+
+TIME ?= 60
+fuzz:
+	/usr/bin/python3 scripts/fuzz.py --time $(TIME) --coverage
+
+fuzz-quick:
+	/usr/bin/python3 scripts/fuzz.py --time 3
 
 lint: $(BUILD)/build.ninja
 	scripts/setup.sh --for lint

@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the fuzz targets of tests/fuzz and prints what came of it.
+
+Each target runs for a time, from its seeds and from the corpus that earlier runs left in the build
+folder, under ASan and UBSan. What makes one crash, leak, hang or break an invariant is kept in the
+build folder, and named; then the exit code is 1. With --coverage the corpora are run once more on a
+build that counts lines, and what they reach of each folder is printed. With --keep the corpora are
+minimised into tests/fuzz/seeds, from which the unit tests run them with any compiler.
+
+Without clang there is nothing to do: says so and exits 0.
+"""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = ROOT / "tests/fuzz/seeds"
+MAX_LEN = {"config": 4096, "rpc": 4096}
+TEXT = {"config", "rpc"}
+
+
+def run(*args, **kwargs):
+    return subprocess.run([str(a) for a in args], **kwargs)
+
+
+def setup(build, options, env, targets):
+    if not (build / "build.ninja").exists():
+        rc = run("meson", "setup", build, "-Dwerror=false", "-Db_lundef=false", *options, cwd=ROOT,
+                 env={**os.environ, **env}, stdout=subprocess.DEVNULL).returncode
+        if rc:
+            sys.exit(f"fuzz: meson could not set up {build}")
+    done = run("ninja", "-C", build, *targets, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nfuzz: {build} does not build")
+
+
+def unpack_seeds(target, corpus):
+    """Seeds are files, or lines of hexadecimal."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    for path in sorted((SEEDS / target).glob("*")):
+        if path.suffix != ".hex":
+            shutil.copy(path, corpus / path.name)
+            continue
+        lines = [line for line in path.read_text().split("\n") if line and line[0] != "#"]
+        for n, line in enumerate(lines):
+            (corpus / f"{path.stem}-{n}").write_bytes(bytes.fromhex(line))
+
+
+def number(pattern, text, otherwise=0):
+    found = re.findall(pattern, text)
+    return int(found[-1]) if found else otherwise
+
+
+def fuzz(build, target, seconds):
+    corpus, found = build / "corpus" / target, build / "found"
+    found.mkdir(exist_ok=True)
+    unpack_seeds(target, corpus)
+    before = set(found.iterdir())
+    out = run(build / "tests/fuzz" / f"fuzz_{target}", corpus, f"-max_total_time={seconds}",
+              f"-max_len={MAX_LEN.get(target, 1024)}", "-len_control=0", "-entropic=0", "-timeout=20",
+              "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={found}/{target}-",
+              f"-only_ascii={int(target in TEXT)}",
+              stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace")
+    (build / f"{target}.log").write_text(out.stderr)
+    new = sorted(set(found.iterdir()) - before)
+    if out.returncode and not new:
+        new = [build / f"{target}.log"]
+    return {
+        "executions": number(r"number_of_executed_units: (\d+)", out.stderr),
+        "a second": number(r"average_exec_per_sec: +(\d+)", out.stderr),
+        "edges": number(r"cov: (\d+)", out.stderr),
+        "corpus": len(list(corpus.iterdir())),
+        "findings": new,
+    }
+
+
+def print_table(rows):
+    columns = ["executions", "a second", "edges", "corpus"]
+    print(f"{'target':10}" + "".join(f"{c:>12}" for c in columns) + "  findings")
+    for target, row in rows.items():
+        print(f"{target:10}" + "".join(f"{row[c]:>12}" for c in columns) +
+              f"  {len(row['findings']) or 'none'}")
+    for row in rows.values():
+        for path in row["findings"]:
+            print(f"found: {path}")
+
+
+def coverage(build, targets):
+    cov = build.with_name(build.name + "-coverage")
+    flags = "-fprofile-instr-generate -fcoverage-mapping"
+    setup(cov, [f"-Dc_args={flags}", f"-Dc_link_args={flags}"], {"CC": "clang"}, ["fuzzers"])
+    programs = [cov / "tests/fuzz" / f"fuzz_{t}" for t in targets]
+    for target, program in zip(targets, programs):
+        run(program, build / "corpus" / target, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "LLVM_PROFILE_FILE": str(cov / f"{target}.profraw")})
+    run("llvm-profdata", "merge", "-sparse", *[cov / f"{t}.profraw" for t in targets],
+        "-o", cov / "all.profdata", check=True)
+    report = run("llvm-cov", "report", programs[0], *[f"-object={p}" for p in programs[1:]],
+                 f"-instr-profile={cov / 'all.profdata'}", stdout=subprocess.PIPE, text=True,
+                 check=True).stdout
+    (cov / "report.txt").write_text(report)
+    files = {}
+    for line in report.split("\n"):
+        columns = line.split()
+        if len(columns) < 10 or not re.match(r".*\.[ch]$", columns[0]):
+            continue
+        # file, regions and missed, functions and missed, lines and missed, each with a percentage
+        name = columns[0].split("../")[-1]
+        files[name] = (int(columns[7]), int(columns[8]))
+    print(f"\n{'lines of':34}{'all':>7}{'reached':>9}")
+    folders = {}
+    for name, (lines, missed) in sorted(files.items()):
+        folder = name.split("/")[0]
+        if folder in ("tests", "poll", "base"):
+            continue
+        sums = folders.setdefault(folder, [0, 0])
+        sums[0] += lines
+        sums[1] += missed
+        print(f"  {name:32}{lines:>7}{100 * (lines - missed) / lines:>8.1f}%")
+    for folder, (lines, missed) in folders.items():
+        print(f"{folder + '/':34}{lines:>7}{100 * (lines - missed) / lines:>8.1f}%")
+
+
+def keep(build, target):
+    """The smallest inputs that together reach what the corpus reaches, as lines of hexadecimal."""
+    small = build / "small" / target
+    shutil.rmtree(small, ignore_errors=True)
+    small.mkdir(parents=True)
+    run(build / "tests/fuzz" / f"fuzz_{target}", "-merge=1", "-use_counters=0", small,
+        build / "corpus" / target, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    inputs = sorted((p.read_bytes() for p in small.iterdir()), key=lambda b: (len(b), b))
+    (SEEDS / target).mkdir(parents=True, exist_ok=True)
+    (SEEDS / target / "corpus.hex").write_text(
+        "# Inputs that a fuzzer found worth keeping, one a line; made by scripts/fuzz.py --keep.\n" +
+        "".join(b.hex() + "\n" for b in inputs if b))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", type=int, default=60, metavar="S", help="seconds for each target (60)")
+    parser.add_argument("--build", type=Path, default=ROOT / "build-fuzz", help="build folder (build-fuzz)")
+    parser.add_argument("--coverage", action="store_true", help="print what lines the corpora reach")
+    parser.add_argument("--keep", action="store_true", help="minimise the corpora into tests/fuzz/seeds")
+    parser.add_argument("targets", nargs="*", help="ring, blk, net …; all if none is named")
+    args = parser.parse_args()
+    if not shutil.which("clang"):
+        print("fuzz: skipped: clang is not installed (scripts/setup.sh --for lint installs it)")
+        return 0
+    build = args.build.resolve()
+    setup(build, ["-Dfuzz=true", "-Db_sanitize=address,undefined"], {"CC": "clang"}, ["fuzzers"])
+    known = sorted(p.stem[len("fuzz_"):] for p in (ROOT / "tests/fuzz").glob("fuzz_*.c"))
+    targets = args.targets or known
+    for target in targets:
+        if target not in known:
+            sys.exit(f"fuzz: there is no target {target}; there are {', '.join(known)}")
+    rows = {}
+    if args.time:
+        rows = {target: fuzz(build, target, args.time) for target in targets}
+        print_table(rows)
+    if args.keep:
+        for target in targets:
+            keep(build, target)
+    if args.coverage:
+        coverage(build, targets)
+    return 1 if any(row["findings"] for row in rows.values()) else 0
+
+
+sys.exit(main())

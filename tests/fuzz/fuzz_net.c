@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-net with a hostile guest on all three of its queues, in one switch with an honest peer and
+ * a port of our own. Chains come back once, nothing but what was offered is written; what the peer
+ * gets is a frame with a header that fits it and what the peer negotiated; and after all of it a
+ * frame from the third port reaches the peer unchanged.
+ */
+#include "tests/fuzz/hooks.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "net/virtio_net.h"
+#include "poll/control.h"
+#include "tests/fuzz/device.h"
+#include "tests/fuzz/guest.h"
+#include "tests/fuzz/sim.h"
+
+#include <endian.h>
+#include <stdlib.h>
+
+#define STEPS_MAX 60
+#define PEER_BUFFERS 8
+#define PEER_BUFFER_BYTES 2048
+#define BODY_BYTES 70000
+
+enum { RECEIVE, TRANSMIT, CONTROL, N_QUEUES };
+enum { HOSTILE, PEER, N_DEVICES };
+
+static struct {
+	struct workers *workers;
+	struct net_switch *sw;
+	struct net_device *dev[N_DEVICES];
+	struct vhost_device *vhost[N_DEVICES];
+	struct fuzz_guest guest[N_QUEUES], peer;
+	bool runs[N_QUEUES];
+	uint64_t peer_features;
+	uint16_t peer_seen;
+	unsigned peer_frames;
+	struct port third;
+	struct port_stats third_stats;
+	uint8_t *body;
+} n;
+
+static const uint8_t macs[N_DEVICES][6] = { { 0x52, 0x54, 0, 0, 0, 1 },
+					    { 0x52, 0x54, 0, 0, 0, 2 } };
+
+static uint64_t bit(unsigned feature)
+{
+	return UINT64_C(1) << feature;
+}
+
+static unsigned third_deliver(struct port *p, struct packet *const *packets, unsigned count)
+{
+	(void)p;
+	(void)packets;
+	return count;
+}
+
+static void create(unsigned i)
+{
+	static const char *const names[] = { "hostile", "peer" };
+	struct net_device_config cfg = {
+		.name = names[i], .queue_pairs = 1, .has_mac = true, .mtu = 1500
+	};
+	struct error err = { 0 };
+	int rc;
+
+	memcpy(cfg.mac, macs[i], 6);
+	cfg.socket = fuzz_socket();
+	rc = net_device_create(&cfg, n.sw, n.workers, &n.dev[i], &err);
+	FUZZ_CHECK(rc == 0, "%s", err.text);
+	n.vhost[i] = (struct vhost_device *)net_device_vhost(n.dev[i]);
+}
+
+static void create_all(void)
+{
+	static const struct port_ops third_ops = { .kind = "third", .deliver = third_deliver };
+	struct workers_config cfg = { .n = 1 };
+	struct switch_config sc = { .name = "lan" };
+
+	log_set_level(LOG_LEVEL_ERROR);
+	FUZZ_CHECK(control_init() == 0);
+	FUZZ_CHECK(workers_start(&cfg, &n.workers, NULL) == 0);
+	FUZZ_CHECK(switch_create(&sc, n.workers, &n.sw, NULL) == 0);
+	for (unsigned i = 0; i < N_DEVICES; i++)
+		create(i);
+	n.third.ops = &third_ops;
+	n.third.stats = &n.third_stats;
+	FUZZ_CHECK(switch_attach(n.sw, &n.third, NULL) == 0);
+	fuzz_sessions_wait(n.vhost, N_DEVICES);
+	for (unsigned i = 0; i < N_QUEUES; i++)
+		fg_create(&n.guest[i], NULL);
+	fg_create(&n.peer, NULL);
+	n.body = malloc(BODY_BYTES);
+	FUZZ_CHECK(n.body);
+	for (unsigned i = 0; i < BODY_BYTES; i++)
+		n.body[i] = (uint8_t)(i * 7);
+}
+
+/* The honest peer: eight buffers of one piece each, given back as soon as they were looked at. */
+static void peer_start(uint64_t features)
+{
+	static const uint8_t how[] = { 0, 3, 0 }; /* split, 8 entries */
+	struct input in = { how, how + sizeof(how) };
+
+	fg_begin(&n.peer, &in);
+	n.peer_features = features;
+	n.peer_seen = 0;
+	for (uint16_t i = 0; i < PEER_BUFFERS; i++)
+		fg_offer(&n.peer, i, FG_BUFFERS + i * PEER_BUFFER_BYTES, PEER_BUFFER_BYTES);
+	FUZZ_CHECK(fuzz_queue_start(n.vhost[PEER], &n.vhost[PEER]->queues[RECEIVE], &n.peer,
+				    features) == 0);
+}
+
+static void check_header(const struct virtio_net_hdr_v1 *h, uint32_t frame_bytes)
+{
+	uint8_t gso = h->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
+
+	FUZZ_CHECK(frame_bytes >= ETHER_HDR_LEN && frame_bytes <= FRAME_LEN_MAX, "%u bytes",
+		   frame_bytes);
+	FUZZ_CHECK(!(h->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)));
+	if (h->flags)
+		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_CSUM));
+	if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+		FUZZ_CHECK(h->csum_start + h->csum_offset + 2u <= frame_bytes);
+	if (h->gso_type == VIRTIO_NET_HDR_GSO_NONE) {
+		/* What the peer did not ask for as one piece is cut to the sender's segments. */
+		return;
+	}
+	FUZZ_CHECK(h->gso_size > 0 && h->hdr_len > 0 && h->hdr_len < frame_bytes);
+	FUZZ_CHECK(h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
+	if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN)
+		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_ECN));
+	if (gso == VIRTIO_NET_HDR_GSO_TCPV4)
+		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_TSO4));
+	else
+		FUZZ_CHECK(gso == VIRTIO_NET_HDR_GSO_TCPV6 &&
+			   n.peer_features & bit(VIRTIO_NET_F_GUEST_TSO6));
+}
+
+/* Takes all frames. @return the last one's bytes after the header, and its length. */
+static const uint8_t *peer_receive(uint32_t *len)
+{
+	const struct vring_used *used = fg_main(&n.peer, FG_DEVICE);
+	const uint8_t *last = NULL;
+
+	while (n.peer_seen != used->idx) {
+		struct virtio_net_hdr_v1 h = { 0 };
+		uint32_t total = 0;
+
+		for (unsigned i = 0, pieces = 1; i < pieces; i++, n.peer_seen++) {
+			const struct vring_used_elem e = used->ring[n.peer_seen % n.peer.size];
+			uint64_t at = FG_BUFFERS + e.id * PEER_BUFFER_BYTES;
+
+			FUZZ_CHECK(n.peer_seen != used->idx, "buffer %u of %u", i, pieces);
+			FUZZ_CHECK(e.id < PEER_BUFFERS && e.len <= PEER_BUFFER_BYTES);
+			if (i == 0) {
+				FUZZ_CHECK(e.len >= sizeof(h));
+				memcpy(&h, fg_main(&n.peer, at), sizeof(h));
+				pieces = h.num_buffers;
+				FUZZ_CHECK(pieces >= 1 && pieces <= PEER_BUFFERS);
+				FUZZ_CHECK(pieces == 1 ||
+					   n.peer_features & bit(VIRTIO_NET_F_MRG_RXBUF));
+				last = fg_main(&n.peer, at + sizeof(h));
+			}
+			total += e.len;
+			fg_offer(&n.peer, (uint16_t)e.id, at, PEER_BUFFER_BYTES);
+		}
+		check_header(&h, total - (uint32_t)sizeof(h));
+		*len = total - (uint32_t)sizeof(h);
+		n.peer_frames++;
+	}
+	fg_check_writes(&n.peer, true);
+	return last;
+}
+
+struct burst {
+	struct packet *packets;
+	unsigned n;
+};
+
+static void forward(void *arg)
+{
+	struct burst *b = arg;
+
+	switch_forward(n.sw, &n.third, b->packets, b->n);
+}
+
+static void ether(uint8_t *head, const uint8_t to[6], uint16_t type)
+{
+	static const uint8_t from[6] = { 0x52, 0x54, 0, 0, 0, 9 };
+
+	memcpy(head, to, 6);
+	memcpy(head + 6, from, 6);
+	head[12] = (uint8_t)(type >> 8);
+	head[13] = (uint8_t)type;
+}
+
+/* Ethernet, IPv4 or IPv6, TCP: what offload fields can be right for. @return where TCP starts. */
+static unsigned tcp_headers(uint8_t *head, bool v6, const uint8_t to[6])
+{
+	unsigned l3 = ETHER_HDR_LEN, l4 = l3 + (v6 ? 40 : 20);
+
+	memset(head, 0, l4 + 20);
+	ether(head, to, v6 ? 0x86dd : 0x0800);
+	head[l3] = v6 ? 0x60 : 0x45;
+	head[l3 + (v6 ? 6 : 9)] = 6;
+	head[l4 + 12] = 5 << 4;
+	head[l4 + 13] = 0x18;
+	return l4;
+}
+
+static struct virtio_net_hdr offload_fields(struct input *in, unsigned l4, bool v6)
+{
+	uint8_t how = in_u8(in);
+	struct virtio_net_hdr h = { .flags = how & 1 ? 0 : VIRTIO_NET_HDR_F_NEEDS_CSUM,
+				    .csum_start = (uint16_t)l4,
+				    .csum_offset = 16 };
+
+	if (!(how & 2)) {
+		h.gso_type = v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
+		h.gso_type |= how & 4 ? VIRTIO_NET_HDR_GSO_ECN : 0;
+		h.gso_size = how & 8 ? in_u16(in) : 1000;
+	}
+	if (how & 0x10)
+		h.csum_start = in_u16(in);
+	if (how & 0x20)
+		h.csum_offset = in_u16(in);
+	if (how & 0x40)
+		h.gso_type = in_u8(in);
+	if (how & 0x80)
+		h.hdr_len = in_u16(in);
+	return h;
+}
+
+/* A frame from the third port, for the hostile guest to receive (and everybody, sometimes). */
+static void step_forward(struct input *in)
+{
+	static const uint8_t everybody[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	uint8_t how = in_u8(in);
+	bool v6 = how & 1;
+	struct packet p = { .len = 60 + in_u16(in) };
+	struct iovec segs[3];
+	unsigned l4 = tcp_headers(p.head, v6, how & 2 ? everybody : macs[HOSTILE]);
+	struct virtio_net_hdr h = { 0 };
+	struct burst b = { &p, 1 };
+	uint32_t body;
+
+	if (p.len > FRAME_LEN_MAX)
+		p.len = FRAME_LEN_MAX;
+	if (how & 4)
+		h = offload_fields(in, l4, v6);
+	p.head_len = (uint16_t)MIN(p.len,
+				   (uint32_t)(how & 4 ? PACKET_HEAD_MAX : PACKET_HEAD_PLAIN));
+	if (h.flags | h.gso_type && packet_set_offload(&p, &h, 0xff))
+		return;
+	body = p.len - p.head_len;
+	segs[0] = (struct iovec) { n.body, MIN(body, 100u) };
+	segs[1] = (struct iovec) { n.body + 100, MIN(body - segs[0].iov_len, 3000u) };
+	segs[2] = (struct iovec) { n.body + 3100, body - segs[0].iov_len - segs[1].iov_len };
+	p.segs = segs;
+	p.n_segs = 3;
+	worker_call_wait(workers_get(n.workers, 0), forward, &b);
+}
+
+/* Headers that a transmit chain may find in its buffer. */
+static void step_headers(struct input *in)
+{
+	struct fuzz_guest *g = &n.guest[TRANSMIT];
+	uint64_t at = FG_BUFFERS + in_u8(in) * 64u;
+	uint8_t how = in_u8(in), frame[128];
+	unsigned l4 = tcp_headers(frame, how & 1, how & 2 ? macs[PEER] : macs[HOSTILE]);
+	struct virtio_net_hdr h = offload_fields(in, l4, how & 1);
+
+	fg_write(g, at, &h, sizeof(h));
+	fg_write(g, at + (g->legacy ? 10 : 12), frame, l4 + 20);
+}
+
+static void check_all(void)
+{
+	uint32_t len;
+
+	for (unsigned q = 0; q < N_QUEUES; q++)
+		if (n.runs[q])
+			fg_check_writes(&n.guest[q],
+					hooks_live(&n.vhost[HOSTILE]->queues[q].ring) == 0);
+	peer_receive(&len);
+}
+
+static uint64_t device_features(struct input *in)
+{
+	static const uint8_t offered[] = {
+		VIRTIO_NET_F_CSUM,	 VIRTIO_NET_F_HOST_TSO4,     VIRTIO_NET_F_HOST_TSO6,
+		VIRTIO_NET_F_HOST_ECN,	 VIRTIO_NET_F_GUEST_CSUM,    VIRTIO_NET_F_GUEST_TSO4,
+		VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_ECN,     VIRTIO_NET_F_MRG_RXBUF,
+		VIRTIO_NET_F_MAC,	 VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_GUEST_ANNOUNCE,
+	};
+	uint16_t mask = in_u16(in);
+	uint64_t features = bit(VIRTIO_NET_F_CTRL_VQ);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(offered); i++)
+		if (mask & 1u << i)
+			features |= bit(offered[i]);
+	return features;
+}
+
+static void begin(struct input *in)
+{
+	uint64_t features = device_features(in);
+
+	peer_start(device_features(in));
+	for (unsigned q = 0; q < N_QUEUES; q++) {
+		fg_begin(&n.guest[q], in);
+		n.runs[q] = fuzz_queue_start(n.vhost[HOSTILE], &n.vhost[HOSTILE]->queues[q],
+					     &n.guest[q], features) == 0;
+	}
+}
+
+static void end(void)
+{
+	static const uint8_t everybody[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	struct packet p = { .len = 100, .head_len = PACKET_HEAD_PLAIN };
+	struct iovec seg = { n.body, 100 - PACKET_HEAD_PLAIN };
+	struct burst b = { &p, 1 };
+	const uint8_t *got;
+	uint32_t len = 0;
+	unsigned before;
+
+	for (unsigned q = 0; q < N_QUEUES; q++) {
+		if (!n.runs[q])
+			continue;
+		fuzz_queue_stop(n.workers, &n.vhost[HOSTILE]->queues[q]);
+		fg_check_writes(&n.guest[q], true);
+		n.runs[q] = false;
+	}
+	memset(p.head, 0x5a, sizeof(p.head));
+	ether(p.head, everybody, 0x88b5);
+	p.segs = &seg;
+	p.n_segs = 1;
+	before = n.peer_frames;
+	worker_call_wait(workers_get(n.workers, 0), forward, &b);
+	got = peer_receive(&len);
+	FUZZ_CHECK(n.peer_frames == before + 1 && len == 100);
+	FUZZ_CHECK(memcmp(got, p.head, p.head_len) == 0 &&
+		   memcmp(got + p.head_len, n.body, seg.iov_len) == 0);
+	fuzz_queue_stop(n.workers, &n.vhost[PEER]->queues[RECEIVE]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, data + size };
+
+	if (!n.workers)
+		create_all();
+	begin(&in);
+	for (unsigned i = 0; i < STEPS_MAX && in_left(&in); i++) {
+		uint8_t what = in_u8(&in);
+
+		switch (what % 8) {
+		case 0:
+			fg_chain(&n.guest[TRANSMIT], &in);
+			continue;
+		case 1:
+			fg_chain(&n.guest[RECEIVE], &in);
+			continue;
+		case 2:
+			fg_chain(&n.guest[CONTROL], &in);
+			continue;
+		case 3:
+			fg_step(&n.guest[what / 8 % N_QUEUES], &in);
+			continue;
+		case 4:
+			step_headers(&in);
+			continue;
+		case 5:
+			step_forward(&in);
+			break;
+		case 6:
+			sim_wake(n.workers);
+			sim_round(n.workers);
+			break;
+		case 7:
+			sim_park(n.workers);
+			break;
+		}
+		check_all();
+	}
+	sim_wake(n.workers);
+	sim_round(n.workers);
+	check_all();
+	end();
+	return 0;
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket: any bytes in any pieces. Each line is answered with one line of JSON-RPC, or
+ * not at all if it is a notification; and afterwards another client is served.
+ */
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/rpc.h"
+#include "poll/control.h"
+#include "tests/fuzz/input.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define PIECES_MAX 64
+
+static json_t *echo(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	(void)ctx, (void)err;
+	return params ? json_deep_copy(params) : json_string("nothing");
+}
+
+/* As methods do that quote what they were given. */
+static json_t *refuse(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	const char *name = json_string_value(json_object_get(params, "name"));
+
+	(void)ctx;
+	err->code = RPC_INVALID_PARAMS;
+	snprintf(err->text, sizeof(err->text), "there is no \"%.100s\"", name ? name : "");
+	return NULL;
+}
+
+static const struct rpc_method methods[] = { { "echo", echo }, { "refuse", refuse }, { 0 } };
+static struct rpc_config cfg = { .methods = methods, .mode = 0600 };
+static struct rpc_server *server;
+static struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+static void clean_up(void)
+{
+	rpc_server_stop(server);
+	control_fini();
+}
+
+static void start(void)
+{
+	struct error err = { 0 };
+	int rc;
+
+	log_set_level(LOG_LEVEL_ERROR);
+	FUZZ_CHECK(control_init() == 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/sluice-fuzz-rpc-%d.sock",
+		 (int)getpid());
+	cfg.path = address.sun_path;
+	rc = rpc_server_start(&cfg, &server, &err);
+	FUZZ_CHECK(rc == 0, "%s", err.text);
+	atexit(clean_up);
+}
+
+/* One line of JSON, with an id and a result or an error. */
+static void check_reply(const char *line, size_t len)
+{
+	json_t *reply;
+
+	FUZZ_CHECK(len > 1 && line[len - 1] == '\n' && !memchr(line, '\n', len - 1));
+	reply = json_loadb(line, len, 0, NULL);
+	FUZZ_CHECK(json_is_object(reply), "%.*s", (int)len, line);
+	FUZZ_CHECK(json_object_get(reply, "id"));
+	FUZZ_CHECK(!json_object_get(reply, "result") != !json_object_get(reply, "error"));
+	json_decref(reply);
+}
+
+static void answer(const uint8_t *data, size_t size)
+{
+	char *line = malloc(size + 1), *reply;
+
+	FUZZ_CHECK(line);
+	memcpy(line, data, size);
+	reply = rpc_answer(&cfg, line, size);
+	if (reply)
+		check_reply(reply, strlen(reply));
+	free(reply);
+	free(line);
+}
+
+static int connect_client(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	FUZZ_CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+	return fd;
+}
+
+static void step(void)
+{
+	for (unsigned i = 0; i < 4; i++)
+		control_step(0);
+}
+
+static void ask(void)
+{
+	static const char request[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\"}\n";
+	int fd = connect_client();
+	char reply[200];
+	ssize_t n = -1;
+
+	FUZZ_CHECK(write(fd, request, sizeof(request) - 1) == sizeof(request) - 1);
+	for (unsigned i = 0; n <= 0 && i < 100; i++) {
+		step();
+		n = read(fd, reply, sizeof(reply));
+	}
+	FUZZ_CHECK(n > 0, "nobody answers");
+	check_reply(reply, (size_t)n);
+	close(fd);
+	step();
+}
+
+static void stream(struct input *in)
+{
+	int fd = connect_client();
+	char reply[65536];
+
+	for (unsigned i = 0; i < PIECES_MAX && in_left(in); i++) {
+		size_t n = MIN((size_t)in_u8(in) * 4, in_left(in));
+
+		if (n && send(fd, in->at, n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+			break;
+		in->at += n;
+		step();
+		while (i % 2 && read(fd, reply, sizeof(reply)) > 0)
+			;
+	}
+	close(fd);
+	step();
+	ask();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, data + size };
+
+	if (!server)
+		start();
+	if (in_u8(&in) & 1)
+		stream(&in);
+	else
+		answer(in.at, in_left(&in));
+	return 0;
+}
