@@ -106,7 +106,7 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 	/* 1 */
 	work = reap(q, layout);
 	/* 2 */
-	if (likely(!q->draining))
+	if (likely(!q->draining) || ring_unfinished(q->ring))
 		work += pop_and_submit(q, layout);
 	/* 3 */
 	if (q->disk->ops->kick)
@@ -117,7 +117,7 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 
 	if (work)
 		__atomic_store_n(&q->stats->in_flight, q->n_busy, __ATOMIC_RELAXED);
-	if (unlikely(q->draining) && q->n_busy == 0)
+	if (unlikely(q->draining) && q->n_busy == 0 && !ring_unfinished(q->ring))
 		drained(q);
 	return work;
 }
@@ -130,9 +130,9 @@ HOT bool blk_arm(struct poller *p, enum ring_layout layout)
 		return true;
 	if (q->disk->ops->pending(q->disk_queue))
 		return false;
-	/* Nothing is popped any more, so only completions are worth waking up for. */
+	/* Nothing new is popped any more, so only completions are worth waking up for. */
 	if (unlikely(q->draining))
-		return true;
+		return !ring_unfinished(q->ring);
 	return ring_kicks_on(q->ring, layout);
 }
 

@@ -264,6 +264,8 @@ static void blk_hung_up(struct vhost_device *d)
 static const struct vhost_device_ops blk_ops = {
 	.kind = "blk",
 	.runs_disabled = false,
+	.in_order = false,
+	.inflight = true,
 	.features = blk_features,
 	.set_features = blk_set_features,
 	.config_size = BLK_CONFIG_SIZE,

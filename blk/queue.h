@@ -42,7 +42,7 @@ struct blk_queue {
 	struct request *requests; /* by chain id */
 	uint32_t size;
 	uint32_t n_busy; /* requests popped and not pushed */
-	bool draining;	 /* no more pops */
+	bool draining;	 /* no more pops, but of what was in flight before */
 	bool drained;	 /* drained_call is on its way; the ring is not ours any more */
 	struct request_limits limits;
 	struct blk_queue_stats *stats;

@@ -275,6 +275,7 @@ static void net_reset(struct vhost_device *vdev)
 static const struct vhost_device_ops net_ops = {
 	.kind = "net",
 	.runs_disabled = true,
+	.in_order = true,
 	.features = net_features,
 	.set_features = net_set_features,
 	.config_size = sizeof(struct virtio_net_config),

@@ -29,6 +29,7 @@ static const struct {
 	{ VHOST_USER_F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES" },
 	{ VIRTIO_F_VERSION_1, "VERSION_1" },
 	{ VIRTIO_F_RING_PACKED, "RING_PACKED" },
+	{ VIRTIO_F_IN_ORDER, "IN_ORDER" },
 };
 
 uint64_t device_features(struct vhost_device *d)
@@ -51,6 +52,8 @@ uint64_t device_protocol_features(const struct vhost_device *d)
 			    feature_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_STATUS);
 
+	if (d->ops->inflight)
+		features |= feature_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD);
 	if (d->ops->send_rarp)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_RARP);
 	if (d->ops->set_mtu)

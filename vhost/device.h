@@ -34,6 +34,7 @@ struct vring_setup {
 	bool started, enabled; /* started: SET_VRING_KICK came */
 	bool failed;	       /* it could not be started as it is described; until that changes */
 	bool broken;	       /* the driver broke it; until the front-end stops or kicks it */
+	bool settled; /* it ran in this connection: nothing is in flight but what we know */
 	int kick_fd, call_fd, err_fd; /* owned; -1: none */
 };
 
@@ -53,6 +54,7 @@ struct virtqueue {
 	void *priv; /* the device kind's own queue, set in vhost_device_init's queue array or later
 		     */
 
+	struct ring_track *track; /* of the ring, over its stops; NULL: it needs none */
 	enum virtqueue_state state;
 	bool must_stop;	       /* the message under way needs it quiet; see HANDLER_AGAIN */
 	struct worker *worker; /* set by queue_start; the core's changes run there */
@@ -70,6 +72,11 @@ struct vhost_device_ops {
 	 * a disabled ring is stopped (blk).
 	 */
 	bool runs_disabled;
+	/* Chains are pushed in the order in which they were popped, so that IN_ORDER costs nothing.
+	 */
+	bool in_order;
+	/* Requests that were in flight when we died are done again: INFLIGHT_SHMFD is offered. */
+	bool inflight;
 
 	/* Virtio features to offer, device bits only; the core adds those of rings and transport.
 	 */
@@ -141,6 +148,8 @@ struct vhost_device_stats { /* the control thread's */
 	counter_t memory_lost;	    /* connections ended because shared memory went away */
 };
 
+struct inflight; /* vhost/inflight.h, for the core alone */
+
 struct vhost_device {
 	const struct vhost_device_ops *ops;
 	char *name;		  /* owned */
@@ -152,6 +161,7 @@ struct vhost_device {
 	uint64_t protocol_features;
 	struct mem_map *map;		/* NULL: none yet */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
+	struct inflight *inflight;	/* SET_INFLIGHT_FD; NULL: none */
 	uint8_t status;			/* virtio device status, where the front-end tells it */
 	struct dirty_log *log;		/* SET_LOG_BASE; NULL: none. dirty_log.h */
 	int log_fd;			/* SET_LOG_FD; -1: none */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that concern the device as a whole: features, configuration space, status, reset. */
 #include "vhost/dirty_log.h"
+#include "vhost/inflight.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -116,6 +117,14 @@ static void stop_ring(struct vring_setup *setup)
 	setup->broken = false;
 }
 
+/* Rings that begin anew have nothing in flight, whatever the front-end's buffer says. */
+static void forget_inflight(struct vhost_device *d)
+{
+	for (unsigned i = 0; i < d->n_queues; i++)
+		queue_untrack(&d->queues[i]);
+	inflight_forget(d->inflight);
+}
+
 /*
  * vhost-user "RESET_DEVICE": rings disabled, state as in the beginning, the connection kept; and
  * what belongs to the connection rather than to the device: memory, protocol features, the back-end
@@ -137,6 +146,7 @@ int handle_reset_device(struct vhost_session *s, struct message *m, struct error
 						   .call_fd = call_fd,
 						   .err_fd = err_fd };
 	}
+	forget_inflight(d);
 	d->features = 0;
 	d->status = 0;
 	s->features_set = false;
@@ -159,6 +169,7 @@ int handle_set_status(struct vhost_session *s, struct message *m, struct error *
 		return 0;
 	for (unsigned i = 0; i < d->n_queues; i++)
 		stop_ring(&d->queues[i].setup);
+	forget_inflight(d);
 	if (d->ops->reset)
 		d->ops->reset(d);
 	return 0;

@@ -192,7 +192,7 @@ int message_answer(struct vhost_session *s, struct message *m, int rc)
 			return rc;
 		}
 		hdr.size = m->reply_size;
-		return session_send(s, &hdr, &m->payload);
+		return session_send_fds(s, &hdr, &m->payload, m->fds, m->reply_fds);
 	}
 	if (!(m->hdr.flags & VHOST_USER_NEED_REPLY) ||
 	    !session_negotiated(s, VHOST_USER_PROTOCOL_F_REPLY_ACK))

@@ -114,6 +114,15 @@ struct vhost_user_log {
 };
 static_assert(sizeof(struct vhost_user_log) == 16, "wire");
 
+/* The text's 20 bytes; front-ends whose compiler pads it to 24 send those too. */
+struct vhost_user_inflight {
+	uint64_t mmap_size;
+	uint64_t mmap_offset;
+	uint16_t num_queues;
+	uint16_t queue_size;
+};
+static_assert(sizeof(struct vhost_user_inflight) == 24, "wire, padded");
+
 #define VHOST_USER_CONFIG_MAX 256
 
 struct vhost_user_config {
@@ -139,6 +148,7 @@ union vhost_user_payload {
 	struct vhost_user_single_region region;
 	struct vhost_user_config config;
 	struct vhost_user_log log;
+	struct vhost_user_inflight inflight;
 	uint8_t bytes[VHOST_USER_PAYLOAD_MAX];
 };
 

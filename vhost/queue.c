@@ -152,9 +152,12 @@ int queue_start(struct virtqueue *vq, struct error *err)
 	why = ring_init(&vq->ring, &cfg);
 	if (why)
 		return error_set(err, -EINVAL, "%s", why);
+	rc = queue_track(vq, err);
+	if (rc != 0)
+		return rc;
 	vq->ring.call_fd = vq->setup.call_fd;
 	vq->ring.err_fd = vq->setup.err_fd;
-	vq->setup.base = cfg.base;
+	vq->setup.base = ring_base(&vq->ring);
 	vq->setup.has_base = true;
 
 	/*
@@ -169,13 +172,14 @@ int queue_start(struct virtqueue *vq, struct error *err)
 		return error_set(err, rc, "the device could not start it (error %d)", -rc);
 	}
 	vq->setup.failed = false;
+	vq->setup.settled = true;
 	/*
 	 * A back-end that died between its last used entry and the call for it leaves a guest that
 	 * waits. So a ring that goes on where it was begins with a call; drivers expect calls too
 	 * many (virtio 1.3 2.7.7.1). A new ring has nothing to be told of. By the worker, since the
 	 * descriptor may block.
 	 */
-	if (cfg.base != fresh_base(cfg.layout))
+	if (vq->setup.base != fresh_base(cfg.layout))
 		vhost_queue_change(vq, call_once, NULL);
 	return 0;
 }
@@ -224,6 +228,7 @@ void queue_setup_reset(struct virtqueue *vq)
 	close_fd(&vq->setup.kick_fd);
 	close_fd(&vq->setup.call_fd);
 	close_fd(&vq->setup.err_fd);
+	queue_untrack(vq);
 	vq->setup = (struct vring_setup) { .kick_fd = -1, .call_fd = -1, .err_fd = -1 };
 	__atomic_store_n(&vq->enabled, false, __ATOMIC_RELAXED);
 }

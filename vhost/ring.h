@@ -57,6 +57,7 @@ struct ring_stats {
 	counter_t calls_failed; /* the eventfd was full: the driver has unread calls anyway (or it
 				 * blocked, and the ring is broken) */
 	counter_t kicks_on;	/* times that the driver was asked for kicks (parking) */
+	counter_t again;	/* of popped: were in flight when the back-end before us died */
 };
 
 /* How a ring is made; everything is checked before it gets here. */
@@ -113,9 +114,11 @@ struct ring {
 
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
-	const char *broken; /* why; NULL: in order */
-	int call_fd;	    /* -1: the driver polls. Borrowed from the virtqueue */
-	int err_fd;	    /* -1: none */
+	struct ring_track *track; /* see ring_track.h; NULL: neither of its features. Borrowed */
+	uint32_t n_again;	  /* chains to be popped again, before new ones */
+	const char *broken;	  /* why; NULL: in order */
+	int call_fd;		  /* -1: the driver polls. Borrowed from the virtqueue */
+	int err_fd;		  /* -1: none */
 	const char *name;
 	uint64_t *call_blocked_ns;
 	struct ring_stats stats;
@@ -170,12 +173,17 @@ bool ring_signal(struct ring *r, int fd) COLD;
  *through.
  *	@return how many; 0 also when the ring is broken. Never more than size are in flight.
  *
+ * bool ring_unfinished(const struct ring *r);
+ *	Is there a chain left that was in flight before, in another process? A ring that is to stop
+ *	has to pop these still; ring_pop() gives no new ones before they are all out.
+ *
  * bool ring_has_work(struct ring *r, enum ring_layout layout);
  *	Is there a chain to pop? One read of shared memory at most.
  *
  * struct ring_mark ring_mark(const struct ring *r);
  * void ring_rewind(struct ring *r, struct ring_mark m);
  *	Puts all chains popped since the mark back, as if never popped. None may have been pushed.
+ *	Not for rings with a ring_track.
  *
  * void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
  *		  uint32_t written);

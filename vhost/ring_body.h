@@ -11,21 +11,40 @@
 #include "vhost/ring_packed.h"
 #include "vhost/ring_split.h"
 
+/*
+ * Defined in ring_track.c, for rings with r->track: its halves of pop, push and publish. @after:
+ * the place in the available ring after the chain. ring_publish_tracked() sees to the dirty log.
+ */
+unsigned ring_pop_tracked(struct ring *r, struct chain *chains, unsigned n, struct iovec *segs,
+			  unsigned n_segs);
+bool ring_track_popped(struct ring *r, enum ring_layout layout, const struct chain *c,
+		       uint16_t after);
+void ring_push_tracked(struct ring *r, uint16_t id, uint32_t written);
+void ring_publish_tracked(struct ring *r);
+
+enum ring_tracking { RING_UNTRACKED, RING_TRACKED };
+
+HOT bool ring_unfinished(const struct ring *r)
+{
+	return r->n_again && !r->broken;
+}
+
 HOT bool ring_has_work(struct ring *r, enum ring_layout layout)
 {
 	if (unlikely(r->broken))
 		return false;
+	if (unlikely(r->n_again))
+		return true;
 	return layout == RING_SPLIT ? split_has_work(r) : packed_has_work(r);
 }
 
-HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
-		      struct iovec *segs, unsigned n_segs)
+/* Chains that the driver has made available. */
+HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
+			  struct iovec *segs, unsigned n_segs, enum ring_tracking tracking)
 {
 	struct ring_cursor at;
 	unsigned got, used = 0, most;
 
-	if (unlikely(r->broken))
-		return 0;
 	if (layout == RING_SPLIT)
 		n = split_available(r, n);
 	most = MIN(n, r->size - r->in_flight);
@@ -37,6 +56,8 @@ HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *cha
 						    : packed_take(r, &at, c, segs + used, room);
 
 		if (likely(rc == WALK_DONE)) {
+			if (tracking == RING_TRACKED && !ring_track_popped(r, layout, c, at.idx))
+				break;
 			used += c->n_out + c->n_in;
 			continue;
 		}
@@ -52,6 +73,16 @@ HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *cha
 	if (unlikely(got == most && most < n) && ring_has_work(r, layout))
 		ring_break(r, "more chains available than the queue has entries");
 	return got;
+}
+
+HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
+		      struct iovec *segs, unsigned n_segs)
+{
+	if (unlikely(r->broken))
+		return 0;
+	if (unlikely(r->track))
+		return ring_pop_tracked(r, chains, n, segs, n_segs);
+	return ring_pop_new(r, layout, chains, n, segs, n_segs, RING_UNTRACKED);
 }
 
 HOT struct ring_mark ring_mark(const struct ring *r)
@@ -70,6 +101,10 @@ HOT void ring_rewind(struct ring *r, struct ring_mark m)
 HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
 		   uint32_t written)
 {
+	if (unlikely(r->track)) {
+		ring_push_tracked(r, id, written);
+		return;
+	}
 	if (layout == RING_SPLIT)
 		split_push(r, id, written);
 	else
@@ -83,14 +118,18 @@ HOT void ring_publish(struct ring *r, enum ring_layout layout)
 {
 	if (r->staged == 0)
 		return;
-	if (unlikely(r->log))
-		ring_log_staged(r);
-	if (layout == RING_SPLIT)
-		split_publish(r);
-	else
-		packed_publish(r);
-	if (unlikely(r->log))
-		ring_log_published(r);
+	if (unlikely(r->track)) {
+		ring_publish_tracked(r);
+	} else {
+		if (unlikely(r->log))
+			ring_log_staged(r);
+		if (layout == RING_SPLIT)
+			split_publish(r);
+		else
+			packed_publish(r);
+		if (unlikely(r->log))
+			ring_log_published(r);
+	}
 	counter_add(&r->stats.pushed, r->staged);
 	r->uncalled += layout == RING_SPLIT ? r->staged : r->staged_slots;
 	r->staged = 0;

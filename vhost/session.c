@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "poll/control.h"
 #include "vhost/dirty_log.h"
+#include "vhost/inflight.h"
 #include "vhost/mem_guard.h"
 
 #include <errno.h>
@@ -30,6 +31,8 @@ static void session_free(struct vhost_session *s)
 	mem_map_free(d->map);
 	d->map = NULL;
 	dirty_log_forget(d);
+	inflight_unmap(d->inflight);
+	d->inflight = NULL;
 	mem_watch_reset(d->memory_watch);
 	d->features = 0;
 	d->protocol_features = 0;

@@ -35,6 +35,7 @@ struct message {
 	unsigned n_fds;
 	bool fds_lost;	     /* more came than we have room for; the kernel closed the rest */
 	uint32_t reply_size; /* bytes of payload that the handler filled in for its reply */
+	unsigned reply_fds;  /* of fds, which the handler filled in to go with its reply */
 };
 
 #define SESSION_TX_MAX 65536
@@ -121,6 +122,9 @@ int session_receive(struct vhost_session *s);
 void session_receive_next(struct vhost_session *s);
 /* Never blocks. @return 0 or -errno: hang up. */
 int session_send(struct vhost_session *s, const struct vhost_user_header *hdr, const void *payload);
+/* The same with descriptors, which cannot wait: -ENOBUFS where earlier replies were not read. */
+int session_send_fds(struct vhost_session *s, const struct vhost_user_header *hdr,
+		     const void *payload, const int *fds, unsigned n_fds);
 int session_flush(struct vhost_session *s);
 
 /* queue.c */
@@ -131,6 +135,9 @@ void queue_stop(struct virtqueue *vq);
 /* STOPPED: takes the place of the ring over into setup. */
 void queue_stop_done(struct virtqueue *vq);
 void queue_set_enabled(struct virtqueue *vq, bool enabled);
+/* The ring's memory of its chains, where it needs one, made or found. @return 0 or -errno. */
+int queue_track(struct virtqueue *vq, struct error *err);
+void queue_untrack(struct virtqueue *vq);
 void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes descriptors */
 
 /* memory_change.c */
@@ -165,6 +172,7 @@ message_fn handle_set_vring_num, handle_set_vring_addr, handle_set_vring_base,
 message_fn handle_set_log_base, handle_set_log_fd;
 /* Takes an eventfd for a worker to write to; closes what is none. @return 0 or -errno with @err. */
 int vring_signal_fd(int fd, struct error *err);
+message_fn handle_get_inflight_fd, handle_set_inflight_fd;
 
 static inline uint64_t feature_bit(unsigned bit)
 {

@@ -16,6 +16,7 @@ void session_receive_next(struct vhost_session *s)
 	s->rx_got = 0;
 	s->rx.fds_lost = false;
 	s->rx.reply_size = 0;
+	s->rx.reply_fds = 0;
 }
 
 /* Descriptors are ours from the moment that recvmsg() returns, whatever is wrong with the message.
@@ -175,7 +176,38 @@ static int send_later(struct vhost_session *s, const uint8_t *bytes, size_t len)
 	return 0;
 }
 
+/* As send(), with @n_fds descriptors. */
+static ssize_t send_some(int fd, const void *bytes, size_t len, const int *fds, unsigned n_fds)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * MESSAGE_FDS_MAX)];
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n;
+
+	if (n_fds) {
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
+		memcpy(CMSG_DATA(&control.align), fds, sizeof(int) * n_fds);
+	}
+	do
+		n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
 int session_send(struct vhost_session *s, const struct vhost_user_header *hdr, const void *payload)
+{
+	return session_send_fds(s, hdr, payload, NULL, 0);
+}
+
+int session_send_fds(struct vhost_session *s, const struct vhost_user_header *hdr,
+		     const void *payload, const int *fds, unsigned n_fds)
 {
 	uint8_t bytes[HEADER_SIZE + VHOST_USER_PAYLOAD_MAX];
 	size_t len = HEADER_SIZE + hdr->size, sent = 0;
@@ -183,16 +215,18 @@ int session_send(struct vhost_session *s, const struct vhost_user_header *hdr, c
 	memcpy(bytes, hdr, HEADER_SIZE);
 	memcpy(bytes + HEADER_SIZE, payload, hdr->size);
 	if (s->tx_from == s->tx_to) {
-		ssize_t n;
+		ssize_t n = send_some(s->fd, bytes, len, fds, n_fds);
 
-		do
-			n = send(s->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-		while (n < 0 && errno == EINTR);
 		if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
 			s->why = "writing to its socket failed";
 			return -errno;
 		}
 		sent = n < 0 ? 0 : (size_t)n;
+	}
+	/* They go with a message's first byte. */
+	if (n_fds && sent == 0) {
+		s->why = "it does not read its replies";
+		return -ENOBUFS;
 	}
 	return sent < len ? send_later(s, bytes + sent, len - sent) : 0;
 }

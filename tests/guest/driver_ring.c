@@ -77,6 +77,8 @@ int driver_ring_init(struct driver_ring *r, const struct driver_config *cfg)
 	r->indirect = cfg->indirect;
 	r->event_idx = cfg->event_idx;
 	r->ignores_reserved_len = cfg->ignores_reserved_len;
+	r->in_order = cfg->in_order;
+	r->free_tail = (uint16_t)(cfg->size - 1);
 	r->size = r->n_free = cfg->size;
 	r->indirect_segs = segs;
 	r->tables = area + a.tables;

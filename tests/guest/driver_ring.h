@@ -52,6 +52,12 @@ struct driver_config {
 	/* For peers that leave a length where virtio 1.3 2.8.4 has none: it is ignored, as Linux
 	 * does. */
 	bool ignores_reserved_len;
+	/*
+	 * VIRTIO_F_IN_ORDER was negotiated: chains have to come back in the order in which they
+	 * were made available, each with a used entry of its own (batches are the device's choice:
+	 * virtio 1.3 2.7.9 and 2.8.8; this driver does not know them).
+	 */
+	bool in_order;
 	/* driver_ring_bytes() of guest memory, aligned to 64, for the ring and its tables. */
 	void *area;
 	uint64_t area_gpa;
@@ -94,7 +100,7 @@ struct driver_ring {
 	};
 	enum driver_layout layout;
 	enum driver_indirect indirect;
-	bool event_idx, ignores_reserved_len;
+	bool event_idx, in_order, ignores_reserved_len;
 	uint32_t size;
 	uint32_t indirect_segs;
 	uint8_t *tables; /* indirect tables, one for each id */
@@ -103,7 +109,8 @@ struct driver_ring {
 	struct driver_slot *slots; /* by id */
 	uint16_t *next;		   /* free ids; split: also the chains, as private truth */
 	uint16_t free_head;
-	uint32_t n_free; /* free descriptors of the ring */
+	uint16_t free_tail; /* split, IN_ORDER: descriptors are used in ring order */
+	uint32_t n_free;    /* free descriptors of the ring */
 
 	uint16_t avail_idx;    /* split: next index; packed: next slot */
 	uint16_t avail_public; /* split: avail->idx as the device sees it; packed: first staged slot
@@ -116,6 +123,7 @@ struct driver_ring {
 	bool used_wrap;
 	uint16_t used_seen;   /* split: used->idx as last read */
 	uint32_t outstanding; /* chains published and not back yet */
+	uint32_t returned;    /* chains that came back */
 
 	bool broken;
 	char violation[160];
@@ -215,6 +223,11 @@ HOT bool driver_poll(struct driver_ring *r, enum driver_layout layout, struct dr
 		driver_violated(r, "used id %u was not made available yet", id);
 		return false;
 	}
+	if (unlikely(r->in_order && s->serial != r->returned)) {
+		driver_violated(r, "used id %u is chain %u, out of order: %u is due", id, s->serial,
+				r->returned);
+		return false;
+	}
 	if (unlikely(len > s->in_len)) {
 		/* virtio 1.3 2.7.8: len is what was written, so never more than was writable. */
 		driver_violated(r, "used id %u: length %u of %llu writable bytes", id, len,
@@ -231,6 +244,7 @@ HOT bool driver_poll(struct driver_ring *r, enum driver_layout layout, struct dr
 	s->busy = false;
 	r->n_free += s->n_slots;
 	r->outstanding--;
+	r->returned++;
 	return true;
 }
 

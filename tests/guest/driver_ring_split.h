@@ -112,8 +112,14 @@ HOT bool driver_split_used(struct driver_ring *r, uint32_t *id, uint32_t *len)
 
 HOT void driver_split_release(struct driver_ring *r, uint16_t id, const struct driver_slot *s)
 {
-	r->next[s->tail] = r->free_head;
-	r->free_head = id;
+	if (r->in_order && r->n_free) {
+		/* virtio 1.3 2.7.5: in ring order, so the longest free ones first. */
+		r->next[r->free_tail] = id;
+	} else {
+		r->next[s->tail] = r->free_head;
+		r->free_head = id;
+	}
+	r->free_tail = s->tail;
 	r->used_idx++;
 }
 

@@ -159,6 +159,7 @@ static int make_ring(struct frontend *f, unsigned index, const struct frontend_q
 		.indirect = f->features & VU_F_INDIRECT ? opt->indirect : DRIVER_DIRECT,
 		.indirect_segs = opt->indirect_segs ? opt->indirect_segs : 64,
 		.event_idx = f->features & VU_F_EVENT_IDX,
+		.in_order = f->features & VU_F_IN_ORDER,
 		.base = opt->has_base ? opt->base : driver_base_start(layout),
 	};
 	uint32_t segs = cfg.indirect == DRIVER_DIRECT ? 0 : cfg.indirect_segs;

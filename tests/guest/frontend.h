@@ -105,6 +105,7 @@ enum { VU_BACKEND_IOTLB_MSG = 1, VU_BACKEND_CONFIG_CHANGE = 2 };
 #define VU_F_PROTOCOL (UINT64_C(1) << 30)
 #define VU_F_VERSION_1 (UINT64_C(1) << 32)
 #define VU_F_PACKED (UINT64_C(1) << 34)
+#define VU_F_IN_ORDER (UINT64_C(1) << 35)
 
 #define VU_FDS_MAX 8
 #define VU_CONFIG_MAX 256

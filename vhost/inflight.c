@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vhost/inflight.h"
+
+#include "base/error.h"
+#include "vhost/mem_guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define REGION_ALIGN 64u
+/*
+ * Front-ends ask for room for the queue size that they were configured with, but a guest on QEMU's
+ * virtio-mmio chooses one of up to 1024 whatever that is.
+ */
+#define ROOM_MIN 1024u
+#define BYTES_MAX (UINT64_C(1) << 30) /* 513 queues of 32768 entries take half of it */
+
+struct inflight {
+	void *base; /* as mmap() returned it; offsets are multiples of a page */
+	size_t len;
+	int fd; /* ours: for the guard, and so that a session can be handed to another process */
+	struct mem_guard *guard;
+	unsigned queues;
+	uint64_t stride; /* bytes from one queue's region to the next */
+};
+
+static uint64_t region_bytes(enum ring_layout layout, uint64_t size)
+{
+	uint64_t bytes = layout == RING_PACKED ? sizeof(struct inflight_packed) +
+							 size * sizeof(struct inflight_packed_desc)
+					       : sizeof(struct inflight_split) +
+							 size * sizeof(struct inflight_split_desc);
+
+	return ALIGN_UP(bytes, REGION_ALIGN);
+}
+
+int inflight_create(unsigned queues, unsigned queue_size, struct vhost_user_inflight *out,
+		    struct error *err)
+{
+	/* The layout may be negotiated later: room for the larger one. */
+	uint64_t stride = region_bytes(RING_PACKED, MAX(queue_size, ROOM_MIN));
+	uint64_t bytes = queues * stride;
+	int fd = memfd_create("sluice-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int rc;
+
+	/* Sealed, since a front-end has no reason to change its size and a reader would fault. */
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0) {
+		rc = error_set(err, -errno, "an in-flight buffer of %" PRIu64 " bytes: %s", bytes,
+			       strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	*out = (struct vhost_user_inflight) { .mmap_size = bytes,
+					      .num_queues = (uint16_t)queues,
+					      .queue_size = (uint16_t)queue_size };
+	return fd;
+}
+
+static int check(const struct vhost_user_inflight *d, int fd, unsigned queues_max,
+		 struct error *err)
+{
+	uint64_t file_bytes;
+	struct stat st;
+
+	if (d->num_queues == 0 || d->num_queues > queues_max)
+		return error_set(err, -EINVAL, "it is for %u queues; the device has %u",
+				 d->num_queues, queues_max);
+	if (d->queue_size == 0 || d->queue_size > RING_SIZE_MAX)
+		return error_set(err, -EINVAL, "it is for queues of %u entries: 1 to %d",
+				 d->queue_size, RING_SIZE_MAX);
+	if (d->mmap_size > BYTES_MAX ||
+	    d->mmap_size < d->num_queues * region_bytes(RING_SPLIT, d->queue_size))
+		return error_set(err, -EINVAL,
+				 "its %" PRIu64 " bytes are not right for %u queues of %u entries",
+				 d->mmap_size, d->num_queues, d->queue_size);
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return error_set(err, -EINVAL, "its descriptor is not a file");
+	file_bytes = (uint64_t)st.st_size;
+	if (d->mmap_offset % (uint64_t)sysconf(_SC_PAGESIZE) || d->mmap_offset > file_bytes ||
+	    d->mmap_size > file_bytes - d->mmap_offset)
+		return error_set(err, -EINVAL,
+				 "its %" PRIu64 " bytes at %" PRIu64
+				 " do not lie on pages within its file of %" PRIu64,
+				 d->mmap_size, d->mmap_offset, file_bytes);
+	return 0;
+}
+
+struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, unsigned queues_max,
+			      struct mem_watch *w, struct error *err)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	struct inflight *f;
+
+	if (check(desc, fd, queues_max, err) < 0)
+		return NULL;
+	f = calloc(1, sizeof(*f));
+	if (!f) {
+		error_set(err, -ENOMEM, "out of memory for an in-flight buffer");
+		return NULL;
+	}
+	f->queues = desc->num_queues;
+	f->stride = ALIGN_DOWN(desc->mmap_size / desc->num_queues, REGION_ALIGN);
+	f->len = ALIGN_UP(desc->mmap_size, page);
+	f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	f->base = mmap(NULL, f->len, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		       (off_t)desc->mmap_offset);
+	if (f->fd >= 0 && f->base != MAP_FAILED)
+		f->guard = mem_guard_add(&(struct mem_guarded) { .base = f->base,
+								 .len = f->len,
+								 .page = page,
+								 .fd = f->fd,
+								 .offset = desc->mmap_offset },
+					 w);
+	if (!f->guard) {
+		error_set(err, -errno, "it cannot be mapped: %s", strerror(errno));
+		inflight_unmap(f);
+		return NULL;
+	}
+	return f;
+}
+
+void inflight_unmap(struct inflight *f)
+{
+	if (!f)
+		return;
+	mem_guard_remove(f->guard);
+	if (f->base != MAP_FAILED)
+		munmap(f->base, f->len);
+	if (f->fd >= 0)
+		close(f->fd);
+	free(f);
+}
+
+void *inflight_region(const struct inflight *f, unsigned queue, enum ring_layout layout,
+		      uint32_t size)
+{
+	if (!f || queue >= f->queues || region_bytes(layout, size) > f->stride)
+		return NULL;
+	return (uint8_t *)f->base + queue * f->stride;
+}
+
+void inflight_forget(struct inflight *f)
+{
+	/* In both layouts the version stands in the same place. */
+	static_assert(offsetof(struct inflight_split, version) ==
+			      offsetof(struct inflight_packed, version),
+		      "one store does for both");
+	for (unsigned i = 0; f && i < f->queues; i++) {
+		struct inflight_split *region = inflight_region(f, i, RING_SPLIT, 1);
+
+		__atomic_store_n(&region->version, 0, __ATOMIC_RELEASE);
+	}
+}
