@@ -188,7 +188,7 @@ const struct vhost_device_ops echo_net_ops = { .kind = "net",
 					       .set_mtu = echo_set_mtu,
 					       .send_rarp = echo_send_rarp,
 					       OPS };
-const struct vhost_device_ops echo_blk_ops = { .kind = "blk", OPS };
+const struct vhost_device_ops echo_blk_ops = { .kind = "blk", .inflight = true, OPS };
 
 /* The test bed. */
 

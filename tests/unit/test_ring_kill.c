@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A back-end killed at any instruction (vhost-user "Inflight I/O tracking"). A child process works
+ * the ring, one machine instruction at a time (ptrace). Whenever it has changed shared memory, a
+ * copy of what it would leave behind if it died there is recovered by another process, and the
+ * driver must get each of its chains back exactly once; the same for a recovery that is killed.
+ */
+#include "tests/unit/ring_pair.h"
+#include "vhost/ring_track.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+#define SIZE 8
+#define N_CHAINS 7
+#define BASE_SLOT 5 /* so that every run goes round the ring's end */
+
+static struct pair *both;
+static bool in_order;
+static void *region;
+static uint8_t *area, *last; /* what is shared; and what it was at the last look */
+static size_t area_len;
+static unsigned looks, kills;
+static unsigned *kills_in_recovery; /* shared */
+
+/* What the driver gave away: cookie n is of n % 3 + 1 segments, the first of 64 + n bytes. */
+static bool add(unsigned n)
+{
+	const struct driver_seg segs[] = { { NEXT_GPA, 64 + n },
+					   { NEXT_GPA + 4096, 32 },
+					   { NEXT_GPA + 8192, 32 } };
+
+	return drv_add(both, segs, 1, n % 3, n) == 0;
+}
+
+static unsigned add_all(unsigned from, unsigned to)
+{
+	while (from < to && add(from))
+		from++;
+	drv_publish(both);
+	return from;
+}
+
+static void device_anew(void)
+{
+	memset(&both->r, 0, sizeof(both->r));
+	pair_device(both, driver_base_start(both->kind.layout)); /* a place that is wrong by now */
+	both->r.track = ring_track_new(both->r.layout, SIZE, in_order, region);
+}
+
+static unsigned cookie_of(const struct chain *c)
+{
+	return (unsigned)c->segs[0].iov_len - 64;
+}
+
+/* The child: takes what there is, gives back in an order of its own, and all over again. */
+static void work(void)
+{
+	struct chain *c = both->chains;
+	unsigned n = dev_pop(both, 3);
+
+	n += PAIR_SPLIT(both) ? ring_pop(&both->r, RING_SPLIT, c + n, 1, both->segs + 2000, 2000)
+			      : ring_pop(&both->r, RING_PACKED, c + n, 1, both->segs + 2000, 2000);
+	if (n > 2) {
+		dev_push(both, &c[2], c[2].in_len);
+		dev_push(both, &c[0], c[0].in_len);
+		dev_publish(both);
+		dev_push(both, &c[1], c[1].in_len);
+	}
+	if (n > 3)
+		dev_push(both, &c[3], c[3].in_len);
+	n = PAIR_SPLIT(both) ? ring_pop(&both->r, RING_SPLIT, c + 4, 4, both->segs, 2000)
+			     : ring_pop(&both->r, RING_PACKED, c + 4, 4, both->segs, 2000);
+	dev_publish(both);
+	for (unsigned i = n; i-- > 0;)
+		dev_push(both, &c[4 + i], c[4 + i].in_len);
+	dev_publish(both);
+}
+
+/* This process gets a copy of its own of what is shared, as it is now. */
+static void make_private(void)
+{
+	uint8_t *copy = malloc(area_len);
+
+	memcpy(copy, area, area_len);
+	if (mmap(area, area_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS,
+		 -1, 0) != area)
+		_exit(99);
+	memcpy(area, copy, area_len);
+	free(copy);
+}
+
+#define EXPECT(cond, ...)                                      \
+	do {                                                   \
+		if (!(cond)) {                                 \
+			fprintf(stderr, "kill: " __VA_ARGS__); \
+			fputc('\n', stderr);                   \
+			_exit(1);                              \
+		}                                              \
+	} while (0)
+
+static uint64_t seen; /* cookies that came back, a bit each */
+
+static void reap(void)
+{
+	struct driver_used u;
+
+	while (drv_poll(both, &u)) {
+		EXPECT(!(seen >> (uintptr_t)u.cookie & 1), "chain %u came back twice",
+		       (unsigned)(uintptr_t)u.cookie);
+		seen |= UINT64_C(1) << (uintptr_t)u.cookie;
+	}
+	EXPECT(!driver_violation(&both->d), "%s", driver_violation(&both->d));
+}
+
+/* In a process of its own: recover, and work until the driver has all @n chains back. */
+static void recover_and_finish(unsigned n, bool driver_goes_on)
+{
+	unsigned last_cookie = 0;
+	const char *why;
+
+	if (driver_goes_on) {
+		/* Meanwhile the driver takes what it was shown, and uses the places again. */
+		reap();
+		n = add_all(n, 30);
+	}
+	device_anew();
+	why = ring_recover(&both->r);
+	EXPECT(!why, "%s", why);
+	for (unsigned rounds = 0; rounds < 100; rounds++) {
+		bool again = ring_unfinished(&both->r);
+		unsigned got = dev_pop(both, 32);
+
+		for (unsigned i = 0; i < got; i++) {
+			unsigned cookie = cookie_of(&both->chains[i]);
+
+			EXPECT(cookie < n && !(seen >> cookie & 1), "chain %u again", cookie);
+			EXPECT(i == 0 || cookie > last_cookie, "%u after %u%s", cookie, last_cookie,
+			       again ? ", again" : "");
+			EXPECT(both->chains[i].n_in == (cookie % 3), "chain %u has %u", cookie,
+			       both->chains[i].n_in);
+			last_cookie = cookie;
+		}
+		for (unsigned i = got; i-- > 0;)
+			dev_push(both, &both->chains[i], both->chains[i].in_len);
+		dev_publish(both);
+		reap();
+		n = add_all(n, 40);
+	}
+	EXPECT(!both->r.broken, "broken: %s", both->r.broken);
+	EXPECT(n == 40 && seen == (UINT64_C(1) << 40) - 1, "%u chains, %llx came back", n,
+	       (unsigned long long)seen);
+}
+
+static void check_child(pid_t pid, const char *what)
+{
+	int status;
+
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+		  "%s, killed at look %u: the next one ended with %x", what, looks, status);
+}
+
+static void check_here(unsigned n)
+{
+	/* In recovery one of the two will do: there are many looks. */
+	for (int goes_on = 0; goes_on < 2; goes_on++) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			make_private();
+			recover_and_finish(n, goes_on);
+			_exit(0);
+		}
+		check_child(pid, goes_on ? "driver goes on" : "driver stands still");
+	}
+}
+
+/* Steps @fn in a child, and calls @look whenever it has changed what is shared. */
+static void step(void (*fn)(void), void (*look)(unsigned n), unsigned n)
+{
+	unsigned long steps = 0;
+	pid_t pid;
+	int status;
+
+	memcpy(last, area, area_len);
+	pid = fork();
+	if (pid == 0) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		fn();
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFSTOPPED(status));
+	for (;;) {
+		cr_assert_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		if (!WIFSTOPPED(status))
+			break;
+		steps++;
+		if (memcmp(last, area, area_len) == 0)
+			continue;
+		memcpy(last, area, area_len);
+		looks++;
+		look(n);
+	}
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "ended with %x", status);
+	cr_assert_gt(steps, 100u);
+}
+
+static void recover(void)
+{
+	device_anew();
+	if (ring_recover(&both->r))
+		_exit(1);
+}
+
+static void look_in_recovery(unsigned n)
+{
+	++*kills_in_recovery;
+	check_here(n);
+}
+
+static void look(unsigned n)
+{
+	kills++;
+	check_here(n);
+	/* Each fourth: the recovery is killed as well, in memory of its own. */
+	if (looks % 4 == 0) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			uint8_t *copy = malloc(area_len);
+
+			memcpy(copy, area, area_len);
+			if (mmap(area, area_len, PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_FIXED | MAP_ANONYMOUS, -1, 0) != area)
+				_exit(99);
+			memcpy(area, copy, area_len);
+			last = malloc(area_len);
+			step(recover, look_in_recovery, n);
+			_exit(0);
+		}
+		check_child(pid, "recovery");
+	}
+}
+
+static void run(struct pair *pair, bool ordered)
+{
+	struct mem_region *main_region = &pair->map->region[MAIN];
+	uint32_t base = PAIR_SPLIT(pair) ? 65530
+					 : BASE_SLOT | 1u << 15 | BASE_SLOT << 16 | 1u << 31;
+	unsigned n;
+
+	both = pair;
+	in_order = ordered;
+	free(main_region->host); /* 4 MiB less to fork */
+	main_region->host = mmap(NULL, MAIN_BYTES, PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	kills_in_recovery = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+				 0);
+	cr_assert_neq(main_region->host, MAP_FAILED);
+	cr_assert_neq((void *)kills_in_recovery, MAP_FAILED);
+	pair_ring(both, SIZE, base);
+	both->d.in_order = ordered;
+	region = pair_host(both, pair_alloc(both, 32 + 32 * SIZE));
+	area = main_region->host;
+	area_len = ALIGN_UP(both->brk - MAIN_GPA, 4096);
+	last = malloc(area_len);
+	pair_device(both, base);
+	both->r.track = ring_track_new(both->r.layout, SIZE, in_order, region);
+	cr_assert_null(ring_recover(&both->r)); /* not initialised: begins here */
+	cr_assert_eq(both->r.n_again, 0u);
+
+	n = add_all(0, N_CHAINS);
+	cr_assert_geq(n, 3u);
+	step(work, look, n);
+	cr_assert_geq(kills, 20u);
+	cr_assert_geq(*kills_in_recovery, 2u);
+	if (getenv("SLUICE_TEST_LOG"))
+		fprintf(stderr, "%u kills, %u in recovery\n", kills, *kills_in_recovery);
+
+	free(last);
+	ring_track_free(both->r.track);
+	munmap(main_region->host, MAIN_BYTES);
+	main_region->host = region_alloc(MAIN_BYTES);
+	pair_ring(both, PAIR_SIZE, driver_base_start(both->kind.layout));
+}
+
+RING_TEST_FOR(RING_NO_EVENT_CASES, ring_kill, at_any_instruction)
+{
+	run(p, false);
+}
+
+RING_TEST_FOR(RING_NO_EVENT_CASES, ring_kill, at_any_instruction_in_order)
+{
+	run(p, true);
+}
