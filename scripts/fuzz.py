@@ -63,7 +63,7 @@ def fuzz(build, target, seconds):
     before = set(found.iterdir())
     out = run(build / "tests/fuzz" / f"fuzz_{target}", corpus, f"-max_total_time={seconds}",
               f"-max_len={MAX_LEN.get(target, 1024)}", "-len_control=0", "-entropic=0", "-timeout=20",
-              "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={found}/{target}-",
+              "-rss_limit_mb=2048", "-print_funcs=0", "-print_final_stats=1", f"-artifact_prefix={found}/{target}-",
               f"-only_ascii={int(target in TEXT)}",
               stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace")
     (build / f"{target}.log").write_text(out.stderr)
