@@ -2,7 +2,8 @@
 /*
  * A new memory map under running queues. Each gets it between two polls, in one step, and goes on.
  * Only a queue that still uses something that the new map lacks has to stop: its ring lies there,
- * or a request in flight does. What was taken out stays mapped until the last of them has stopped.
+ * or a request in flight does. It keeps the old map until then, and what was taken out stays mapped
+ * until the last of them has stopped.
  *
  *	old map ──► memory_change() ──► every queue has the new one; nobody uses the rest: done
  *	                  │ somebody does: those queues stop, requests in flight finish
@@ -51,13 +52,18 @@ static bool requests_vanish(const struct change *c, struct virtqueue *vq)
 	return false;
 }
 
-/* On the queue's worker, under its lock: from here on it pops nothing through the old map. */
+/*
+ * On the queue's worker, under its lock: from here on it pops nothing through the old map. Unless
+ * it has to stop: then it polls on until it is told to, and needs a map that has what its ring
+ * holds. The old one stays for as long.
+ */
 static void change_queue(struct virtqueue *vq, void *arg)
 {
 	const struct change *c = arg;
 
 	vq->must_stop = ring_vanishes(c, &vq->ring) || requests_vanish(c, vq);
-	vq->ring.map = c->next;
+	if (!vq->must_stop)
+		vq->ring.map = c->next;
 }
 
 bool memory_change(struct vhost_session *s, struct mem_map *next)

@@ -333,6 +333,45 @@ Test(session_memory, a_ring_rests_while_its_own_memory_is_away)
 	}
 }
 
+/*
+ * T14: all memory goes at once, rings and buffers: until it has stopped a queue works with what it
+ * had, so that no chain of its is found to lead nowhere.
+ */
+Test(session_memory, a_queue_keeps_the_old_memory_until_it_has_stopped)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		const struct vu_mem_table none = { 0 };
+		struct driver_used used;
+		uint64_t ack = 1;
+
+		open_layout(&echo_blk_ops, VU_PF_USUAL & ~VU_PF_CONFIGURE_MEM_SLOTS, features);
+		bed_start_queue(&b, 0);
+		__atomic_store_n(&b.dev.hold, true, __ATOMIC_RELEASE);
+		bed_submit(&b, 0);
+		cr_assert(EVENTUALLY(held(0) == 1));
+		OK(&b.f, frontend_send(&b.f, VU_SET_MEM_TABLE, VU_VERSION | VU_NEED_REPLY, &none, 8,
+				       NULL, 0));
+		cr_assert(EVENTUALLY(state(0) == VIRTQUEUE_STOPPING));
+		cr_assert_null(b.dev.vhost.map);
+		cr_assert_not_null(b.dev.vhost.queues[0].ring.map);
+		cr_assert_eq(b.dev.vhost.queues[0].ring.map->n, b.memory.n);
+		__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+		OK(&b.f, frontend_recv_reply(&b.f, VU_SET_MEM_TABLE, &ack, 8, NULL, NULL));
+		cr_assert_eq(ack, 0u);
+		OK(&b.f, frontend_set_mem_table(&b.f, &b.memory));
+		OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+		/* And in the middle of things. */
+		for (unsigned i = 0; i < 200; i++) {
+			bed_submit(&b, 0);
+			OK(&b.f, frontend_set(&b.f, VU_SET_MEM_TABLE, &none, 8, NULL, 0));
+			OK(&b.f, frontend_set_mem_table(&b.f, &b.memory));
+			OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+		}
+		bed_fini(&b);
+	}
+}
+
 /* GET_MAX_MEM_SLOTS answers 509, and 509 there may be; with the rings running all the while. */
 Test(session_memory, all_509_slots_can_be_filled_under_running_rings)
 {
