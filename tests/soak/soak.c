@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/soak/soak.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "poll/control.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GUESTS 4
+#define LEAKS_EVERY 1000
+/* Generous: a machine that runs much else under a sanitizer is slow, and a hang lasts for ever. */
+#define PATIENCE_NS UINT64_C(120000000000)
+
+struct workers *soak_workers;
+unsigned soak_n_workers = 3;
+
+static struct {
+	unsigned seed, seconds;
+	uint64_t rounds;
+	const char *only; /* one event */
+} options = { .seconds = 10, .rounds = UINT64_MAX };
+
+static uint64_t round_now;
+static const char *event_now = "start";
+
+void soak_fail(const char *fmt, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fprintf(stderr, "soak: FAILED (seed %u, round %llu, %s): ", options.seed,
+		(unsigned long long)round_now, event_now);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputc('\n', stderr);
+	abort();
+}
+
+/* xorshift32; its state is never 0. */
+unsigned soak_random(unsigned *state, unsigned n)
+{
+	unsigned x = *state ? *state : 1;
+
+	x ^= x << 13;
+	x ^= x >> 17;
+	x ^= x << 5;
+	*state = x;
+	return (unsigned)((uint64_t)x * n >> 32);
+}
+
+void soak_step(void)
+{
+	control_step(200);
+}
+
+void soak_wait(const uint64_t *what, uint64_t least, const struct guest *g, const char *why)
+{
+	uint64_t end = clock_ns() + PATIENCE_NS;
+
+	while (__atomic_load_n(what, __ATOMIC_RELAXED) < least) {
+		if (clock_ns() > end)
+			soak_fail("%s: %s", g->name, why);
+		soak_step();
+	}
+}
+
+static void all_new(struct guest *g[GUESTS])
+{
+	g[0] = disk_guest_new("disk-ram", false, options.seed + 1);
+	g[1] = disk_guest_new("disk-file", true, options.seed + 2);
+	net_guests_new(g + 2, options.seed + 3);
+}
+
+static void all_free(struct guest *g[GUESTS])
+{
+	for (unsigned i = 0; i < GUESTS; i++)
+		g[i]->ops->remove(g[i]);
+	for (unsigned i = 0; i < GUESTS; i++)
+		guest_wait_closed(g[i]);
+	disk_guest_free(g[0]);
+	disk_guest_free(g[1]);
+	net_guests_free(g + 2);
+}
+
+static void all_begin(struct guest *g[GUESTS])
+{
+	for (unsigned i = 0; i < GUESTS; i++) {
+		guest_hello(g[i]);
+		guest_begin(g[i]);
+	}
+}
+
+static void all_progress(struct guest *g[GUESTS])
+{
+	for (unsigned i = 0; i < GUESTS; i++)
+		guest_check_progress(g[i]);
+}
+
+/* One thing to one guest. */
+static void one_round(struct guest *g[GUESTS], unsigned *rng)
+{
+	for (;;) {
+		struct event *e = &soak_events[soak_random(rng, soak_n_events)];
+		struct guest *to = g[soak_random(rng, GUESTS)];
+
+		if (options.only && strcmp(options.only, e->name) != 0)
+			continue;
+		event_now = e->name;
+		if (!e->run(to))
+			continue;
+		e->count++;
+		/* Often the next thing comes before anything has settled. */
+		if (chance(rng, 30))
+			guest_check_progress(to);
+		return;
+	}
+}
+
+static void soak(void)
+{
+	uint64_t end = clock_ns() + options.seconds * UINT64_C(1000000000);
+	unsigned rng = options.seed;
+	struct guest *g[GUESTS];
+	struct leaks before;
+
+	/* Once in vain: whatever is made at first use and kept is there by then. */
+	all_new(g);
+	all_begin(g);
+	all_progress(g);
+	all_free(g);
+	before = leaks_now();
+
+	while (round_now < options.rounds && clock_ns() < end) {
+		all_new(g);
+		all_begin(g);
+		do
+			one_round(g, &rng);
+		while (++round_now % LEAKS_EVERY && round_now < options.rounds && clock_ns() < end);
+		event_now = "all at once";
+		all_progress(g);
+		all_free(g);
+		event_now = "leaks";
+		leaks_check(&before);
+	}
+}
+
+static void usage(void)
+{
+	printf("usage: soak [--seconds N] [--rounds N] [--seed N] [--workers N] [--only EVENT]\n"
+	       "Events:\n");
+	for (unsigned i = 0; i < soak_n_events; i++)
+		printf("  %s\n", soak_events[i].name);
+	exit(0);
+}
+
+static void parse(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "seconds", required_argument, NULL, 't' },
+		{ "rounds", required_argument, NULL, 'n' },
+		{ "seed", required_argument, NULL, 's' },
+		{ "workers", required_argument, NULL, 'w' },
+		{ "only", required_argument, NULL, 'o' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	int c;
+
+	options.seed = (unsigned)clock_ns();
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == 't')
+			options.seconds = (unsigned)atoi(optarg);
+		else if (c == 'n')
+			options.rounds = strtoull(optarg, NULL, 0);
+		else if (c == 's')
+			options.seed = (unsigned)strtoul(optarg, NULL, 0);
+		else if (c == 'w')
+			soak_n_workers = (unsigned)atoi(optarg);
+		else if (c == 'o')
+			options.only = optarg;
+		else
+			usage();
+	}
+	options.seed = options.seed ? options.seed : 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct workers_config cfg = { .idle = IDLE_ADAPTIVE };
+	struct error err = { 0 };
+
+	parse(argc, argv);
+	printf("soak: seed %u\n", options.seed);
+	log_set_level(LOG_LEVEL_ERROR);
+	cfg.n = soak_n_workers;
+	if (control_init() < 0)
+		soak_fail("no control loop");
+	if (workers_start(&cfg, &soak_workers, &err) < 0)
+		soak_fail("%s", err.text);
+	soak();
+	workers_stop(soak_workers);
+	control_fini();
+
+	for (unsigned i = 0; i < soak_n_events; i++)
+		printf("%8llu  %s\n", (unsigned long long)soak_events[i].count,
+		       soak_events[i].name);
+	printf("soak: %llu rounds, nothing lost, no leak\n", (unsigned long long)round_now);
+	return 0;
+}
