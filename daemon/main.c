@@ -12,6 +12,7 @@
 #include "daemon/shutdown.h"
 #include "daemon/status.h"
 #include "poll/control.h"
+#include "vhost/shared_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,6 +151,7 @@ static int start(struct daemon *d)
 		return fail((error_set(&err, -1, "no device could be opened"), &err));
 	if (privilege_drop(&d->identity, dpdk_capabilities_needed(), &err))
 		return fail(&err);
+	shared_file_prepare();
 	confine(a, d->control_path, &a->confinement);
 	return 0;
 }

@@ -2,6 +2,7 @@
 /* A device's life, and what it offers. */
 #include "base/log.h"
 #include "vhost/dirty_log.h"
+#include "vhost/disposal.h"
 #include "vhost/mem_guard.h"
 #include "vhost/session.h"
 
@@ -108,7 +109,8 @@ int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops
 	d->name = strdup(name);
 	d->queues = aligned_alloc(CACHE_LINE, bytes);
 	d->memory_watch = mem_watch_new(memory_lost, d);
-	if (!d->name || !d->queues || !d->memory_watch) {
+	d->disposal = disposal_new();
+	if (!d->name || !d->queues || !d->memory_watch || !d->disposal) {
 		vhost_device_fini(d);
 		return error_set(err, -ENOMEM, "%s: out of memory", name);
 	}
@@ -188,11 +190,13 @@ void vhost_device_fini(struct vhost_device *d)
 	assert(!d->session && !d->listener);
 	socket_free(&d->socket);
 	mem_watch_free(d->memory_watch);
+	disposal_free(d->disposal);
 	free(d->queues);
 	free(d->name);
 	d->queues = NULL;
 	d->name = NULL;
 	d->memory_watch = NULL;
+	d->disposal = NULL;
 	d->n_queues = 0;
 }
 

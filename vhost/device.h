@@ -160,6 +160,7 @@ struct vhost_device {
 	uint64_t features;	  /* negotiated; 0 without a front-end */
 	uint64_t protocol_features;
 	struct mem_map *map;		/* NULL: none yet */
+	struct disposal *disposal;	/* how its front-end's descriptors are closed */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
 	struct inflight *inflight;	/* SET_INFLIGHT_FD; NULL: none */
 	uint8_t status;			/* virtio device status, where the front-end tells it */

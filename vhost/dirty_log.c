@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "vhost/mem_guard.h"
+#include "vhost/shared_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -31,6 +32,8 @@ static int check(int fd, uint64_t size, uint64_t offset, struct error *err)
 				 "a log of 0x%" PRIx64 " bytes at offset 0x%" PRIx64
 				 " cannot be: it has a bit for each page of guest memory",
 				 size, offset);
+	if (shared_file_check(fd, err) < 0)
+		return err->code;
 	if (fstat(fd, &st) < 0)
 		return error_set(err, -errno, "its descriptor: %s", strerror(errno));
 	if (!S_ISREG(st.st_mode))

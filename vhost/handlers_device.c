@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that concern the device as a whole: features, configuration space, status, reset. */
 #include "vhost/dirty_log.h"
+#include "vhost/disposal.h"
 #include "vhost/inflight.h"
 #include "vhost/session.h"
 
@@ -241,13 +242,15 @@ int handle_set_config(struct vhost_session *s, struct message *m, struct error *
 
 int handle_set_backend_req_fd(struct vhost_session *s, struct message *m, struct error *err)
 {
-	int type;
+	int domain, type;
 	socklen_t len = sizeof(type);
 
-	if (getsockopt(m->fds[0], SOL_SOCKET, SO_TYPE, &type, &len) < 0)
-		return error_set(err, -ENOTSOCK, "its descriptor is not a socket");
+	/* A TCP socket could keep us waiting when it is closed. */
+	if (getsockopt(m->fds[0], SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX ||
+	    getsockopt(m->fds[0], SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+		return error_set(err, -ENOTSOCK, "its descriptor is not a unix stream socket");
 	if (s->backend_fd >= 0)
-		close(s->backend_fd);
+		disposal_close_socket(s->device->disposal, s->backend_fd);
 	s->backend_fd = m->fds[0];
 	m->fds[0] = -1;
 	return 0;

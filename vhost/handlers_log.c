@@ -55,10 +55,10 @@ int handle_set_log_fd(struct vhost_session *s, struct message *m, struct error *
 	int fd = -1, old = d->log_fd;
 
 	if (m->n_fds == 1) {
+		if (vring_signal_fd(m->fds[0], err) < 0)
+			return err->code;
 		fd = m->fds[0];
 		m->fds[0] = -1;
-		if (vring_signal_fd(fd, err) < 0)
-			return err->code;
 	}
 	d->log_fd = fd;
 	dirty_log_apply_all(d);

@@ -2,6 +2,7 @@
 /* Messages that describe, start, enable and stop one ring. */
 #include "vhost/dirty_log.h"
 #include "vhost/session.h"
+#include "vhost/shared_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -109,19 +110,6 @@ int handle_get_vring_base(struct vhost_session *s, struct message *m, struct err
 	return 0;
 }
 
-/* Eventfds share one anonymous inode; no file, pipe or socket has it. */
-static bool may_be_eventfd(int fd)
-{
-	int own = eventfd(0, EFD_CLOEXEC);
-	struct stat a, b;
-	bool same = own >= 0 && fstat(fd, &a) == 0 && fstat(own, &b) == 0 && a.st_dev == b.st_dev &&
-		    a.st_ino == b.st_ino;
-
-	if (own >= 0)
-		close(own);
-	return same;
-}
-
 /*
  * A worker will watch, read and write it, and nothing but an eventfd does that as one expects: a
  * write to a pipe, or to a file that the front-end serves (FUSE), blocks. /proc knows; in a sandbox
@@ -135,7 +123,7 @@ static int check_event_fd(int fd, struct error *err)
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	n = readlink(link, target, sizeof(target) - 1);
 	if (n < 0) {
-		if (may_be_eventfd(fd))
+		if (shared_file_is_eventfd(fd))
 			return 0;
 		return error_set(err, -EINVAL, "its descriptor is not an eventfd");
 	}
@@ -226,13 +214,20 @@ static void replace_fd(struct virtqueue *vq, int *slot, int fd,
  * A worker writes to these: a counter that nobody reads must not hold it up. A front-end that takes
  * the flag away again is the watchdog's business (poll/watch.c).
  */
+static int make_nonblocking(int fd, struct error *err)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return error_set(err, -errno, "its descriptor cannot be made non-blocking: %s",
+				 strerror(errno));
+	return 0;
+}
+
+/* @fd -1: none. It is ours already, and an eventfd. */
 static int take_signal_fd(int fd, struct error *err)
 {
-	int flags = fd < 0 ? 0 : fcntl(fd, F_GETFL);
-
-	if (fd >= 0 && (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
-		error_set(err, -errno, "its descriptor cannot be made non-blocking: %s",
-			  strerror(errno));
+	if (fd >= 0 && make_nonblocking(fd, err) < 0) {
 		close(fd);
 		return err->code;
 	}
@@ -241,10 +236,7 @@ static int take_signal_fd(int fd, struct error *err)
 
 int vring_signal_fd(int fd, struct error *err)
 {
-	if (check_event_fd(fd, err) == 0)
-		return take_signal_fd(fd, err);
-	close(fd);
-	return err->code;
+	return check_event_fd(fd, err) < 0 ? err->code : make_nonblocking(fd, err);
 }
 
 int handle_set_vring_call(struct vhost_session *s, struct message *m, struct error *err)

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "vhost/mem_guard.h"
+#include "vhost/shared_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -81,6 +82,8 @@ static int check(const struct vhost_user_inflight *d, int fd, unsigned queues_ma
 		return error_set(err, -EINVAL,
 				 "its %" PRIu64 " bytes are not right for %u queues of %u entries",
 				 d->mmap_size, d->num_queues, d->queue_size);
+	if (shared_file_check(fd, err) < 0)
+		return err->code;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return error_set(err, -EINVAL, "its descriptor is not a file");
 	file_bytes = (uint64_t)st.st_size;

@@ -3,6 +3,7 @@
  */
 #include "base/log.h"
 #include "poll/control.h"
+#include "vhost/disposal.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -67,7 +68,15 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 	}
 	if (d->session) {
 		log_warn("%s: a second front-end was turned away: one is connected", d->name);
-		close(peer);
+		disposal_close_socket(d->disposal, peer);
+		return 0;
+	}
+	if (disposal_full(d->disposal)) {
+		log_warn("%s: a front-end was turned away: descriptors of the one before it are "
+			 "still "
+			 "being closed",
+			 d->name);
+		disposal_close_socket(d->disposal, peer);
 		return 0;
 	}
 	rc = session_open(d, peer);

@@ -2,7 +2,9 @@
 #include "vhost/mem.h"
 
 #include "base/error.h"
+#include "vhost/disposal.h"
 #include "vhost/mem_guard.h"
+#include "vhost/shared_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,14 +26,17 @@ struct mem_mapping {
 	unsigned refs;
 };
 
+/* Large guests' memory is freed on a thread of its own; made with the first mapping. */
+static struct disposal *unmapper;
+
 static void mapping_put(struct mem_mapping *m)
 {
 	if (--m->refs > 0)
 		return;
 	mem_guard_remove(m->guard);
 	if (m->base != MAP_FAILED)
-		munmap(m->base, m->len);
-	if (m->fd >= 0)
+		disposal_unmap(unmapper, m->base, m->len, m->fd);
+	else if (m->fd >= 0)
 		close(m->fd);
 	free(m);
 }
@@ -50,6 +55,8 @@ static int check_file(const struct mem_region_desc *d, int fd, struct error *err
 {
 	struct stat st;
 
+	if (shared_file_check(fd, err) < 0)
+		return error_prefix(err, "memory region at 0x%" PRIx64, d->gpa);
 	if (fstat(fd, &st) < 0)
 		return error_set(err, -errno, "the descriptor of a memory region: %s",
 				 strerror(errno));
@@ -82,6 +89,8 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 		error_set(err, -ENOMEM, "out of memory for a memory region");
 		return NULL;
 	}
+	if (!unmapper)
+		unmapper = disposal_new(); /* without one it is done on the spot */
 	page = page_size_of(fd);
 	lead = d->offset & (page - 1);
 	*m = (struct mem_mapping) { .base = MAP_FAILED,
@@ -175,9 +184,9 @@ static const struct mem_region *find_same(const struct mem_map *map,
 		const struct mem_region *r = &map->region[i];
 
 		if (r->gpa == desc->gpa && r->size == desc->size && r->uva == desc->uva &&
-		    r->mapping->offset == desc->offset && fstat(r->mapping->fd, &ours) == 0 &&
-		    fstat(fd, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
-		    ours.st_ino == theirs.st_ino)
+		    r->mapping->offset == desc->offset && shared_file_check(fd, NULL) == 0 &&
+		    fstat(r->mapping->fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
+		    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
 			return r;
 	}
 	return NULL;

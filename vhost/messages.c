@@ -3,6 +3,7 @@
  */
 #include "base/log.h"
 #include "vhost/dirty_log.h"
+#include "vhost/disposal.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -201,10 +202,12 @@ int message_answer(struct vhost_session *s, struct message *m, int rc)
 	return session_send(s, &hdr, &ack);
 }
 
-void message_close_fds(struct message *m)
+void message_close_fds(struct vhost_session *s)
 {
+	struct message *m = &s->rx;
+
 	for (unsigned i = 0; i < m->n_fds; i++)
 		if (m->fds[i] >= 0)
-			close(m->fds[i]);
+			disposal_close(s->device->disposal, m->fds[i]);
 	m->n_fds = 0;
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "poll/control.h"
 #include "vhost/dirty_log.h"
+#include "vhost/disposal.h"
 #include "vhost/inflight.h"
 #include "vhost/mem_guard.h"
 
@@ -39,10 +40,10 @@ static void session_free(struct vhost_session *s)
 	d->status = 0;
 	d->session = NULL;
 
-	message_close_fds(&s->rx);
+	message_close_fds(s);
 	if (s->backend_fd >= 0)
-		close(s->backend_fd);
-	close(s->fd);
+		disposal_close_socket(d->disposal, s->backend_fd);
+	disposal_close_socket(d->disposal, s->fd);
 	log_info("%s: front-end disconnected: %s", d->name, s->why);
 	free(s->tx);
 	free(s);

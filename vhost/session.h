@@ -25,8 +25,11 @@
 #include <stdbool.h>
 #include <systemd/sd-event.h>
 
-/* A message may carry 8 descriptors; room for more, so that surplus ones are seen and closed. */
-#define MESSAGE_FDS_MAX 32
+/*
+ * A message may carry 8 descriptors. Room for all that can come with one (the kernel's SCM_MAX_FD):
+ * what found no room the kernel would close, and that may take its time (vhost/disposal.h).
+ */
+#define MESSAGE_FDS_MAX 253
 
 struct message {
 	struct vhost_user_header hdr;
@@ -104,7 +107,7 @@ int message_handle(struct vhost_session *s, struct message *m, struct error *err
 /* Answers: @rc is the outcome. @return 0, or -errno when the connection has to end. */
 int message_answer(struct vhost_session *s, struct message *m, int rc);
 /* Closes the descriptors that nobody took. */
-void message_close_fds(struct message *m);
+void message_close_fds(struct vhost_session *s);
 
 /* session.c */
 int session_open(struct vhost_device *d, int fd); /* takes @fd, also on failure */
@@ -170,7 +173,7 @@ message_fn handle_set_vring_num, handle_set_vring_addr, handle_set_vring_base,
 	handle_get_vring_base, handle_set_vring_kick, handle_set_vring_call, handle_set_vring_err,
 	handle_set_vring_enable;
 message_fn handle_set_log_base, handle_set_log_fd;
-/* Takes an eventfd for a worker to write to; closes what is none. @return 0 or -errno with @err. */
+/* Makes @fd fit for a worker to write to: an eventfd. @return 0, or -errno with @err. */
 int vring_signal_fd(int fd, struct error *err);
 message_fn handle_get_inflight_fd, handle_set_inflight_fd;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes of the socket to messages and back, without ever waiting for the front-end. */
+#include "vhost/disposal.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 
 void session_receive_next(struct vhost_session *s)
 {
-	message_close_fds(&s->rx);
+	message_close_fds(s);
 	s->rx_got = 0;
 	s->rx.fds_lost = false;
 	s->rx.reply_size = 0;
@@ -21,8 +22,9 @@ void session_receive_next(struct vhost_session *s)
 
 /* Descriptors are ours from the moment that recvmsg() returns, whatever is wrong with the message.
  */
-static void take_fds(struct message *m, struct msghdr *msg)
+static void take_fds(struct vhost_session *s, struct msghdr *msg)
 {
+	struct message *m = &s->rx;
 	int fds[MESSAGE_FDS_MAX];
 	struct cmsghdr *c;
 
@@ -37,7 +39,7 @@ static void take_fds(struct message *m, struct msghdr *msg)
 			if (m->n_fds < MESSAGE_FDS_MAX) {
 				m->fds[m->n_fds++] = fds[i];
 			} else {
-				close(fds[i]);
+				disposal_close(s->device->disposal, fds[i]);
 				m->fds_lost = true;
 			}
 		}
@@ -61,6 +63,10 @@ static ssize_t receive_some(struct vhost_session *s, void *to, size_t len)
 	unsigned had_fds = s->rx.n_fds;
 	ssize_t n;
 
+	if (disposal_full(s->device->disposal)) {
+		s->why = "its descriptors take too long to be closed";
+		return -EBUSY;
+	}
 	do
 		n = recvmsg(s->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
@@ -70,7 +76,7 @@ static ssize_t receive_some(struct vhost_session *s, void *to, size_t len)
 		s->why = "reading from its socket failed";
 		return -errno;
 	}
-	take_fds(&s->rx, &msg);
+	take_fds(s, &msg);
 	if (n == 0) {
 		s->why = s->rx_got ? "it hung up in the middle of a message" : "it hung up";
 		return -ECONNRESET;

@@ -85,13 +85,13 @@ void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t o
 	void *p = __real_mmap64(addr, len, prot, flags, fd, offset);
 
 	if (p != MAP_FAILED && !(flags & MAP_FIXED))
-		mapped += (long)ALIGN_UP(len, 4096);
+		__atomic_add_fetch(&mapped, (long)ALIGN_UP(len, 4096), __ATOMIC_RELAXED);
 	return p;
 }
 
 int __wrap_munmap(void *addr, size_t len)
 {
-	mapped -= (long)ALIGN_UP(len, 4096);
+	__atomic_sub_fetch(&mapped, (long)ALIGN_UP(len, 4096), __ATOMIC_RELAXED);
 	return __real_munmap(addr, len);
 }
 
@@ -648,6 +648,17 @@ static void run(struct input *in)
 	}
 }
 
+/* What takes time to close or to free is left to another thread (vhost/disposal.h). */
+static void wait_for_disposal(long mapped_before)
+{
+	for (unsigned i = 0; i < 5000; i++) {
+		if (count_fds() == f.n_fds &&
+		    __atomic_load_n(&mapped, __ATOMIC_RELAXED) == mapped_before)
+			break;
+		usleep(1000);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, data + size };
@@ -666,6 +677,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Counters that are full would block who writes to the blocking one. */
 	eventfd_read(f.fds[FD_EVENT], &count);
 	FUZZ_CHECK(sim_n_pollers(f.workers) == 0, "%u pollers are left", sim_n_pollers(f.workers));
+	wait_for_disposal(mapped_before);
 	if (count_fds() != f.n_fds)
 		print_fds();
 	FUZZ_CHECK(count_fds() == f.n_fds, "%u descriptors became %u", f.n_fds, count_fds());

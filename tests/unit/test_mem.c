@@ -187,7 +187,7 @@ Test(mem, descriptor_that_is_no_memory_is_refused_T14)
 
 	cr_assert_eq(pipe(pipe_fds), 0);
 	refused(NULL, region_at(0, PAGE), -1, "descriptor");
-	refused(NULL, region_at(0, PAGE), pipe_fds[0], "neither a file");
+	refused(NULL, region_at(0, PAGE), pipe_fds[0], "is not a file");
 	refused(NULL, region_at(0, PAGE), event, "");
 	close(event);
 	close(pipe_fds[0]);

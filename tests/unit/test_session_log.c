@@ -141,7 +141,8 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 		frontend_close(&b.f);
 		cr_assert(EVENTUALLY(b.dev.disconnected == b.dev.connected));
 	}
-	cr_assert_leq(count_mappings(), maps + 1); /* the stack may grow */
+	/* The stack may grow, and a thread that closed something leaves its own, and a heap. */
+	cr_assert_leq(count_mappings(), maps + 5);
 	bed_fini(&b);
 	close(file);
 	close(pipes[0]);

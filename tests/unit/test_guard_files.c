@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Descriptors that keep whoever touches or closes them waiting (T13, T14): a file behind which a
+ * silent FUSE server stands, a TCP socket that lingers. A neighbour is served all the time by the
+ * same control thread, which is the test's own: were it held up, the test would run out of time.
+ */
+#include "tests/unit/fuse_silent.h"
+#include "tests/unit/session_util.h"
+#include "vhost/shared_file.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+static struct bed b, other; /* two devices on one worker */
+
+static void open_both(void)
+{
+	const struct guest_range ranges[] = { { 0, 4 << 20 }, { 8 << 20, 2 << 20 } };
+	struct error err = { 0 };
+
+	bed_init(&b, &echo_blk_ops);
+	bed_listen(&b);
+	bed_connect(&b);
+	bed_negotiate(&b, VU_PF_USUAL | VU_PF_LOG_SHMFD | VU_PF_BACKEND_REQ | VU_PF_INFLIGHT_SHMFD,
+		      0);
+	bed_start_queue(&b, 0);
+
+	other = (struct bed) { .workers = b.workers };
+	cr_assert_eq(vhost_device_init(&other.dev.vhost, &echo_blk_ops, "other", ECHO_QUEUES,
+				       b.workers, &err),
+		     0);
+	cr_assert_eq(guest_memory_create(&other.memory, ranges, ARRAY_SIZE(ranges), 0), 0);
+	frontend_init(&other.f);
+	other.f.timeout_ms = 5000;
+	other.f.idle = bed_step;
+	bed_pair(&other);
+	bed_negotiate(&other, VU_PF_USUAL, 0);
+	bed_start_queue(&other, 0);
+	bed_echo(&other, 0);
+}
+
+static void close_both(void)
+{
+	frontend_close(&other.f);
+	cr_assert(EVENTUALLY(other.dev.disconnected == 1));
+	vhost_device_close(&other.dev.vhost, NULL);
+	vhost_device_fini(&other.dev.vhost);
+	guest_memory_destroy(&other.memory);
+	bed_fini(&b);
+}
+
+/* Each message that may carry a descriptor, and some that may not, with @fd: all are refused. */
+static void refused_everywhere(int fd)
+{
+	const struct vu_mem_reg region = {
+		.region = { .gpa = UINT64_C(1) << 32, .size = 4096, .uva = UINT64_C(1) << 45 }
+	};
+	struct vu_mem_table table = { .n = 1 };
+	const uint64_t log[2] = { 4096, 0 };
+	const uint64_t inflight[3] = { 65536, 0, 1 | 64 << 16 };
+
+	table.region[0] = region.region;
+	for (unsigned i = 0; i < 3; i++) {
+		cr_assert_eq(frontend_set(&b.f, VU_ADD_MEM_REG, &region, sizeof(region), &fd, 1),
+			     -EREMOTEIO);
+		cr_assert_eq(frontend_set(&b.f, VU_SET_MEM_TABLE, &table, 8 + sizeof(region.region),
+					  &fd, 1),
+			     -EREMOTEIO);
+		cr_assert_eq(frontend_set(&b.f, VU_SET_LOG_FD, NULL, 0, &fd, 1), -EREMOTEIO);
+		cr_assert_eq(frontend_set(&b.f, VU_SET_BACKEND_REQ_FD, NULL, 0, &fd, 1),
+			     -EREMOTEIO);
+		cr_assert_eq(
+			frontend_set(&b.f, VU_SET_INFLIGHT_FD, inflight, sizeof(inflight), &fd, 1),
+			-EREMOTEIO);
+		cr_assert_eq(frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 1, fd), -EREMOTEIO);
+		cr_assert_eq(frontend_vring_fd(&b.f, VU_SET_VRING_CALL, 1, fd), -EREMOTEIO);
+		cr_assert_eq(frontend_vring_fd(&b.f, VU_SET_VRING_ERR, 1, fd), -EREMOTEIO);
+		cr_assert_eq(frontend_set(&b.f, VU_SET_OWNER, NULL, 0, &fd, 1), -EREMOTEIO);
+		bed_echo(&b, 0);
+		bed_echo(&other, 0);
+	}
+	/* A reply of its own cannot say no. */
+	frontend_send(&b.f, VU_SET_LOG_BASE, VU_VERSION, log, sizeof(log), &fd, 1);
+	OK(&b.f, frontend_wait_hangup(&b.f));
+	bed_echo(&other, 0);
+}
+
+Test(guard_files, a_silent_fuse_server_keeps_nobody_waiting, .timeout = 30)
+{
+	struct fuse_silent fuse;
+	unsigned before = count_fds();
+
+	if (fuse_silent_open(&fuse) < 0)
+		cr_skip_test("no FUSE here");
+	open_both();
+	refused_everywhere(fuse.fd);
+	fuse_silent_close(&fuse);
+	close_both();
+	cr_assert(EVENTUALLY(count_fds() <= before + 1)); /* /proc/self/mountinfo stays */
+}
+
+/* Also where /proc/self/fd does not tell what is what. */
+Test(guard_files, what_kind_a_file_is_is_known_without_asking_it, .timeout = 30)
+{
+	struct fuse_silent fuse;
+	struct error err = { 0 };
+	int fd;
+
+	if (fuse_silent_open(&fuse) < 0)
+		cr_skip_test("no FUSE here");
+	cr_assert_eq(shared_file_check(fuse.fd, &err), -EINVAL);
+	cr_assert_not_null(strstr(err.text, "lies on fuse"), "%s", err.text);
+	cr_assert_not_null(strstr(err.text, "memory-backend-memfd"), "%s", err.text);
+	cr_assert_not(shared_file_closes_at_once(fuse.fd));
+	cr_assert_not(shared_file_is_eventfd(fuse.fd));
+	fuse_silent_close(&fuse);
+
+	fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	cr_assert_eq(shared_file_check(fd, &err), -EINVAL);
+	close(fd);
+	fd = eventfd(0, EFD_CLOEXEC);
+	cr_assert_eq(shared_file_check(fd, &err), -EINVAL);
+	cr_assert(shared_file_is_eventfd(fd) && shared_file_closes_at_once(fd));
+	close(fd);
+	fd = memfd_create("m", MFD_CLOEXEC);
+	cr_assert_eq(shared_file_check(fd, &err), 0);
+	cr_assert(shared_file_closes_at_once(fd));
+	close(fd);
+	fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		cr_assert_eq(shared_file_check(fd, &err), 0, "%s", err.text);
+	close(fd);
+}
+
+Test(guard_files, files_on_local_disks_are_taken)
+{
+	struct error err = { 0 };
+	struct statfs fs;
+	int fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0 || fs.f_type != EXT4_SUPER_MAGIC)
+		cr_skip_test("/var/tmp is not on ext4");
+	cr_assert_eq(shared_file_check(fd, &err), 0, "%s", err.text);
+	close(fd);
+}
+
+/* One end of a connection with bytes that its peer does not take: close() waits for 60 s. */
+struct lingering {
+	int fd, peer;
+};
+
+static void lingering_open(struct lingering *l)
+{
+	const struct linger linger = { .l_onoff = 1, .l_linger = 60 };
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
+	socklen_t len = sizeof(sin);
+	static char bytes[1 << 16];
+
+	setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	cr_assert_eq(bind(listener, (struct sockaddr *)&sin, len), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	cr_assert_eq(getsockname(listener, (struct sockaddr *)&sin, &len), 0);
+	l->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert_eq(connect(l->fd, (struct sockaddr *)&sin, len), 0);
+	l->peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	close(listener);
+	cr_assert_eq(setsockopt(l->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	while (send(l->fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+}
+
+/* A reset ends the wait of whoever closes the other end. */
+static void lingering_close(struct lingering *l)
+{
+	const struct linger now = { .l_onoff = 1 };
+
+	setsockopt(l->peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(l->peer);
+}
+
+Test(guard_files, a_socket_that_lingers_is_closed_behind_our_backs, .timeout = 30)
+{
+	unsigned before = count_fds();
+	struct lingering l;
+
+	lingering_open(&l);
+	open_both();
+	refused_everywhere(l.fd);
+	/* Ours is the last reference: the one that waits. */
+	frontend_close(&b.f);
+	bed_connect(&b);
+	bed_negotiate(&b, VU_PF_USUAL, 0);
+	frontend_send(&b.f, VU_SET_OWNER, VU_VERSION, NULL, 0, &l.fd, 1);
+	close(l.fd);
+	for (unsigned i = 0; i < 20; i++)
+		bed_echo(&other, 0);
+	lingering_close(&l);
+	close_both();
+	cr_assert(EVENTUALLY(count_fds() <= before));
+}
+
+/* In a socket that is closed before all of it was read there may be descriptors too. */
+Test(guard_files, descriptors_in_a_socket_that_is_closed_unread_hold_nobody_up, .timeout = 30)
+{
+	const struct vu_header bad = { .request = VU_SET_OWNER, .flags = 3 }; /* no such version */
+	struct lingering l;
+
+	lingering_open(&l);
+	open_both();
+	OK(&b.f, frontend_send_raw(&b.f, &bad, sizeof(bad), NULL, 0));
+	OK(&b.f, frontend_send_raw(&b.f, &bad, sizeof(bad), &l.fd, 1));
+	close(l.fd);
+	OK(&b.f, frontend_wait_hangup(&b.f));
+	for (unsigned i = 0; i < 20; i++)
+		bed_echo(&other, 0);
+	lingering_close(&l);
+	close_both();
+}
+
+Test(guard_files, all_that_one_message_can_carry_are_taken_and_closed)
+{
+	unsigned before;
+	int fds[253];
+
+	open_both();
+	before = count_fds();
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = i % 2 ? eventfd(0, EFD_CLOEXEC) : memfd_create("f", MFD_CLOEXEC);
+	for (unsigned n = 1; n <= 253; n = n == 128 ? 253 : n * 2)
+		for (unsigned i = 0; i < 4; i++)
+			cr_assert_eq(frontend_set(&b.f, VU_SET_OWNER, NULL, 0, fds, n), -EREMOTEIO,
+				     "%u descriptors", n);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	cr_assert_eq(count_fds(), before);
+	bed_echo(&b, 0);
+	close_both();
+}
+
+/* A front-end cannot pile up what cannot be closed, neither in one connection nor in many. */
+Test(guard_files, a_device_whose_descriptors_do_not_close_takes_no_more, .timeout = 60)
+{
+	struct lingering l;
+	int fds[250];
+
+	lingering_open(&l);
+	open_both();
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = i ? dup(b.memory.region[0].fd) : l.fd;
+	/* Behind the one that lingers, pipes wait for their turn. */
+	frontend_send(&b.f, VU_SET_OWNER, VU_VERSION, NULL, 0, &l.fd, 1);
+	close(l.fd);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i += 2) {
+		if (i)
+			close(fds[i]);
+		close(fds[i + 1]);
+		cr_assert_eq(pipe2(&fds[i], O_CLOEXEC), 0);
+	}
+	for (unsigned i = 0; i < 6; i++) {
+		frontend_send(&b.f, VU_SET_OWNER, VU_VERSION, NULL, 0, fds, ARRAY_SIZE(fds));
+		bed_echo(&other, 0);
+	}
+	OK(&b.f, frontend_wait_hangup(&b.f));
+	frontend_close(&b.f);
+	OK(&b.f, frontend_connect(&b.f, b.path));
+	OK(&b.f, frontend_wait_hangup(&b.f));
+	bed_echo(&other, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	lingering_close(&l);
+	/* And when they are closed it is listened to again. */
+	cr_assert(EVENTUALLY(({
+		frontend_close(&b.f);
+		OK(&b.f, frontend_connect(&b.f, b.path));
+		control_step(1000);
+		b.dev.connected == 2;
+	})));
+	close_both();
+}

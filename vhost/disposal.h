@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Getting rid of what a front-end gave us. close() can wait: for a TCP socket's last bytes
+ * (SO_LINGER), for a FUSE server; a socket that was closed unread takes the descriptors in it
+ * along. And a guest's memory, when nobody else holds it any more, takes its time to be freed. None
+ * of that shall hold up the control thread, so it is left to a thread of the device's own, which is
+ * there only while there is something to do.
+ */
+#ifndef SLUICE_VHOST_DISPOSAL_H
+#define SLUICE_VHOST_DISPOSAL_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+
+/* One a device; outlives it until the last of its descriptors is closed. */
+struct disposal;
+
+/* Control thread. NULL: no memory. */
+struct disposal *disposal_new(void);
+/* Control thread. Does not wait. NULL is fine. */
+void disposal_free(struct disposal *d);
+
+/* Control thread. Closes @fd, of any kind: now where that cannot wait, else later. */
+void disposal_close(struct disposal *d, int fd);
+/* The same for a unix socket that is connected. Its peer sees the end at once. */
+void disposal_close_socket(struct disposal *d, int fd);
+
+/* Control thread. So many wait to be closed that no more should be taken from this front-end. */
+bool disposal_full(const struct disposal *d);
+
+/* Control thread. Unmaps [@base, @base + @len), and closes @fd after that; -1: none. */
+void disposal_unmap(struct disposal *d, void *base, size_t len, int fd);
+
+#endif
