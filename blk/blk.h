@@ -20,6 +20,11 @@ enum disk_cache {
 	DISK_CACHE_WRITEBACK, /* buffered */
 };
 
+enum disk_lock {
+	DISK_LOCK_OPEN, /* from the time that it is opened */
+	DISK_LOCK_RUN,	/* from the time that its first queue runs */
+};
+
 struct blk_config {
 	const char *name; /* of the device; also its serial number where @serial is NULL */
 	struct vhost_socket socket; /* taken over, also on failure */
@@ -27,6 +32,7 @@ struct blk_config {
 	const char *file; /* DISK_FILE: raw image or block device */
 	uint64_t size;	  /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
 	enum disk_cache cache;
+	enum disk_lock lock; /* DISK_FILE: since when others are kept out */
 	bool read_only;
 	unsigned queues;    /* virtqueues, 1 to 256 */
 	const char *serial; /* GET_ID: up to 20 bytes */

@@ -42,11 +42,15 @@ struct blk_device {
 	void (*hung_up)(void *arg);
 	void *hung_up_arg;
 
-	/* For closing: a last flush, through a poller of its own. */
+	unsigned n_running; /* queues */
+
+	/* For closing and for handing over: a last flush, through a poller of its own. */
 	struct poller flush_poller;
 	struct disk_queue *flush_queue;
 	struct disk_request flush;
 	bool flush_sent;
+	void (*flush_then)(struct blk_device *b);
+	struct virtqueue *parting; /* the last queue, which has stopped when that flush has */
 	struct call flushed_call;
 	void (*closed)(void *arg);
 	void *closed_arg;
@@ -139,6 +143,99 @@ static void queue_free(struct blk_queue *q)
 	free(q);
 }
 
+static void flush_end(struct call *c)
+{
+	struct blk_device *b = container_of(c, struct blk_device, flushed_call);
+
+	worker_remove(&b->flush_poller);
+	b->disk->ops->queue_close(b->flush_queue);
+	b->flush_then(b);
+}
+
+static unsigned flush_poll(struct poller *p)
+{
+	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
+	const struct disk_ops *ops = b->disk->ops;
+	struct disk_request *done;
+
+	if (!b->flush_sent) {
+		b->flush_sent = true;
+		ops->submit(b->flush_queue, &b->flush);
+	}
+	if (ops->kick)
+		ops->kick(b->flush_queue);
+	if (ops->reap(b->flush_queue, &done, 1) == 0)
+		return 0;
+	control_call(&b->flushed_call);
+	return 1;
+}
+
+static bool flush_arm(struct poller *p)
+{
+	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
+
+	return !b->disk->ops->pending(b->flush_queue);
+}
+
+static void flush_disarm(struct poller *p)
+{
+	(void)p;
+}
+
+/*
+ * On a worker, because it may take long, and the control thread serves other devices meanwhile.
+ * Then calls then(b), with b->flush.result.
+ */
+static void flush_begin(struct blk_device *b, void (*then)(struct blk_device *b))
+{
+	static const struct poller_ops ops = { flush_poll, flush_arm, flush_disarm };
+
+	b->flush_then = then;
+	b->flush_sent = false;
+	b->flush_poller = (struct poller) { .ops = &ops, .event_fd = -1 };
+	STAILQ_INIT(&b->flush_poller.done);
+	b->flush = (struct disk_request) { .op = DISK_FLUSH };
+	b->flush.io.owner = &b->flush_poller;
+	b->flushed_call.fn = flush_end;
+	if (b->cfg.read_only || !b->disk->info.volatile_cache) {
+		then(b);
+		return;
+	}
+	b->flush.result = b->disk->ops->queue_open(b->disk, &b->flush_poller, &b->flush_queue);
+	if (b->flush.result)
+		then(b);
+	else
+		worker_add(workers_pick(b->vhost.workers), &b->flush_poller);
+}
+
+/*
+ * The last queue has stopped on a guest that migrates: what it wrote is on the medium, and the
+ * image is the destination's. Without a migration the image stays ours, whatever the guest does.
+ */
+static void handed_over(struct blk_device *b)
+{
+	struct virtqueue *vq = b->parting;
+
+	if (b->flush.result)
+		log_error("disk %s: the flush before its guest migrates failed: %s; the "
+			  "destination may miss writes since the guest's own last flush",
+			  b->cfg.name, strerror(-b->flush.result));
+	b->parting = NULL;
+	b->disk->ops->release(b->disk);
+	vhost_queue_stopped(vq);
+}
+
+static void queue_gone(struct blk_device *b, struct virtqueue *vq)
+{
+	b->n_running--;
+	if (b->n_running == 0 && b->disk->ops->release && vhost_is_migrating(&b->vhost)) {
+		b->parting = vq;
+		flush_begin(b, handed_over);
+	} else {
+		vhost_queue_stopped(vq);
+	}
+}
+
 /* Off the worker, and the ring back to the core. */
 static void queue_drained(struct call *c)
 {
@@ -148,7 +245,7 @@ static void queue_drained(struct call *c)
 	worker_remove(&q->poller);
 	queue_free(q);
 	vq->priv = NULL;
-	vhost_queue_stopped(vq);
+	queue_gone(blk_of(vq->device), vq);
 }
 
 static int queue_alloc(struct blk_queue *q)
@@ -180,12 +277,24 @@ static void queue_limits(const struct blk_device *b, struct request_limits *l)
 	memcpy(l->id, b->cfg.serial, strnlen(b->cfg.serial, sizeof(l->id)));
 }
 
+static int disk_use(struct blk_device *b)
+{
+	struct error err = { 0 };
+	int rc = b->disk->ops->use ? b->disk->ops->use(b->disk, &err) : 0;
+
+	if (rc)
+		log_error("disk %s: no guest can use it: %s", b->cfg.name, err.text);
+	return rc;
+}
+
 static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 {
 	struct blk_device *b = blk_of(d);
 	struct blk_queue *q;
-	int rc;
+	int rc = disk_use(b);
 
+	if (rc)
+		return rc;
 	q = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*q), CACHE_LINE));
 	if (!q)
 		return -ENOMEM;
@@ -216,6 +325,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 
 	vq->priv = q;
 	vq->worker = workers_pick(d->workers);
+	b->n_running++;
 	worker_add(vq->worker, &q->poller);
 	return 0;
 }
@@ -261,6 +371,15 @@ static void blk_hung_up(struct vhost_device *d)
 		b->hung_up(b->hung_up_arg);
 }
 
+/* Where the lock was taken for a guest, it goes with the guest. */
+static void blk_disconnected(struct vhost_device *d)
+{
+	struct blk_device *b = blk_of(d);
+
+	if (b->cfg.lock == DISK_LOCK_RUN && b->disk->ops->release)
+		b->disk->ops->release(b->disk);
+}
+
 static const struct vhost_device_ops blk_ops = {
 	.kind = "blk",
 	.runs_disabled = false,
@@ -274,6 +393,7 @@ static const struct vhost_device_ops blk_ops = {
 	.queue_start = blk_queue_start,
 	.queue_stop = blk_queue_stop,
 	.queue_uses = blk_queue_uses,
+	.disconnected = blk_disconnected,
 };
 
 /* The life of a device. */
@@ -393,12 +513,8 @@ static void device_gone(struct blk_device *b)
 	closed(arg);
 }
 
-static void flush_end(struct call *c)
+static void closing_flushed(struct blk_device *b)
 {
-	struct blk_device *b = container_of(c, struct blk_device, flushed_call);
-
-	worker_remove(&b->flush_poller);
-	b->disk->ops->queue_close(b->flush_queue);
 	if (b->flush.result)
 		log_error("disk %s: the last flush failed: %s; writes since the guest's own last "
 			  "flush may be lost",
@@ -406,63 +522,10 @@ static void flush_end(struct call *c)
 	device_gone(b);
 }
 
-static unsigned flush_poll(struct poller *p)
-{
-	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
-	const struct disk_ops *ops = b->disk->ops;
-	struct disk_request *done;
-
-	if (!b->flush_sent) {
-		b->flush_sent = true;
-		ops->submit(b->flush_queue, &b->flush);
-	}
-	if (ops->kick)
-		ops->kick(b->flush_queue);
-	if (ops->reap(b->flush_queue, &done, 1) == 0)
-		return 0;
-	control_call(&b->flushed_call);
-	return 1;
-}
-
-static bool flush_arm(struct poller *p)
-{
-	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
-
-	return !b->disk->ops->pending(b->flush_queue);
-}
-
-static void flush_disarm(struct poller *p)
-{
-	(void)p;
-}
-
-/*
- * Nothing runs any more. What the guest wrote and did not flush is flushed now: on a worker,
- * because it may take long, and the control thread serves other devices meanwhile.
- */
+/* Nothing runs any more. What the guest wrote and did not flush is flushed now. */
 static void blk_vhost_closed(struct vhost_device *d)
 {
-	static const struct poller_ops ops = { flush_poll, flush_arm, flush_disarm };
-	struct blk_device *b = blk_of(d);
-
-	if (b->cfg.read_only || !b->disk->info.volatile_cache) {
-		device_gone(b);
-		return;
-	}
-	b->flush_poller.ops = &ops;
-	b->flush_poller.event_fd = -1;
-	STAILQ_INIT(&b->flush_poller.done);
-	b->flush.op = DISK_FLUSH;
-	b->flush.io.owner = &b->flush_poller;
-	b->flushed_call.fn = flush_end;
-	if (b->disk->ops->queue_open(b->disk, &b->flush_poller, &b->flush_queue)) {
-		log_error("disk %s: out of memory for the last flush; writes since the guest's own "
-			  "last flush may be lost",
-			  b->cfg.name);
-		device_gone(b);
-		return;
-	}
-	worker_add(workers_pick(d->workers), &b->flush_poller);
+	flush_begin(blk_of(d), closing_flushed);
 }
 
 void blk_device_close(struct blk_device *b, void (*closed)(void *arg), void *arg)

@@ -80,6 +80,12 @@ struct disk_ops {
 	/* Control thread. Half-built disks are closed by close(). */
 	int (*open)(const struct blk_config *cfg, struct disk **out, struct error *err);
 	void (*close)(struct disk *d);
+	/*
+	 * Control thread, where a disk can be shared, else NULL: before the first queue runs, to be
+	 * its only user; and when no queue runs any more and all is flushed, to leave it to others.
+	 */
+	int (*use)(struct disk *d, struct error *err);
+	void (*release)(struct disk *d);
 	/* Control thread; @poller is the queue's, not yet on its worker. */
 	int (*queue_open)(struct disk *d, struct poller *poller, struct disk_queue **out);
 	void (*queue_close)(struct disk_queue *q); /* nothing in flight */

@@ -9,14 +9,21 @@ struct file_disk {
 	struct disk disk;
 	int fd;		 /* O_DIRECT if @direct; holds the lock */
 	int fd_buffered; /* the same file through the page cache, see file_fd(); -1: not needed */
-	bool direct;
+	bool direct, read_only;
+	bool locked;	  /* the image is ours; the control thread's */
+	const char *path; /* the configuration's, which outlives the disk */
 };
 
 /* For struct disk_ops. */
 int file_open(const struct blk_config *cfg, struct disk **out, struct error *err);
 void file_close(struct disk *d);
 
+/* For struct disk_ops; disk_file_use.c. */
+int file_use(struct disk *d, struct error *err);
+void file_release(struct disk *d);
+
 /* Control thread. Locks @fd against other users of the image; see disk_lock.c. */
 int disk_lock(int fd, const char *path, bool read_only, struct error *err);
+void disk_unlock(int fd);
 
 #endif

@@ -77,7 +77,7 @@ static int open_file(const struct blk_config *cfg, mode_t mode, int extra_flags)
 	int fd;
 
 	/* Of a block device, that fails when it is mounted or part of another one. */
-	if (S_ISBLK(mode) && !cfg->read_only)
+	if (S_ISBLK(mode) && !cfg->read_only && cfg->lock == DISK_LOCK_OPEN)
 		flags |= O_EXCL;
 	fd = open(cfg->file, flags);
 	return fd >= 0 ? fd : -errno;
@@ -258,9 +258,12 @@ static int open_half_built(struct file_disk *f, const struct blk_config *cfg, st
 	rc = find_size(f, cfg, err);
 	if (rc)
 		return rc;
-	rc = disk_lock(f->fd, cfg->file, cfg->read_only, err);
-	if (rc)
-		return rc;
+	/* Else it is taken when a queue starts, and until then another may have the image. */
+	if (cfg->lock == DISK_LOCK_OPEN) {
+		rc = file_use(&f->disk, err);
+		if (rc)
+			return rc;
+	}
 	find_topology(f);
 	f->disk.info.volatile_cache = !cfg->read_only;
 	describe(f, cfg);
@@ -276,6 +279,8 @@ int file_open(const struct blk_config *cfg, struct disk **out, struct error *err
 		return error_set(err, -ENOMEM, "disk image %s: out of memory", cfg->file);
 	f->disk.ops = &disk_file;
 	f->fd = f->fd_buffered = -1;
+	f->path = cfg->file;
+	f->read_only = cfg->read_only;
 	rc = open_half_built(f, cfg, err);
 	if (rc) {
 		file_close(&f->disk);

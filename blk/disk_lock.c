@@ -33,6 +33,16 @@ static bool byte_is_held(int fd, off_t byte)
 	return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
 }
 
+void disk_unlock(int fd)
+{
+	struct flock fl = { .l_type = F_UNLCK,
+			    .l_whence = SEEK_SET,
+			    .l_start = LOCK_USES,
+			    .l_len = 2 * (LOCK_FORBIDS - LOCK_USES) };
+
+	fcntl(fd, F_OFD_SETLK, &fl);
+}
+
 int disk_lock(int fd, const char *path, bool read_only, struct error *err)
 {
 	static const unsigned char forbidden[] = { PERM_WRITE, PERM_RESIZE };
@@ -59,11 +69,12 @@ int disk_lock(int fd, const char *path, bool read_only, struct error *err)
 		conflict |= byte_is_held(fd, LOCK_USES + forbidden[i]);
 	if (!conflict)
 		return 0;
-	return error_set(err, -EBUSY,
-			 read_only
-				 ? "disk image %s: another process or device writes to it (its "
-				   "lock is held); stop that one, or use a copy of the image"
-				 : "disk image %s: another process or device uses it (its lock is "
-				   "held); stop that one, or make both read-only",
-			 path);
+	return error_set(
+		err, -EBUSY,
+		read_only ? "disk image %s: another process or device writes to it (its "
+			    "lock is held); stop that one, or use a copy of the image"
+			  : "disk image %s: another process or device uses it (its lock is "
+			    "held); stop that one, or make both read-only, or say lock: run if a "
+			    "guest is to migrate from there to here",
+		path);
 }

@@ -100,6 +100,7 @@ static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
 		.file = d->file,
 		.size = d->null_size ? d->null_size : d->ram_size,
 		.cache = (enum disk_cache)d->cache,
+		.lock = (enum disk_lock)d->lock,
 		.read_only = d->read_only,
 		.queues = d->queues,
 		.serial = d->serial,

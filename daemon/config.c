@@ -88,6 +88,7 @@ static void check_group(const struct schema *s, const void *obj, unsigned field,
 static void check_disk(const struct disk_config *d, struct problems *p)
 {
 	static const unsigned sources[] = { DISK_SOURCE_FILE, DISK_SOURCE_NULL, DISK_SOURCE_RAM };
+	static const unsigned of_files[] = { DISK_CACHE, DISK_LOCK };
 	unsigned n = 0, last = 0;
 
 	if (d->at.bad) /* What the rules would say of a half-read object is noise. */
@@ -104,9 +105,10 @@ static void check_disk(const struct disk_config *d, struct problems *p)
 	else if (n > 1)
 		schema_problem(&disk_schema, d, last, p,
 			       "a disk is one of file, null and ram; leave the others out");
-	if (n == 1 && last != DISK_SOURCE_FILE && schema_given(d, DISK_CACHE))
-		schema_problem(&disk_schema, d, DISK_CACHE, p,
-			       "only goes with a file; leave it out");
+	for (unsigned i = 0; i < ARRAY_SIZE(of_files); i++)
+		if (n == 1 && last != DISK_SOURCE_FILE && schema_given(d, of_files[i]))
+			schema_problem(&disk_schema, d, of_files[i], p,
+				       "only goes with a file; leave it out");
 	check_connect(&disk_schema, d, d->socket.connect, DISK_MODE, DISK_GROUP, p);
 	check_group(&disk_schema, d, DISK_GROUP, d->socket.group, p);
 }

@@ -54,6 +54,7 @@ enum {
 	DISK_SOURCE_RAM,
 	DISK_READ_ONLY,
 	DISK_CACHE,
+	DISK_LOCK,
 	DISK_QUEUES,
 	DISK_SERIAL,
 };
@@ -65,6 +66,7 @@ struct disk_config {
 	uint64_t null_size, ram_size; /* bytes */
 	bool read_only;
 	int cache; /* enum disk_cache */
+	int lock;  /* enum disk_lock */
 	uint32_t queues;
 	char *serial;
 };

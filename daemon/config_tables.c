@@ -15,6 +15,8 @@ static_assert(LOG_LEVEL_ERROR == 0 && LOG_LEVEL_DEBUG == 3, "levels[] is indexed
 static const char *const idles[] = { "adaptive", "poll", NULL };
 static_assert(IDLE_ADAPTIVE == 0 && IDLE_POLL == 1, "idles[] is indexed by idle_mode");
 static const char *const caches[] = { "none", "writeback", NULL };
+static const char *const locks[] = { "open", "run", NULL };
+static_assert(DISK_LOCK_OPEN == 0 && DISK_LOCK_RUN == 1, "locks[]: by disk_lock");
 static_assert(DISK_CACHE_NONE == 0 && DISK_CACHE_WRITEBACK == 1, "caches[]: by disk_cache");
 
 #define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
@@ -100,6 +102,7 @@ static const struct field disk_fields[] = {
 			     .kind = FIELD_BOOL,
 			     D(read_only) },
 	[DISK_CACHE] = { .key = "cache", .kind = FIELD_CHOICE, D(cache), .choices = caches },
+	[DISK_LOCK] = { .key = "lock", .kind = FIELD_CHOICE, D(lock), .choices = locks },
 	[DISK_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, D(queues), .min = 1, .max = 256 },
 	[DISK_SERIAL] = { .key = "serial", .kind = FIELD_TEXT, D(serial), .max = SERIAL_MAX },
 };

@@ -64,6 +64,7 @@ static const struct row blk_rows[] = {
 	{ "ram", false, TO_DEVICE, DISK_SOURCE_RAM },
 	{ "read-only", true, TO_DEVICE, DISK_READ_ONLY },
 	{ "cache", false, TO_DEVICE, DISK_CACHE },
+	{ "lock", false, TO_DEVICE, DISK_LOCK },
 	{ "queues", false, TO_DEVICE, DISK_QUEUES },
 	{ "serial", false, TO_DEVICE, DISK_SERIAL },
 	COMMON_ROWS,
@@ -83,6 +84,9 @@ static const char blk_help[] =
 	"      --ram SIZE           … or memory, gone at the end\n"
 	"      --read-only          the guest cannot write\n"
 	"      --cache MODE         none (default: O_DIRECT) or writeback (the page cache)\n"
+	"      --lock WHEN          others are kept off the file from: open (default), or run: "
+	"when\n"
+	"                           a guest uses it (on the destination of a migration)\n"
 	"      --queues N           virtqueues, 1 (default) to 256\n"
 	"      --serial TEXT        serial number, up to 20 bytes; default: blk\n" COMMON_HELP;
 

@@ -232,4 +232,8 @@ static inline bool vhost_has_feature(const struct vhost_device *d, unsigned bit)
 	return __atomic_load_n(&d->features, __ATOMIC_RELAXED) & (UINT64_C(1) << bit);
 }
 
+/* Does the front-end log what we write? Then its guest is about to run elsewhere. Control thread.
+ */
+bool vhost_is_migrating(const struct vhost_device *d);
+
 #endif

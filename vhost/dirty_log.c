@@ -128,6 +128,11 @@ static struct ring_log wanted(const struct virtqueue *vq, const void *area)
 	return log;
 }
 
+bool vhost_is_migrating(const struct vhost_device *d)
+{
+	return d->log && vhost_has_feature(d, VHOST_F_LOG_ALL);
+}
+
 static bool is_on(const struct ring_log *log)
 {
 	return log->data || log->device_area;

@@ -166,6 +166,7 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 	expect_problem(DISK("    fille: /x\n"),
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
 		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
+		       "lock, "
 		       "queues, serial)");
 	expect_problem(
 		"zebra: 1\n",
@@ -380,7 +381,7 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
-				"read_only, cache, queues, serial)",
+				"read_only, cache, lock, queues, serial)",
 				"t.yaml:4: disks[1].ram: a disk is one of file, null and ram; "
 				"leave the others out",
 				"t.yaml:4: disks[1].name: \"a\" is already taken by disks[0].name "
