@@ -5,8 +5,9 @@
  *
  *	pattern fill DISK SEED		write every sector, from one process for each CPU
  *	pattern check DISK SEED		read every sector back and compare
- *	pattern journal DISK SEED	write block after block, each flushed and then reported, for
- *ever pattern journal-check DISK SEED COUNT	the first COUNT blocks of a journal
+ *	pattern journal DISK SEED [COUNT]	write block after block, each flushed and then
+ *					reported; without COUNT, until the disk is full
+ *	pattern journal-check DISK SEED COUNT	the first COUNT blocks of a journal
  *
  * The requests have all sizes from one sector up, in no order, at any 512-byte alignment in memory
  * and on the disk, past the page cache where that can be had.
@@ -180,14 +181,14 @@ static int walk(const struct disk *d, bool write)
 }
 
 /* One block after the other, each on stable storage before it is reported. */
-static int journal(const struct disk *d)
+static int journal(const struct disk *d, uint64_t count)
 {
 	const unsigned n = JOURNAL_BLOCK / SECTOR;
 	uint8_t *buf;
 
 	if (posix_memalign((void **)&buf, 4096, JOURNAL_BLOCK))
 		return fail(d, "memory", 0);
-	for (uint64_t i = 0; (i + 1) * n <= d->sectors; i++) {
+	for (uint64_t i = 0; i < count && (i + 1) * n <= d->sectors; i++) {
 		if (write_range(d, i * n, n, buf))
 			return 1;
 		if (fdatasync(d->fd))
@@ -253,7 +254,7 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "check"))
 		return walk(&d, false);
 	if (!strcmp(what, "journal"))
-		return journal(&d);
+		return journal(&d, argc > 4 ? strtoull(argv[4], NULL, 0) : UINT64_MAX);
 	if (!strcmp(what, "journal-check") && argc == 5)
 		return journal_check(&d, strtoull(argv[4], NULL, 0));
 	fprintf(stderr, "pattern: %s: unknown\n", what);

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Live migration of a real guest from one sluiced to another, with its disk on shared storage and its card on
+a bridge that both reach. While it migrates the guest writes its disk, fills its page cache from the disk, and
+echoes a TCP stream. Afterwards all must be there: the stream without a gap, the disk as it was written, and
+the page cache too, which only the dirty log could bring over.
+"""
+import contextlib
+import hashlib
+import os
+import secrets
+import socket
+import threading
+import time
+
+import pytest
+from lab import host, qemu
+from lab.daemon import Daemon, wait_for
+from lab.guest import Disk, Guest, Machine, Net
+from lab.qmp import Monitor
+
+DISK_MIB = 32
+SEED = 17
+JOURNAL_BLOCKS = 800  # of 4 KiB
+MAC = "52:54:00:5c:0a:01"
+NAME = f"slm{os.getpid()}"
+SUBNET = f"198.18.{100 + os.getpid() % 100}"
+HOST_IP, GUEST_IP = f"{SUBNET}.254", f"{SUBNET}.1"
+ECHO_PORT = 7007
+ETHERTYPE_ARP, ETHERTYPE_RARP = 0x0806, 0x8035
+
+ROWS = [
+    {"qemu": "7.2", "packed": False, "announce": True, "cache": "none"},
+    {"qemu": "10.0", "packed": True, "announce": False, "cache": "writeback"},
+]
+
+
+def row_name(row):
+    return "-".join([f"qemu{row['qemu']}", "packed" if row["packed"] else "split",
+                     "guest announces" if row["announce"] else "sluiced announces", row["cache"]])
+
+
+@contextlib.contextmanager
+def bridge():
+    """A bridge with an address of the host's. The daemons' taps are put on it by plug()."""
+    host.run("ip", "link", "add", NAME, "type", "bridge")
+    try:
+        host.interface_up(NAME, f"{HOST_IP}/24")
+        yield
+    finally:
+        host.run("ip", "link", "del", NAME)
+
+
+def plug(tap):
+    host.run("ip", "link", "set", tap, "master", NAME)
+    host.run("ip", "link", "set", tap, "up")
+
+
+class Announcements:
+    """What the guest's address says to everybody when it has moved: RARP, or a gratuitous ARP."""
+
+    def __init__(self):
+        # One for each kind: all that the stream sends would fill a socket for everything.
+        self._sockets = {}
+        for kind in (ETHERTYPE_ARP, ETHERTYPE_RARP):
+            self._sockets[kind] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
+            self._sockets[kind].bind((NAME, kind))
+            self._sockets[kind].setblocking(False)
+
+    def close(self):
+        for s in self._sockets.values():
+            s.close()
+
+    def seen(self):
+        return {kind for kind, s in self._sockets.items() if self._broadcast(s)}
+
+    @staticmethod
+    def _broadcast(s):
+        while True:
+            try:
+                frame = s.recv(2048)
+            except BlockingIOError:
+                return False
+            if frame[:6] == b"\xff" * 6 and frame[6:12] == bytes.fromhex(MAC.replace(":", "")):
+                return True
+
+
+class Stream:
+    """Sends without end to the guest's echo service and compares what comes back."""
+
+    def __init__(self):
+        self._socket = wait_for(self._connect, 20, "the guest's echo service answers", 0.2)
+        self._socket.settimeout(20)
+        self._end = False
+        self.bytes = 0
+        self.worst_gap_s = 0.0
+        self.error = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _connect():
+        try:
+            return socket.create_connection((GUEST_IP, ECHO_PORT), 2)
+        except OSError:
+            return None
+
+    def _run(self):
+        block = secrets.token_bytes(16384)
+        try:
+            while not self._end:
+                start = time.monotonic()
+                self._socket.sendall(block)
+                got = b""
+                while len(got) < len(block):
+                    piece = self._socket.recv(65536)
+                    if not piece:
+                        raise OSError("the guest has closed the stream")
+                    got += piece
+                if got != block:
+                    raise OSError("the stream came back changed")
+                self.worst_gap_s = max(self.worst_gap_s, time.monotonic() - start)
+                self.bytes += len(block)
+                time.sleep(0.005)  # the guest has one emulated CPU, and more to do
+        except OSError as e:
+            self.error = e
+
+    def stop(self):
+        self._end = True
+        self._thread.join(30)
+        self._socket.close()
+        assert not self.error, f"after {self.bytes} bytes: {self.error}"
+
+
+def configuration(folder, image, tap, lock, cache):
+    return f"""
+networks:
+  - name: lan
+    ports:
+      - {{ name: guest, socket: {folder}/net.sock }}
+      - {{ name: up, dpdk: "net_tap0,iface={tap}" }}
+disks:
+  - {{ name: disk, socket: {folder}/disk.sock, file: {image}, lock: {lock}, cache: {cache} }}
+"""
+
+
+def machine(row, folder, *more):
+    found = [q for q in qemu.qemus() if q.name == row["qemu"]]
+    if not found:
+        pytest.skip(f"QEMU {row['qemu']} is not here; scripts/setup.sh --for test fetches what can be had")
+    announce = "on" if row["announce"] else "off"
+    return Machine(qemu=found[0], packed=row["packed"], disk=Disk(f"{folder}/disk.sock"),
+                   net=Net(f"{folder}/net.sock", MAC), ip=f"{GUEST_IP}/24",
+                   options=["-global", f"virtio-net-pci.guest_announce={announce}",
+                            *Monitor.options(folder / "qmp"), *more])
+
+
+@contextlib.contextmanager
+def two_hosts(row, folder):
+    """A running guest at the source, an empty one at the destination, each with a sluiced of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("a bridge and tap interfaces, the guest's way to the host, need root")
+    image = folder / "disk.raw"
+    image.touch()
+    os.truncate(image, DISK_MIB * 2**20)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bridge())
+        daemons, guests = [], []
+        for name, lock, more in (("a", "open", []), ("b", "run", ["-incoming", "defer"])):
+            place = folder / name
+            place.mkdir()
+            hardware = machine(row, place, *more)
+            tap = f"{NAME}{name}"
+            daemons.append(stack.enter_context(
+                Daemon(place, configuration(place, image, tap, lock, row["cache"]))))
+            plug(tap)
+            guests.append(stack.enter_context(Guest(hardware, name)).start())
+        guests[0].ready()
+        monitors = [stack.enter_context(Monitor(folder / name / "qmp")) for name in "ab"]
+        yield image, daemons, guests, monitors
+
+
+@pytest.mark.parametrize("row", ROWS, ids=row_name)
+def test_a_guest_migrates_under_load_and_misses_nothing(row, folder):
+    with two_hosts(row, folder) as (image, (source, destination), (one, two), (leaving, arriving)):
+        one.job("pattern", "fill", SEED)
+        one.job("echo", ECHO_PORT)
+        stream, announcements = Stream(), Announcements()
+
+        # Slow at first: what the guest reads into its page cache meanwhile is written by sluiced.
+        uri = f"unix:{folder}/migration.sock"
+        arriving.do("migrate-incoming", uri=uri)
+        leaving.do("migrate-set-parameters", max_bandwidth=2 << 20)
+        leaving.begin(uri)
+        wait_for(lambda: "log_all" in source.disk("disk")["front_end"]["features"], 10, "the disk is logged")
+        one.job("cache")
+        assert leaving.migration()["status"] == "active"
+        one.begin("pattern", "journal", SEED + 1, JOURNAL_BLOCKS)
+        one.answer("flushed")
+        leaving.do("migrate-set-parameters", max_bandwidth=1 << 30)
+        report = leaving.end()
+        written_before = len(flushed(one))
+        two.end("pattern")
+        assert flushed(one) + flushed(two) == list(range(1, JOURNAL_BLOCKS + 1))
+        assert written_before < JOURNAL_BLOCKS, "the guest had nothing left to write when it moved"
+
+        # From the page cache, all but the journal.
+        read_before = destination.disk("disk")["counters"]["read_bytes"]
+        digest = two.job("sum")["sum"]
+        read = destination.disk("disk")["counters"]["read_bytes"] - read_before
+        assert read <= 2 * JOURNAL_BLOCKS * 4096
+        before_stop = stream.bytes
+        wait_for(lambda: stream.error or stream.bytes > before_stop + (1 << 20), 30, "the stream goes on")
+        stream.stop()
+        seen = announcements.seen()
+        announcements.close()
+        print(f"QEMU {row['qemu']}: downtime {report['downtime']} ms, {report['total-time']} ms in all, "
+              f"{report['ram']['dirty-sync-count']} rounds; the longest echo took {1000 * stream.worst_gap_s:.0f} ms, "
+              f"of {stream.bytes >> 10} KiB; {written_before} of {JOURNAL_BLOCKS} blocks written at the source")
+        assert (ETHERTYPE_ARP if row["announce"] else ETHERTYPE_RARP) in seen
+        assert "let go of" in source.log.read_text()
+        two.poweroff()
+        assert destination.stop() == source.stop() == 0
+        assert hashlib.sha256(image.read_bytes()).hexdigest() == digest
+        host.run(qemu.guest_files()["pattern"], "journal-check", image, SEED + 1, JOURNAL_BLOCKS)
+
+
+def flushed(guest):
+    """What the guest said at this place of its journal."""
+    return [int(line.rpartition("=")[2]) for line in guest.console if "SLUICE flushed=" in line]
