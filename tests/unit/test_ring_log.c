@@ -336,3 +336,48 @@ RING_TEST(ring_log, the_device_area_has_a_flag_and_an_address_of_its_own)
 	cr_assert(has(&l, LATE_GPA + 4096));
 	log_close(&l);
 }
+
+/* A ring of several pages, and a batch that goes over its end. */
+RING_TEST(ring_log, a_batch_that_wraps_around_is_logged_at_both_ends)
+{
+	const uint32_t size = 1024, at = size - 3;
+	struct driver_seg seg = { NEXT_GPA, 64 };
+	struct shadow s = { 0 };
+	struct log_bed l;
+
+	pair_ring(p, size, PAIR_SPLIT(p) ? at : at | 1u << 15 | at << 16 | 1u << 31);
+	log_open(&l, p, LOG_PAGES);
+	for (unsigned i = 0; i < 6; i++)
+		cr_assert_eq(drv_add(p, &seg, 1, 0, i), 0);
+	drv_publish(p);
+	shadow_take(&s, p);
+	cr_assert_eq(dev_pop(p, 6), 6);
+	for (unsigned i = 0; i < 6; i++)
+		dev_push(p, &p->chains[i], 0);
+	dev_publish(p);
+	cr_assert_geq(shadow_check(&s, p, &l), 2);
+	/* And where the device says when it wants to be kicked, which is behind the entries. */
+	memset(l.log.bits, 0, (LOG_PAGES + 7) / 8);
+	shadow_take(&s, p);
+	cr_assert(dev_kicks_on(p));
+	cr_assert_eq(shadow_check(&s, p, &l), 1);
+	shadow_free(&s);
+	log_close(&l);
+}
+
+/* LOG_ALL is about buffers; without it the device area alone is logged. */
+RING_TEST(ring_log, buffers_are_logged_with_log_all_only)
+{
+	struct iovec v = { pair_host(p, NEXT_GPA), PAGE };
+	struct log_bed l;
+
+	log_open(&l, p, LOG_PAGES);
+	l.log.data = false;
+	ring_log_write(&p->r, v.iov_base, v.iov_len);
+	ring_log_iov(&p->r, &v, 1, PAGE);
+	cr_assert_eq(bits_set(&l), 0u);
+	l.log.data = true;
+	ring_log_iov(&p->r, &v, 1, PAGE);
+	cr_assert_eq(bits_set(&l), 1u);
+	log_close(&l);
+}
