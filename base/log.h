@@ -9,6 +9,8 @@
 
 #include "base/compiler.h"
 
+#include <stdbool.h>
+
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* Any thread. Sets the least severe level that is printed; the default is info. */
@@ -18,7 +20,13 @@ void log_set_level(enum log_level level);
  */
 int log_level_parse(const char *name, enum log_level *level);
 
-/* Any thread; one write(2) a line, so lines never mix. Control characters are printed as '?'. */
+/* Any thread. Would a line of @level be printed? */
+bool log_enabled(enum log_level level);
+
+/*
+ * Any thread; one write(2) a line, so lines never mix. Control characters are printed as '?'. Does
+ * not wait for a reader that has stopped reading: such lines are lost, and counted in a later one.
+ */
 void log_print(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 #define log_error(...) log_print(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -227,6 +227,6 @@ void vhost_device_config_changed(struct vhost_device *d)
 	if (s->config_changed)
 		return;
 	if (send(s->backend_fd, &h, sizeof(h), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(h))
-		log_warn("%s: the front-end could not be told of a new configuration: %s", d->name,
-			 strerror(errno));
+		device_warn(d, "%s: the front-end could not be told of a new configuration: %s",
+			    d->name, strerror(errno));
 }

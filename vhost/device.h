@@ -15,6 +15,7 @@
 #ifndef SLUICE_VHOST_DEVICE_H
 #define SLUICE_VHOST_DEVICE_H
 
+#include "base/log_limit.h"
 #include "base/spinlock.h"
 #include "poll/worker.h"
 #include "vhost/ring.h"
@@ -61,8 +62,9 @@ struct virtqueue {
 	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */
 	struct vring_setup setup;
 	struct call stopped_call;
-	struct ring_log log; /* the ring's, where it has one */
-	char name[80];	     /* "web-root queue 3", for log lines */
+	struct ring_alarm alarm; /* its driver broke the ring: the control thread says so */
+	struct ring_log log;	 /* the ring's, where it has one */
+	char name[80];		 /* "web-root queue 3", for log lines */
 } CACHE_ALIGNED;
 
 struct vhost_device_ops {
@@ -171,6 +173,7 @@ struct vhost_device {
 	struct vhost_session *session; /* NULL: no front-end */
 	struct vhost_listener *listener;
 	struct vhost_device_stats stats;
+	struct log_limit log_limit; /* of lines that its front-end or guest can cause */
 	/*
 	 * clock_ns() when a worker was last held up by a descriptor of this device's front-end; 0:
 	 * never, or long ago. Atomic; every ring of the device points here.

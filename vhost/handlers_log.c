@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 /* What the front-end may have forgotten: pages without a bit are lost on the destination. */
-static void warn_short(const struct vhost_device *d)
+static void warn_short(struct vhost_device *d)
 {
 	const struct mem_map *map = d->map;
 	const struct mem_region *last;
@@ -20,10 +20,11 @@ static void warn_short(const struct vhost_device *d)
 	last = &map->region[map->n - 1];
 	pages = ((last->gpa + last->size - 1) >> LOG_PAGE_SHIFT) + 1;
 	if (dirty_log_pages(d->log) < pages)
-		log_warn("%s: the front-end's dirty log has room for %" PRIu64
-			 " pages and guest memory reaches to page %" PRIu64
-			 "; changes beyond it are not told",
-			 d->name, dirty_log_pages(d->log), pages);
+		device_warn(d,
+			    "%s: the front-end's dirty log has room for %" PRIu64
+			    " pages and guest memory reaches to page %" PRIu64
+			    "; changes beyond it are not told",
+			    d->name, dirty_log_pages(d->log), pages);
 }
 
 /*

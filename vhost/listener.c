@@ -61,27 +61,30 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 	if (peer < 0) {
 		/* Out of descriptors, say. The connection stays in the backlog, and would wake us.
 		 */
-		log_error("%s: cannot accept a front-end: %s", d->name, strerror(errno));
+		device_log(d, LOG_LEVEL_ERROR, "%s: cannot accept a front-end: %s", d->name,
+			   strerror(errno));
 		sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		retry_later(l);
 		return 0;
 	}
 	if (d->session) {
-		log_warn("%s: a second front-end was turned away: one is connected", d->name);
+		device_warn(d, "%s: a second front-end was turned away: one is connected", d->name);
 		disposal_close_socket(d->disposal, peer);
 		return 0;
 	}
 	if (disposal_full(d->disposal)) {
-		log_warn("%s: a front-end was turned away: descriptors of the one before it are "
-			 "still "
-			 "being closed",
-			 d->name);
+		device_warn(d,
+			    "%s: a front-end was turned away: descriptors of the one before it are "
+			    "still "
+			    "being closed",
+			    d->name);
 		disposal_close_socket(d->disposal, peer);
 		return 0;
 	}
 	rc = session_open(d, peer);
 	if (rc < 0)
-		log_error("%s: cannot serve a front-end: %s", d->name, strerror(-rc));
+		device_log(d, LOG_LEVEL_ERROR, "%s: cannot serve a front-end: %s", d->name,
+			   strerror(-rc));
 	return 0;
 }
 
@@ -133,8 +136,8 @@ static void connect_now(struct vhost_listener *l)
 			return;
 	}
 	if (!l->failure_logged)
-		log_warn("%s: no front-end at %s: %s; trying again each second", d->name,
-			 d->socket.path, strerror(-fd));
+		device_warn(d, "%s: no front-end at %s: %s; trying again each second", d->name,
+			    d->socket.path, strerror(-fd));
 	l->failure_logged = true;
 	retry_later(l);
 }

@@ -77,6 +77,7 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 		.map = d->map,
 		.name = vq->name,
 		.call_blocked_ns = &vq->device->call_blocked_ns,
+		.alarm = &vq->alarm,
 	};
 	if (!d->map)
 		return error_set(err, -EINVAL, "there is no guest memory yet");
@@ -130,6 +131,20 @@ static int check_call_blocked(struct vhost_device *d, struct error *err)
 	return 0;
 }
 
+/* The ring may have been reset since, and then there is nothing to say of it any more. */
+static void ring_broken(struct call *c)
+{
+	struct virtqueue *vq = container_of(c, struct virtqueue, alarm.call);
+	const char *why = __atomic_load_n(&vq->ring.broken, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&vq->alarm.posted, false, __ATOMIC_RELEASE);
+	if (why)
+		device_warn(vq->device,
+			    "%s: broken by its driver: %s; the queue stands still until it is "
+			    "reset",
+			    vq->name, why);
+}
+
 static void call_once(struct virtqueue *vq, void *arg)
 {
 	(void)arg;
@@ -143,6 +158,7 @@ int queue_start(struct virtqueue *vq, struct error *err)
 	int rc;
 
 	vq->setup.failed = true;
+	vq->alarm.call.fn = ring_broken;
 	rc = check_call_blocked(vq->device, err);
 	if (rc != 0)
 		return rc;

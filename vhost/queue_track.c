@@ -29,10 +29,11 @@ static int begin_or_recover(struct virtqueue *vq, struct error *err)
 		return error_set(err, -EINVAL, "%s", why);
 	}
 	if (r->n_again)
-		log_info("%s: %" PRIu32
-			 " requests were in flight when the back-end before us ended; "
-			 "they are done again",
-			 vq->name, r->n_again);
+		device_info(vq->device,
+			    "%s: %" PRIu32
+			    " requests were in flight when the back-end before us ended; "
+			    "they are done again",
+			    vq->name, r->n_again);
 	return 0;
 }
 
@@ -44,9 +45,10 @@ int queue_track(struct virtqueue *vq, struct error *err)
 	void *region = inflight_region(d->inflight, vq->index, r->layout, r->size);
 
 	if (d->inflight && !region)
-		log_warn("%s: the front-end's in-flight buffer has no room for its %" PRIu32
-			 " entries; a crash of this back-end could lose requests",
-			 vq->name, r->size);
+		device_warn(vq->device,
+			    "%s: the front-end's in-flight buffer has no room for its %" PRIu32
+			    " entries; a crash of this back-end could lose requests",
+			    vq->name, r->size);
 	if (vq->track && (in_order || region) &&
 	    ring_track_serves(vq->track, r, in_order, region)) {
 		r->track = vq->track;

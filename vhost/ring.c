@@ -2,7 +2,7 @@
 #include "vhost/ring.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "poll/control.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -46,6 +46,7 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 			     .err_fd = -1,
 			     .name = cfg->name,
 			     .call_blocked_ns = cfg->call_blocked_ns,
+			     .alarm = cfg->alarm,
 			     .log = cfg->log,
 			     .stats = stats };
 	if (cfg->layout == RING_SPLIT) {
@@ -114,8 +115,8 @@ void ring_break(struct ring *r, const char *why)
 	if (r->broken)
 		return;
 	r->broken = why;
-	log_warn("%s: broken by its driver: %s; the queue stands still until it is reset",
-		 r->name ? r->name : "queue", why);
+	if (r->alarm && !__atomic_exchange_n(&r->alarm->posted, true, __ATOMIC_ACQ_REL))
+		control_call(&r->alarm->call);
 	if (r->err_fd >= 0 && !call_blocked(r))
 		signal_fd(r, r->err_fd);
 }

@@ -21,6 +21,7 @@
 #define SLUICE_VHOST_RING_H
 
 #include "base/counter.h"
+#include "poll/call.h"
 #include "vhost/mem.h"
 
 enum ring_layout { RING_SPLIT, RING_PACKED };
@@ -60,6 +61,15 @@ struct ring_stats {
 	counter_t again;	/* of popped: were in flight when the back-end before us died */
 };
 
+/*
+ * Tells the control thread that a driver broke its ring. A worker that wrote the line itself would
+ * wait for whoever reads the log.
+ */
+struct ring_alarm {
+	struct call call;
+	bool posted; /* atomic; cleared when the call runs */
+};
+
 /* How a ring is made; everything is checked before it gets here. */
 struct ring_config {
 	enum ring_layout layout;
@@ -72,6 +82,7 @@ struct ring_config {
 	const struct mem_map *map;
 	const char *name;	   /* for the one log line of ring_break(); borrowed */
 	uint64_t *call_blocked_ns; /* see struct vhost_device; borrowed. NULL: none */
+	struct ring_alarm *alarm;  /* borrowed. NULL: nobody is told */
 	struct ring_log *log;	   /* ring_log.h; borrowed. NULL: nothing is logged */
 };
 
@@ -121,6 +132,7 @@ struct ring {
 	int err_fd;		  /* -1: none */
 	const char *name;
 	uint64_t *call_blocked_ns;
+	struct ring_alarm *alarm;
 	struct ring_stats stats;
 };
 
@@ -145,7 +157,8 @@ uint32_t ring_base(const struct ring *r);
 
 /*
  * The driver broke a rule: nothing is popped any more, the front-end is told through err_fd, one
- * line is logged with @why (a constant). Sticky until the ring is made anew. Worker thread.
+ * line is logged with @why (a constant), by the control thread. Sticky until the ring is made anew.
+ * Worker thread.
  */
 void ring_break(struct ring *r, const char *why) COLD;
 

@@ -44,7 +44,7 @@ static void session_free(struct vhost_session *s)
 	if (s->backend_fd >= 0)
 		disposal_close_socket(d->disposal, s->backend_fd);
 	disposal_close_socket(d->disposal, s->fd);
-	log_info("%s: front-end disconnected: %s", d->name, s->why);
+	device_info(d, "%s: front-end disconnected: %s", d->name, s->why);
 	free(s->tx);
 	free(s);
 	if (d->ops->disconnected)
@@ -101,11 +101,11 @@ void session_log_refused(struct vhost_session *s, const struct message *m, const
 	counter_add(&d->stats.messages_refused, 1);
 	s->refused++;
 	if (s->refused <= REFUSED_LOG_MAX)
-		log_warn("%s: %s (%" PRIu32 ") refused: %s%s", d->name,
-			 message_name(m->hdr.request), m->hdr.request, err->text,
-			 s->refused < REFUSED_LOG_MAX
-				 ? ""
-				 : "; further ones of this connection are not logged");
+		device_warn(d, "%s: %s (%" PRIu32 ") refused: %s%s", d->name,
+			    message_name(m->hdr.request), m->hdr.request, err->text,
+			    s->refused < REFUSED_LOG_MAX
+				    ? ""
+				    : "; further ones of this connection are not logged");
 }
 
 static void log_running(struct vhost_session *s, const struct virtqueue *vq)
@@ -116,11 +116,11 @@ static void log_running(struct vhost_session *s, const struct virtqueue *vq)
 	if (s->running_logged)
 		return;
 	s->running_logged = true;
-	log_info("%s: running: %s rings, first %s of %" PRIu32 " entries", d->name,
-		 vq->ring.layout == RING_PACKED ? "packed" : "split", vq->name, vq->ring.size);
+	device_info(d, "%s: running: %s rings, first %s of %" PRIu32 " entries", d->name,
+		    vq->ring.layout == RING_PACKED ? "packed" : "split", vq->name, vq->ring.size);
 	device_features_text(d->features, text, sizeof(text));
-	log_debug("%s: features %s, protocol features 0x%" PRIx64, d->name, text,
-		  d->protocol_features);
+	device_log(d, LOG_LEVEL_DEBUG, "%s: features %s, protocol features 0x%" PRIx64, d->name,
+		   text, d->protocol_features);
 }
 
 /* Starts what should run and does not. @return the first failure, each of which is logged. */
@@ -141,7 +141,7 @@ static int start_queues(struct vhost_session *s)
 			log_running(s, vq);
 			continue;
 		}
-		log_warn("%s: not started: %s", vq->name, err.text);
+		device_warn(d, "%s: not started: %s", vq->name, err.text);
 		if (first == 0)
 			first = rc;
 	}
@@ -246,10 +246,10 @@ static void log_connected(const struct vhost_session *s)
 	socklen_t len = sizeof(peer);
 
 	if (getsockopt(s->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0)
-		log_info("%s: front-end connected: process %d of user %u", s->device->name,
-			 (int)peer.pid, (unsigned)peer.uid);
+		device_info(s->device, "%s: front-end connected: process %d of user %u",
+			    s->device->name, (int)peer.pid, (unsigned)peer.uid);
 	else
-		log_info("%s: front-end connected", s->device->name);
+		device_info(s->device, "%s: front-end connected", s->device->name);
 }
 
 int session_open(struct vhost_device *d, int fd)

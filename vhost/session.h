@@ -177,6 +177,11 @@ message_fn handle_set_log_base, handle_set_log_fd;
 int vring_signal_fd(int fd, struct error *err);
 message_fn handle_get_inflight_fd, handle_set_inflight_fd;
 
+/* A line that the front-end or guest of @d caused: limited. Control thread. */
+#define device_log(d, level, ...) log_limited(&(d)->log_limit, (d)->name, level, __VA_ARGS__)
+#define device_warn(d, ...) device_log(d, LOG_LEVEL_WARN, __VA_ARGS__)
+#define device_info(d, ...) device_log(d, LOG_LEVEL_INFO, __VA_ARGS__)
+
 static inline uint64_t feature_bit(unsigned bit)
 {
 	return UINT64_C(1) << bit;
