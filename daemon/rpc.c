@@ -263,6 +263,8 @@ int rpc_server_start(const struct rpc_config *cfg, struct rpc_server **out, stru
 		rc = sd_event_add_io(control_event(), &s->io, s->fd, EPOLLIN, accepts, s);
 	if (rc < 0)
 		goto fail;
+	/* Out of descriptors, and no client of ours to give one up: not a busy loop at least. */
+	sd_event_source_set_ratelimit(s->io, UINT64_C(1000000), 200);
 	*out = s;
 	return 0;
 fail:

@@ -210,7 +210,8 @@ static bool find_layers(struct layers *l, const struct frame *f)
 	unsigned l2 = 12, type = 0, proto;
 
 	do {
-		if (l2 + 2 > f->head_len)
+		/* More than two tags the device may not know, nor l2_len's 7 bits hold. */
+		if (l2 + 2 > f->head_len || l2 > 12 + 2 * 4)
 			return false;
 		type = f->head[l2] << 8 | f->head[l2 + 1];
 		l2 += type == RTE_ETHER_TYPE_VLAN || type == RTE_ETHER_TYPE_QINQ ? 4 : 2;

@@ -19,7 +19,7 @@
 /* Its default action is to be ignored, and nobody else here has a use for it. */
 #define WATCH_SIGNAL SIGURG
 #define NS_PER_S 1000000000L
-#define TICK_NS (NS_PER_S / 10)
+#define TICK_NS (NS_PER_S / 40)
 #define TICK_ASLEEP_NS NS_PER_S /* while no worker is awake */
 #define STILL_TICKS_MAX 2
 

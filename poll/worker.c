@@ -320,14 +320,47 @@ static void removal_begin(struct call *c)
 	w->removal = r;
 }
 
-/* @return units of work done. */
+/* The time that others had since is taken off. @return whether it still owes them some. */
+static bool owes(struct worker *w, struct poller *p)
+{
+	p->debt = p->debt > w->fair ? p->debt - w->fair : 0;
+	return p->debt > w->debt_max;
+}
+
+/*
+ * Those that always have work share the worker's time, not its rounds: a poll() that takes long
+ * (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed over while
+ * others who have work get as much. Where nobody else has, all debts are forgotten. What has work
+ * now and then is neither measured nor passed over.
+ * @return units of work done.
+ */
 static unsigned poll_active(struct worker *w)
 {
 	struct poller *p, *next;
-	unsigned work = 0;
+	unsigned work = 0, n_busy = 0;
+	uint64_t spent = 0;
 
 	for (p = TAILQ_FIRST(&w->active); p; p = next) {
-		unsigned n = p->ops->poll(p);
+		unsigned n;
+
+		if (unlikely(p->debt) && owes(w, p)) {
+			next = TAILQ_NEXT(p, link);
+			continue;
+		}
+		if (p->busy) {
+			uint64_t start = clock_cycles(), cost;
+
+			n = p->ops->poll(p);
+			cost = clock_cycles() - start;
+			if (n) {
+				p->debt += cost;
+				spent += cost;
+				n_busy++;
+			}
+		} else {
+			n = p->ops->poll(p);
+		}
+		p->busy = n;
 
 		/* After poll(), which may have woken others: they are polled in this round too. */
 		next = TAILQ_NEXT(p, link);
@@ -339,6 +372,7 @@ static unsigned poll_active(struct worker *w)
 			park(w, p);
 		}
 	}
+	w->fair = n_busy ? spent / n_busy : UINT64_MAX;
 	return work;
 }
 
@@ -491,6 +525,8 @@ void worker_add(struct worker *w, struct poller *p)
 	p->event_armed = false;
 	p->removing = false;
 	p->void_wakes = 0;
+	p->busy = false;
+	p->debt = 0;
 	p->worker = w;
 	worker_call_wait(w, add, p);
 }

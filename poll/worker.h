@@ -79,6 +79,8 @@ struct poller {
 	bool removing;	       /* worker_remove() waits for that operation's end */
 	uint8_t void_wakes;    /* wakes by event_fd in a row that brought no work */
 	uint64_t last_work;    /* clock_cycles() */
+	bool busy;	       /* its last poll() did work */
+	uint64_t debt;	       /* cycles that it has had more than others; see poll_active() */
 	uint64_t parked_until; /* clock_cycles(), with park_max_us */
 };
 

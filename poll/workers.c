@@ -19,6 +19,7 @@
 
 #define RING_ENTRIES_DEFAULT 1024
 #define CPUS_MAX 8192
+#define DEBT_MAX_US 20
 
 /* A set of CPU numbers, for machines with more CPUs than a cpu_set_t holds. */
 struct cpus {
@@ -134,6 +135,8 @@ static struct worker *worker_create(struct start *s)
 	*w = (struct worker) {
 		.idle_cycles = idle_us * clock_cycles_per_us(),
 		.next_deadline = UINT64_MAX,
+		.fair = UINT64_MAX,
+		.debt_max = DEBT_MAX_US * clock_cycles_per_us(),
 		.may_park = cfg->idle == IDLE_ADAPTIVE,
 		.index = s->index,
 		.cpu = s->cpu,

@@ -35,6 +35,14 @@ enum ring_layout { RING_SPLIT, RING_PACKED };
  * descriptors, which take no segment but time.
  */
 #define RING_CHAIN_SEGS_MAX 1024
+/*
+ * One ring_pop() ends with the chain that brings what it took to so many bytes, each descriptor
+ * counted as RING_DESC_WEIGHT of them: so that no driver, with the longest chains or with 1024
+ * empty descriptors in each, keeps a worker from its other queues for long. 32 blocks of 4 KiB, two
+ * of the largest frames.
+ */
+#define RING_POP_WEIGHT (128u << 10)
+#define RING_DESC_WEIGHT 64u
 #define RING_SIZE_MAX 32768 /* virtio 1.3, 2.7 and 2.8: queue size */
 
 /*
@@ -184,6 +192,7 @@ bool ring_signal(struct ring *r, int fd) COLD;
  *	Up to @n chains, their segments laid into @segs one after the other. Stops early where @segs
  *	might not hold a further chain. n_segs >= RING_CHAIN_SEGS_MAX lets every legal chain
  *through.
+ *	Stops early, too, after RING_POP_WEIGHT.
  *	@return how many; 0 also when the ring is broken. Never more than size are in flight.
  *
  * bool ring_unfinished(const struct ring *r);

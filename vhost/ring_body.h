@@ -38,12 +38,20 @@ HOT bool ring_has_work(struct ring *r, enum ring_layout layout)
 	return layout == RING_SPLIT ? split_has_work(r) : packed_has_work(r);
 }
 
+/* What a chain costs whoever works on it: its bytes, and the reading of its descriptors. */
+HOT uint64_t chain_weight(const struct chain *c)
+{
+	return (uint64_t)c->out_len + c->in_len +
+	       (uint64_t)(c->n_out + c->n_in + c->n_empty) * RING_DESC_WEIGHT;
+}
+
 /* Chains that the driver has made available. */
 HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
 			  struct iovec *segs, unsigned n_segs, enum ring_tracking tracking)
 {
 	struct ring_cursor at;
 	unsigned got, used = 0, most;
+	uint64_t weight = 0;
 
 	if (layout == RING_SPLIT)
 		n = split_available(r, n);
@@ -59,7 +67,11 @@ HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain 
 			if (tracking == RING_TRACKED && !ring_track_popped(r, layout, c, at.idx))
 				break;
 			used += c->n_out + c->n_in;
-			continue;
+			weight += chain_weight(c);
+			if (likely(weight < RING_POP_WEIGHT))
+				continue;
+			got++; /* enough for once: others have a turn now */
+			break;
 		}
 		/* No room: it is taken again next time, with all of @segs to itself. */
 		if (rc == WALK_NO_ROOM && (got == 0 || room == RING_CHAIN_SEGS_MAX))
