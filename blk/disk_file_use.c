@@ -47,6 +47,10 @@ int file_use(struct disk *d, struct error *err)
 		disk_unlock(f->fd);
 		return rc;
 	}
+	/* What is under way through it has to be waited for as well. No locks: disk_lock() said so.
+	 */
+	if (f->fd_buffered >= 0)
+		disk_lock_also(f->fd_buffered, f->read_only);
 	f->locked = true;
 	return 0;
 }
@@ -58,6 +62,8 @@ void file_release(struct disk *d)
 	if (!f->locked)
 		return;
 	disk_unlock(f->fd);
+	if (f->fd_buffered >= 0)
+		disk_unlock(f->fd_buffered);
 	f->locked = false;
 	log_info("disk image %s: let go of; another may use it now", f->path);
 }
