@@ -190,6 +190,7 @@ static int take_chain(struct ring_track *t, uint16_t first, uint8_t *taken, uint
 		d->flags = GET(from->flags);
 		d->id = GET(from->id);
 		d->next = GET(from->next);
+		t->next[e] = d->next; /* of the list of free ones, when it is one of them again */
 		ch.last = e;
 		e = d->next;
 	}
