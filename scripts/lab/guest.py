@@ -19,6 +19,7 @@ class Disk:
     queues: int = 1
     ring_size: int = 128
     server: bool = False  # QEMU listens, the back-end connects
+    reconnect: bool = False  # QEMU connects again, each second, when the back-end is gone
 
 
 @dataclass
@@ -62,7 +63,8 @@ def _disk_options(m):
     name = "vhost-user-blk" if m.type == "microvm" else "vhost-user-blk-pci"
     d = m.disk
     server = ",server=on" if d.server else ""
-    return ["-chardev", f"socket,id=disk,path={d.socket}{server}",
+    reconnect = ",reconnect=1" if d.reconnect else ""
+    return ["-chardev", f"socket,id=disk,path={d.socket}{server}{reconnect}",
             "-device", f"{name},chardev=disk,num-queues={d.queues},queue-size={d.ring_size},"
                        f"packed={_on(m.packed)},event_idx={_on(m.event_idx)}"]
 
