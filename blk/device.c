@@ -8,11 +8,13 @@
 #include "blk/blk.h"
 #include "blk/queue.h"
 #include "poll/control.h"
+#include "vhost/state_blob.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -371,6 +373,35 @@ static void blk_hung_up(struct vhost_device *d)
 		b->hung_up(b->hung_up_arg);
 }
 
+static const uint16_t state_fields[] = { STATE_BLK_CAPACITY };
+
+static void blk_save_state(struct vhost_device *d, struct state_blob *state)
+{
+	uint64_t capacity = htole64(blk_of(d)->disk->info.size);
+
+	state_begin(state, VIRTIO_ID_BLOCK);
+	state_put(state, STATE_BLK_CAPACITY, &capacity, sizeof(capacity));
+}
+
+/* A disk keeps nothing but its image; whether that is the same one, its size tells best. */
+static int blk_load_state(struct vhost_device *d, const struct state_blob *state, struct error *err)
+{
+	const struct blk_device *b = blk_of(d);
+	uint64_t capacity;
+
+	if (state_check(state, VIRTIO_ID_BLOCK, state_fields, ARRAY_SIZE(state_fields), err) < 0)
+		return err->code;
+	if (!state_get(state, STATE_BLK_CAPACITY, &capacity, sizeof(capacity)))
+		return error_set(err, -EBADMSG, "the state does not say how large the disk is");
+	if (le64toh(capacity) != b->disk->info.size)
+		return error_set(err, -EINVAL,
+				 "the source's disk has %llu bytes, and disk %s has %llu: give it "
+				 "the same image",
+				 (unsigned long long)le64toh(capacity), b->cfg.name,
+				 (unsigned long long)b->disk->info.size);
+	return 0;
+}
+
 /* Where the lock was taken for a guest, it goes with the guest. */
 static void blk_disconnected(struct vhost_device *d)
 {
@@ -393,6 +424,8 @@ static const struct vhost_device_ops blk_ops = {
 	.queue_start = blk_queue_start,
 	.queue_stop = blk_queue_stop,
 	.queue_uses = blk_queue_uses,
+	.save_state = blk_save_state,
+	.load_state = blk_load_state,
 	.disconnected = blk_disconnected,
 };
 

@@ -19,6 +19,7 @@ static int look_again(const struct file_disk *f, struct error *err)
 {
 	int cached = f->direct ? f->fd_buffered : f->fd;
 	struct stat st;
+	int rc;
 
 	if (fstat(f->fd, &st) < 0)
 		return error_set(err, -errno, "disk image %s: %s", f->path, strerror(errno));
@@ -28,8 +29,10 @@ static int look_again(const struct file_disk *f, struct error *err)
 				 "the disk",
 				 f->path);
 	/* What we have read before is not what is there now: on another host it was written. */
-	if (cached >= 0)
-		posix_fadvise(cached, 0, 0, POSIX_FADV_DONTNEED);
+	rc = cached < 0 ? 0 : posix_fadvise(cached, 0, 0, POSIX_FADV_DONTNEED);
+	if (rc)
+		return error_set(err, -rc, "disk image %s: the page cache cannot be dropped: %s",
+				 f->path, strerror(rc));
 	return 0;
 }
 

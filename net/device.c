@@ -3,10 +3,12 @@
  * going. */
 #include "base/error.h"
 #include "net/virtio_net.h"
+#include "vhost/state_blob.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -272,6 +274,51 @@ static void net_reset(struct vhost_device *vdev)
 	driver_state_forget(net_device_of(vdev));
 }
 
+static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS };
+
+/* What came over the control queue, where that is ours; else the front-end tells all. */
+static void net_save_state(struct vhost_device *vdev, struct state_blob *state)
+{
+	const struct net_device *d = net_device_of(vdev);
+	uint64_t mac = __atomic_load_n(&d->mac, __ATOMIC_RELAXED);
+	uint16_t pairs = d->ctrl_ours ? (uint16_t)__atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED)
+				      : 0;
+
+	pairs = htole16(pairs);
+	state_begin(state, VIRTIO_ID_NET);
+	state_put(state, STATE_NET_MAC, &mac, 6);
+	state_put(state, STATE_NET_PAIRS, &pairs, sizeof(pairs));
+}
+
+static int net_load_state(struct vhost_device *vdev, const struct state_blob *state,
+			  struct error *err)
+{
+	struct net_device *d = net_device_of(vdev);
+	uint16_t pairs;
+	uint8_t mac[6];
+
+	if (state_check(state, VIRTIO_ID_NET, state_fields, ARRAY_SIZE(state_fields), err) < 0)
+		return err->code;
+	if (!state_get(state, STATE_NET_MAC, mac, sizeof(mac)) ||
+	    !state_get(state, STATE_NET_PAIRS, &pairs, sizeof(pairs)))
+		return error_set(err, -EBADMSG, "the state lacks its address or its queue pairs");
+	pairs = le16toh(pairs);
+	if (mac[0] & 1)
+		return error_set(err, -EINVAL, "the state has a group address as the card's");
+	if (pairs > d->cfg.queue_pairs)
+		return error_set(err, -EINVAL,
+				 "the source's guest uses %u queue pairs, and port %s has %u: "
+				 "give it as many",
+				 pairs, d->cfg.name, d->cfg.queue_pairs);
+	/* Committed. */
+	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
+	if (pairs) {
+		d->ctrl_ours = true;
+		__atomic_store_n(&d->pairs_used, pairs, __ATOMIC_RELAXED);
+	}
+	return 0;
+}
+
 static const struct vhost_device_ops net_ops = {
 	.kind = "net",
 	.runs_disabled = true,
@@ -283,6 +330,8 @@ static const struct vhost_device_ops net_ops = {
 	.set_config = net_set_config,
 	.queue_start = net_queue_start,
 	.queue_stop = net_queue_stop,
+	.save_state = net_save_state,
+	.load_state = net_load_state,
 	.set_mtu = net_set_mtu,
 	.send_rarp = net_send_rarp,
 	.disconnected = net_reset,

@@ -5,6 +5,7 @@
 #include "vhost/disposal.h"
 #include "vhost/mem_guard.h"
 #include "vhost/session.h"
+#include "vhost/state_transfer.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -57,6 +58,8 @@ uint64_t device_protocol_features(const struct vhost_device *d)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD);
 	if (d->ops->send_rarp)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_RARP);
+	if (d->ops->save_state && state_transfer_possible())
+		features |= feature_bit(VHOST_USER_PROTOCOL_F_DEVICE_STATE);
 	if (d->ops->set_mtu)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_NET_MTU);
 	return features;

@@ -21,6 +21,7 @@
 #include "vhost/ring.h"
 
 struct error;
+struct state_blob;
 struct vhost_device;
 struct vhost_session; /* one connection; vhost/session.h, for the core alone */
 
@@ -116,6 +117,15 @@ struct vhost_device_ops {
 	 * worker, only while something is in flight. NULL: it may.
 	 */
 	bool (*queue_uses)(struct virtqueue *vq, const void *host, uint64_t len);
+
+	/*
+	 * Optional: what the device knows and the front-end does not tell the next back-end by
+	 * itself, as fields of a state; and the way back: all of it is checked before any of it is
+	 * taken. No queue runs. state_blob.h.
+	 */
+	void (*save_state)(struct vhost_device *d, struct state_blob *state);
+	int (*load_state)(struct vhost_device *d, const struct state_blob *state,
+			  struct error *err);
 
 	/* Optional, NULL where the kind has no use for it. */
 	void (*queue_enabled)(struct vhost_device *d, struct virtqueue *vq, bool enabled);

@@ -108,6 +108,11 @@ struct vhost_user_single_region {
 };
 static_assert(sizeof(struct vhost_user_single_region) == 40, "wire");
 
+struct vhost_user_transfer {
+	uint32_t direction, phase;
+};
+static_assert(sizeof(struct vhost_user_transfer) == 8, "wire");
+
 struct vhost_user_log {
 	uint64_t size; /* bytes */
 	uint64_t offset;
@@ -148,6 +153,7 @@ union vhost_user_payload {
 	struct vhost_user_single_region region;
 	struct vhost_user_config config;
 	struct vhost_user_log log;
+	struct vhost_user_transfer transfer;
 	struct vhost_user_inflight inflight;
 	uint8_t bytes[VHOST_USER_PAYLOAD_MAX];
 };

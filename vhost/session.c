@@ -8,6 +8,7 @@
 #include "vhost/disposal.h"
 #include "vhost/inflight.h"
 #include "vhost/mem_guard.h"
+#include "vhost/state_transfer.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -29,6 +30,7 @@ static void session_free(struct vhost_session *s)
 	for (unsigned i = 0; i < d->n_queues; i++)
 		queue_setup_reset(&d->queues[i]);
 	memory_change_end(s);
+	state_transfer_free(s->transfer);
 	mem_map_free(d->map);
 	d->map = NULL;
 	dirty_log_forget(d);

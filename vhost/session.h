@@ -60,9 +60,10 @@ struct vhost_session {
 	bool message_waits;  /* rx is a whole message, waiting for them */
 	bool features_set;   /* SET_FEATURES came */
 	bool running_logged;
-	bool config_changed; /* to be told once a ring runs */
-	unsigned refused;    /* messages; the log names only the first ones */
-	int backend_fd;	     /* SET_BACKEND_REQ_FD; -1: none */
+	bool config_changed;		 /* to be told once a ring runs */
+	unsigned refused;		 /* messages; the log names only the first ones */
+	int backend_fd;			 /* SET_BACKEND_REQ_FD; -1: none */
+	struct state_transfer *transfer; /* SET_DEVICE_STATE_FD; NULL: none yet */
 	/* Replaced, and still used by queues that are stopping; see memory_change(). */
 	struct mem_map *old_map;
 };
@@ -173,6 +174,7 @@ message_fn handle_set_vring_num, handle_set_vring_addr, handle_set_vring_base,
 	handle_get_vring_base, handle_set_vring_kick, handle_set_vring_call, handle_set_vring_err,
 	handle_set_vring_enable;
 message_fn handle_set_log_base, handle_set_log_fd;
+message_fn handle_set_device_state_fd, handle_check_device_state;
 /* Makes @fd fit for a worker to write to: an eventfd. @return 0, or -errno with @err. */
 int vring_signal_fd(int fd, struct error *err);
 message_fn handle_get_inflight_fd, handle_set_inflight_fd;
