@@ -32,6 +32,11 @@ HOT void le16_release(void *p, uint16_t v)
 	__atomic_store_n((uint16_t *)p, htole16(v), __ATOMIC_RELEASE);
 }
 
+HOT void le64_store(void *p, uint64_t v)
+{
+	__atomic_store_n((uint64_t *)p, htole64(v), __ATOMIC_RELAXED);
+}
+
 HOT void le32_store(void *p, uint32_t v)
 {
 	__atomic_store_n((uint32_t *)p, htole32(v), __ATOMIC_RELAXED);
@@ -261,12 +266,16 @@ struct ring_table {
 /* Defined in ring.c: 16 bytes at @addr that may span regions. @return false if unmapped. */
 bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16]) COLD;
 
-HOT bool ring_table_open(struct ring *r, struct ring_table *t, struct ring_desc table)
+HOT bool ring_table_open(struct ring *r, const struct ring_cursor *at, struct ring_table *t,
+			 struct ring_desc table)
 {
-	uint64_t piece = table.len;
+	uint64_t piece = table.len, offset = table.addr - at->gpa;
 
 	t->addr = table.addr;
-	t->host = mem_resolve(r->map, table.addr, &piece, &r->map_hint);
+	if (likely(offset < at->size && table.len <= at->size - offset))
+		t->host = at->host + offset;
+	else
+		t->host = mem_resolve(r->map, table.addr, &piece, &r->map_hint);
 	if (unlikely(!t->host)) {
 		ring_break(r, "indirect table outside guest memory");
 		return false;
@@ -277,8 +286,8 @@ HOT bool ring_table_open(struct ring *r, struct ring_table *t, struct ring_desc 
 	return true;
 }
 
-HOT bool ring_table_read(struct ring *r, const struct ring_table *t, unsigned i,
-			 struct ring_desc *d)
+HOT bool ring_table_read(struct ring *r, enum ring_layout layout, const struct ring_table *t,
+			 unsigned i, struct ring_desc *d)
 {
 	uint64_t at = (uint64_t)i * sizeof(struct vring_desc);
 	uint64_t bytes[2];
@@ -290,7 +299,7 @@ HOT bool ring_table_read(struct ring *r, const struct ring_table *t, unsigned i,
 		ring_break(r, "indirect table outside guest memory");
 		return false;
 	}
-	*d = r->layout == RING_PACKED ? packed_desc_read(p) : split_desc_read(p);
+	*d = layout == RING_PACKED ? packed_desc_read(p) : split_desc_read(p);
 	return true;
 }
 

@@ -122,7 +122,6 @@ HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_
 	else
 		packed_push(r, id, n_slots, written);
 	r->staged++;
-	r->staged_slots += n_slots;
 	r->in_flight--;
 }
 
@@ -143,9 +142,8 @@ HOT void ring_publish(struct ring *r, enum ring_layout layout)
 			ring_log_published(r);
 	}
 	counter_add(&r->stats.pushed, r->staged);
-	r->uncalled += layout == RING_SPLIT ? r->staged : r->staged_slots;
+	r->uncalled += layout == RING_SPLIT ? r->staged : packed_staged_slots(r);
 	r->staged = 0;
-	r->staged_slots = 0;
 }
 
 /* Defined in ring.c: the eventfd write. */

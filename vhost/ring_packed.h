@@ -41,13 +41,13 @@ HOT enum walk packed_walk_indirect(struct ring *r, struct ring_cursor *at, struc
 	unsigned count = table.len / sizeof(struct vring_packed_desc);
 	struct ring_table t;
 
-	if (!ring_table_open(r, &t, table))
+	if (!ring_table_open(r, at, &t, table))
 		return WALK_BROKEN;
 	for (unsigned i = 0; i < count; i++) {
 		struct ring_desc d;
 		enum walk rc;
 
-		if (!ring_table_read(r, &t, i, &d))
+		if (!ring_table_read(r, RING_PACKED, &t, i, &d))
 			return WALK_BROKEN;
 		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
 			return walk_break(r, "indirect table within an indirect table");
@@ -135,16 +135,22 @@ HOT void packed_push(struct ring *r, uint16_t id, uint16_t n_slots, uint32_t wri
 	uint16_t flags = (r->used_wrap ? PACKED_F_AVAIL | PACKED_F_USED : 0) |
 			 (written ? VRING_DESC_F_WRITE : 0);
 
-	le16_store(&d->id, id);
-	le32_store(&d->len, written);
 	if (r->staged == 0) {
+		le16_store(&d->id, id);
+		le32_store(&d->len, written);
 		/* Held back until publish: the driver gets to the others only past this one. */
 		r->staged_slot = r->used_idx;
 		r->staged_flags = flags;
 	} else {
-		le16_store(&d->flags, flags);
+		le64_store(&d->len, written | (uint64_t)id << 32 | (uint64_t)flags << 48);
 	}
 	packed_advance(r, &r->used_idx, &r->used_wrap, n_slots);
+}
+
+/* Slots of what is staged, which is something: all of the ring where the two places are one. */
+HOT uint32_t packed_staged_slots(const struct ring *r)
+{
+	return r->used_idx - r->staged_slot + (r->used_idx <= r->staged_slot ? r->size : 0);
 }
 
 HOT void packed_publish(struct ring *r)

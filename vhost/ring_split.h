@@ -47,13 +47,13 @@ HOT enum walk split_walk_indirect(struct ring *r, struct ring_cursor *at, struct
 	unsigned count = table.len / sizeof(struct vring_desc), i = 0;
 	struct ring_table t;
 
-	if (!ring_table_open(r, &t, table))
+	if (!ring_table_open(r, at, &t, table))
 		return WALK_BROKEN;
 	for (unsigned steps = 0; steps < count; steps++) {
 		struct ring_desc d;
 		enum walk rc;
 
-		if (!ring_table_read(r, &t, i, &d))
+		if (!ring_table_read(r, RING_SPLIT, &t, i, &d))
 			return WALK_BROKEN;
 		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
 			return walk_break(r, "indirect table within an indirect table");
