@@ -211,6 +211,10 @@ bool ring_signal(struct ring *r, int fd) COLD;
  *	Gives a chain back; the driver sees it after ring_publish(). @written: bytes of "in"
  *segments that were written from their start on (virtio 1.3 2.7.8.2); never more than in_len.
  *
+ * void ring_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
+ *		       unsigned n, const uint32_t *written);
+ *	The same for @n chains. @written: for each; NULL: nothing was.
+ *
  * void ring_publish(struct ring *r, enum ring_layout layout);
  *	Shows all that was pushed, in one step. Nothing if nothing was.
  *

@@ -125,6 +125,35 @@ HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_
 	r->in_flight--;
 }
 
+HOT void ring_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
+			unsigned n, const uint32_t *written)
+{
+	uint16_t idx;
+	bool wrap;
+
+	if (unlikely(n == 0))
+		return;
+	/* The first one may be what a batch is held back by. */
+	ring_push(r, layout, chains[0].id, chains[0].n_slots, written ? written[0] : 0);
+	idx = r->used_idx;
+	wrap = r->used_wrap;
+	for (unsigned i = 1; i < n; i++) {
+		uint32_t len = written ? written[i] : 0;
+
+		if (layout == RING_SPLIT) {
+			split_put_used(r, idx++, chains[i].id, len);
+		} else {
+			le64_store(&r->packed.desc[idx].len,
+				   packed_used_word(wrap, chains[i].id, len));
+			packed_advance(r, &idx, &wrap, chains[i].n_slots);
+		}
+	}
+	r->used_idx = idx;
+	r->used_wrap = wrap;
+	r->staged += n - 1;
+	r->in_flight -= n - 1;
+}
+
 HOT void ring_publish(struct ring *r, enum ring_layout layout)
 {
 	if (r->staged == 0)

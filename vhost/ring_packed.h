@@ -127,22 +127,32 @@ HOT enum walk packed_take(struct ring *r, struct ring_cursor *at, struct chain *
 	return rc;
 }
 
+/*
+ * 2.8.1: used when both bits equal the used wrap counter. 2.8.4: WRITE says that len counts.
+ */
+HOT uint16_t packed_used_flags(bool wrap, uint32_t written)
+{
+	return (wrap ? PACKED_F_AVAIL | PACKED_F_USED : 0) | (written ? VRING_DESC_F_WRITE : 0);
+}
+
+/* A used descriptor's second half: len, id, flags. */
+HOT uint64_t packed_used_word(bool wrap, uint16_t id, uint32_t written)
+{
+	return written | (uint64_t)id << 32 | (uint64_t)packed_used_flags(wrap, written) << 48;
+}
+
 HOT void packed_push(struct ring *r, uint16_t id, uint16_t n_slots, uint32_t written)
 {
 	struct vring_packed_desc *d = &r->packed.desc[r->used_idx];
-	/* 2.8.1: used when both bits equal the used wrap counter. 2.8.4: WRITE says that len
-	 * counts. */
-	uint16_t flags = (r->used_wrap ? PACKED_F_AVAIL | PACKED_F_USED : 0) |
-			 (written ? VRING_DESC_F_WRITE : 0);
 
 	if (r->staged == 0) {
 		le16_store(&d->id, id);
 		le32_store(&d->len, written);
 		/* Held back until publish: the driver gets to the others only past this one. */
 		r->staged_slot = r->used_idx;
-		r->staged_flags = flags;
+		r->staged_flags = packed_used_flags(r->used_wrap, written);
 	} else {
-		le64_store(&d->len, written | (uint64_t)id << 32 | (uint64_t)flags << 48);
+		le64_store(&d->len, packed_used_word(r->used_wrap, id, written));
 	}
 	packed_advance(r, &r->used_idx, &r->used_wrap, n_slots);
 }

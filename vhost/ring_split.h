@@ -123,13 +123,17 @@ HOT enum walk split_take(struct ring *r, struct ring_cursor *at, struct chain *c
 	return rc;
 }
 
-HOT void split_push(struct ring *r, uint16_t id, uint32_t written)
+HOT void split_put_used(struct ring *r, uint16_t idx, uint16_t id, uint32_t written)
 {
-	struct vring_used_elem *e = &r->split.used->ring[r->used_idx & (r->size - 1)];
+	struct vring_used_elem *e = &r->split.used->ring[idx & (r->size - 1)];
 
 	le32_store(&e->id, id);
 	le32_store(&e->len, written);
-	r->used_idx++;
+}
+
+HOT void split_push(struct ring *r, uint16_t id, uint32_t written)
+{
+	split_put_used(r, r->used_idx++, id, written);
 }
 
 HOT void split_publish(struct ring *r)

@@ -127,8 +127,8 @@ HOT void pop_push(struct sluice_device *d, enum ring_layout layout, uint64_t *po
 	for (done = 0; done < n;) {
 		unsigned end = MIN(done + batch, n);
 
-		for (; done < end; done++)
-			ring_push(r, layout, d->chains[done].id, d->chains[done].n_slots, 0);
+		ring_push_many(r, layout, d->chains + done, end - done, NULL);
+		done = end;
 		ring_publish(r, layout);
 		ring_call(r, layout);
 	}
@@ -177,8 +177,7 @@ HOT uint64_t dequeue(struct sluice_device *d, enum ring_layout layout, struct rt
 			m->data_len = (uint16_t)len;
 			m->pkt_len = len;
 		}
-		for (unsigned i = 0; i < got; i++)
-			ring_push(r, layout, d->chains[i].id, d->chains[i].n_slots, 0);
+		ring_push_many(r, layout, d->chains, got, NULL);
 		ring_publish(r, layout);
 		ring_call(r, layout);
 		done += got;
@@ -196,6 +195,10 @@ HOT void copy_in(const struct chain *c, const struct virtio_net_hdr_v1 *h, const
 
 	memcpy(to, h, sizeof(*h));
 	to += sizeof(*h);
+	if (likely(len <= room)) {
+		rte_memcpy(to, from, len);
+		return;
+	}
 	while (len) {
 		size_t piece;
 
