@@ -110,8 +110,7 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 		if (good)
 			switch_forward(q->dev->port.sw, &q->dev->port, packets, good);
 	}
-	for (unsigned i = 0; i < n; i++)
-		ring_push(r, layout, chains[i].id, chains[i].n_slots, 0);
+	ring_push_many(r, layout, chains, n, NULL);
 	ring_publish(r, layout);
 	ring_call(r, layout);
 	return n;

@@ -125,6 +125,7 @@ struct ring {
 	uint16_t staged_slot;  /* packed: slot of the first staged descriptor … */
 	uint16_t staged_flags; /* … and its flags, held back */
 	uint32_t staged;       /* chains pushed, not yet published */
+	uint32_t staged_slots; /* packed: their slots */
 	uint32_t uncalled; /* entries (packed: slots) published since the last decision to call */
 	bool called_before;
 	bool kicks_wanted;    /* the driver is asked to kick */

@@ -122,15 +122,21 @@ HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_
 	else
 		packed_push(r, id, n_slots, written);
 	r->staged++;
+	r->staged_slots += n_slots;
 	r->in_flight--;
 }
 
 HOT void ring_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
 			unsigned n, const uint32_t *written)
 {
+	uint32_t slots = 0;
 	uint16_t idx;
 	bool wrap;
 
+	if (unlikely(r->track))
+		for (; n > 1; n--, chains++, written += !!written)
+			ring_push(r, layout, chains[0].id, chains[0].n_slots,
+				  written ? written[0] : 0);
 	if (unlikely(n == 0))
 		return;
 	/* The first one may be what a batch is held back by. */
@@ -147,10 +153,12 @@ HOT void ring_push_many(struct ring *r, enum ring_layout layout, const struct ch
 				   packed_used_word(wrap, chains[i].id, len));
 			packed_advance(r, &idx, &wrap, chains[i].n_slots);
 		}
+		slots += chains[i].n_slots;
 	}
 	r->used_idx = idx;
 	r->used_wrap = wrap;
 	r->staged += n - 1;
+	r->staged_slots += slots;
 	r->in_flight -= n - 1;
 }
 
@@ -171,8 +179,9 @@ HOT void ring_publish(struct ring *r, enum ring_layout layout)
 			ring_log_published(r);
 	}
 	counter_add(&r->stats.pushed, r->staged);
-	r->uncalled += layout == RING_SPLIT ? r->staged : packed_staged_slots(r);
+	r->uncalled += layout == RING_SPLIT ? r->staged : r->staged_slots;
 	r->staged = 0;
+	r->staged_slots = 0;
 }
 
 /* Defined in ring.c: the eventfd write. */

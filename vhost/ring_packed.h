@@ -157,12 +157,6 @@ HOT void packed_push(struct ring *r, uint16_t id, uint16_t n_slots, uint32_t wri
 	packed_advance(r, &r->used_idx, &r->used_wrap, n_slots);
 }
 
-/* Slots of what is staged, which is something: all of the ring where the two places are one. */
-HOT uint32_t packed_staged_slots(const struct ring *r)
-{
-	return r->used_idx - r->staged_slot + (r->used_idx <= r->staged_slot ? r->size : 0);
-}
-
 HOT void packed_publish(struct ring *r)
 {
 	/* Pairs with the driver's load of this flags word: everything staged, then the first flags.
