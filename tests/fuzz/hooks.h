@@ -70,6 +70,14 @@ HOT void hooked_push(struct ring *r, enum ring_layout layout, uint16_t id, uint1
 	ring_push(r, layout, id, n_slots, written);
 }
 
+HOT void hooked_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
+			  unsigned n, const uint32_t *written)
+{
+	for (unsigned i = 0; i < n; i++)
+		hook_pushed(r, chains[i].id, chains[i].n_slots, written ? written[i] : 0);
+	ring_push_many(r, layout, chains, n, written);
+}
+
 HOT void hooked_rewind(struct ring *r, struct ring_mark m)
 {
 	hook_rewound(r, r->in_flight - m.in_flight);
@@ -78,6 +86,7 @@ HOT void hooked_rewind(struct ring *r, struct ring_mark m)
 
 #define ring_pop hooked_pop
 #define ring_push hooked_push
+#define ring_push_many hooked_push_many
 #define ring_rewind hooked_rewind
 
 #endif
