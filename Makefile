@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick lint format clean help
+.PHONY: all build setup demo test unit fuzz fuzz-quick bench-ring bench-fairness bench-docs lint format clean help
 
 all: build
 
@@ -14,6 +14,8 @@ help:
 	@echo 'make test     every test that this machine can run; ends in "N passed, N failed, N skipped"'
 	@echo 'make unit     the unit tests alone'
 	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang); fuzz-quick: 3 seconds each'
+	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
+	@echo 'make bench-docs      all of it, written into docs/benchmarks.md'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format   clang-format, in place'
 
@@ -46,6 +48,15 @@ fuzz:
 
 fuzz-quick:
 	/usr/bin/python3 scripts/fuzz.py --time 3
+
+bench-ring: build
+	/usr/bin/python3 scripts/bench.py --build $(BUILD) ring
+
+bench-fairness: build
+	/usr/bin/python3 scripts/bench.py --build $(BUILD) fairness idle
+
+bench-docs: build
+	/usr/bin/python3 scripts/bench.py --build $(BUILD) --write
 
 lint: $(BUILD)/build.ninja
 	scripts/setup.sh --for lint

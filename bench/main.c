@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/bench.h"
+
+#include <err.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	const char *name, *what;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "blk", "SOCKET            requests to a disk", bench_blk },
+	{ "net", "SOCKET [SOCKET]   frames from one network card to another, or back", bench_net },
+	{ "fair", "SOCKET...         one hostile guest among others", bench_fair },
+};
+
+static int usage(FILE *to, int code)
+{
+	fprintf(to, "Usage: sluice-bench COMMAND SOCKET... [OPTION]...\n"
+		    "Measures any vhost-user back-end, with no virtual machine.\n\n");
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(to, "  %-5s %s\n", commands[i].name, commands[i].what);
+	fprintf(to, "\nsluice-bench COMMAND --help lists a command's options; sluice-bench(1).\n");
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc < 2)
+		return usage(stderr, 2);
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+		return usage(stdout, 0);
+	if (strcmp(argv[1], "--version") == 0) {
+		puts("sluice-bench " SLUICE_VERSION);
+		return 0;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	errx(2, "%s: no such command; see sluice-bench --help", argv[1]);
+}

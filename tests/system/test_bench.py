@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sluice-bench against back-ends that work, that are not there, and that die."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(os.environ["SLUICE_BUILD"])
+BENCH = BUILD / "bench/sluice-bench"
+
+
+def bench(*arguments, timeout=40):
+    return subprocess.run([str(a) for a in (BENCH, *arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, timeout=timeout, check=False)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the back-end did not start"
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="folder")
+def fixture_folder():
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+@pytest.fixture(name="daemon")
+def fixture_daemon(folder):
+    config = {"control": {"socket": f"{folder}/control.sock"},
+              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "ab"]}],
+              "disks": [{"name": "d", "socket": f"{folder}/d.sock", "ram": "16M", "queues": 2}]}
+    (folder / "c.yaml").write_text(json.dumps(config))
+    with subprocess.Popen([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
+        wait_for(folder / "d.sock", process)
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("ring", [["--ring", "split"], ["--ring", "packed", "--in-order"],
+                                  ["--no-indirect", "--no-event-idx"]])
+def test_each_write_is_read_back_through_two_queues(daemon, folder, ring):
+    done = bench("blk", folder / "d.sock", "--rw", "randwrite", "--verify", "--queues", 2, "--depth", 16, "--time", 1,
+                 "--json", *ring)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["requests"] >= 32 and data["verified"] == data["requests"] and data["errors"] == 0
+    assert data["latency_us"]["p50"] <= data["latency_us"]["p99"] <= data["latency_us"]["max"]
+    assert data["backend_cpu_s"] >= 0
+    assert daemon.poll() is None
+
+
+def test_a_sleeping_driver_is_called(daemon, folder):
+    done = bench("blk", folder / "d.sock", "--sleep", "--depth", 1, "--time", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["requests"] > 0
+    assert daemon.poll() is None
+
+
+@pytest.mark.parametrize("ring", ["split", "packed"])
+def test_frames_cross_in_order_and_whole(daemon, folder, ring):
+    done = bench("net", folder / "a.sock", folder / "b.sock", "--ring", ring, "--size", 1514, "--verify", "--time", 1,
+                 "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["received"] > 0 and data["reordered"] == 0
+    assert daemon.poll() is None
+
+
+def test_a_back_end_that_dies_ends_the_run_with_a_sentence(daemon, folder):
+    timer = threading.Timer(1, lambda: os.kill(daemon.pid, signal.SIGKILL))
+    timer.start()
+    done = bench("blk", folder / "d.sock", "--time", 30)
+    timer.join()
+    assert done.returncode == 1
+    assert "hung up in the middle of the run" in done.stderr
+
+
+def test_a_back_end_that_stands_still_is_given_up(daemon, folder):
+    timer = threading.Timer(1, lambda: os.kill(daemon.pid, signal.SIGSTOP))
+    timer.start()
+    done = bench("blk", folder / "d.sock", "--time", 30, "--timeout", 700)
+    timer.join()
+    assert done.returncode == 1
+    assert "has done nothing for 700 ms" in done.stderr
+
+
+def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
+    done = bench("blk", folder / "nobody.sock")
+    assert done.returncode == 1 and "is a back-end serving that socket" in done.stderr
+    for wrong, says in ((["--bs", "1000"], "multiple of 512"), (["--rw", "scan"], "say read, write"),
+                        (["--depth", "500"], "holds 256 requests"), (["--verify"], "use --rw write")):
+        done = bench("blk", folder / "nobody.sock", *wrong)
+        assert done.returncode == 2 and says in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="qemu-storage-daemon is not installed")
+def test_another_projects_back_end_is_driven_too(folder):
+    socket = folder / "qsd.sock"
+    (folder / "image").write_bytes(bytes(16 << 20))
+    with subprocess.Popen(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={folder}/image,node-name=d",
+                           "--export", f"type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,"
+                                       f"addr.path={socket}"]) as process:
+        try:
+            wait_for(socket, process)
+            done = bench("blk", socket, "--rw", "randwrite", "--verify", "--time", 1, "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["verified"] > 0
+        finally:
+            process.kill()
