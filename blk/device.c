@@ -328,6 +328,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	vq->priv = q;
 	vq->worker = workers_pick(d->workers);
 	b->n_running++;
+	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
 	return 0;
 }

@@ -204,6 +204,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		.event_is_counter = true,
 		.park_max_us = vq->setup.kick_fd < 0 ? NO_KICK_PARK_US : 0,
 	};
+	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
 	return 0;
 }

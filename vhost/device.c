@@ -30,6 +30,7 @@ static const struct {
 	{ VHOST_F_LOG_ALL, "LOG_ALL" },
 	{ VHOST_USER_F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES" },
 	{ VIRTIO_F_VERSION_1, "VERSION_1" },
+	{ VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM" },
 	{ VIRTIO_F_RING_PACKED, "RING_PACKED" },
 	{ VIRTIO_F_IN_ORDER, "IN_ORDER" },
 };
@@ -51,6 +52,8 @@ uint64_t device_protocol_features(const struct vhost_device *d)
 			    feature_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
+			    feature_bit(VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS) |
+			    feature_bit(VHOST_USER_PROTOCOL_F_GPA_ADDRESSES) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
 			    feature_bit(VHOST_USER_PROTOCOL_F_STATUS);
 
@@ -219,17 +222,19 @@ enum vhost_device_state vhost_device_state(const struct vhost_device *d)
  */
 void vhost_device_config_changed(struct vhost_device *d)
 {
-	struct vhost_user_header h = { .request = VHOST_USER_BACKEND_CONFIG_CHANGE_MSG,
-				       .flags = VHOST_USER_VERSION };
 	struct vhost_session *s = d->session;
 
-	if (!s || s->closing || s->backend_fd < 0 ||
-	    !session_negotiated(s, VHOST_USER_PROTOCOL_F_CONFIG))
+	if (!s || !backend_is_open(s) || !session_negotiated(s, VHOST_USER_PROTOCOL_F_CONFIG))
 		return;
-	s->config_changed = vhost_device_state(d) != VHOST_DEVICE_RUNNING;
+	s->config_changed = vhost_device_state(d) != VHOST_DEVICE_RUNNING ||
+			    backend_send(s, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, 0, NULL, 0) ==
+				    -EAGAIN;
+}
+
+void backend_resume(struct vhost_session *s)
+{
+	iommu_resume(s);
+	inband_resume(s);
 	if (s->config_changed)
-		return;
-	if (send(s->backend_fd, &h, sizeof(h), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(h))
-		device_warn(d, "%s: the front-end could not be told of a new configuration: %s",
-			    d->name, strerror(errno));
+		vhost_device_config_changed(s->device);
 }

@@ -42,6 +42,22 @@ struct vring_setup {
 
 enum virtqueue_state { VIRTQUEUE_STOPPED, VIRTQUEUE_RUNNING, VIRTQUEUE_STOPPING };
 
+/* An address that the front-end was asked for, where there is an IOMMU. */
+struct iotlb_ask {
+	uint64_t iova;
+	uint64_t at_ns;
+	uint8_t access;
+	bool sent;
+};
+
+/* A notification that goes out as a message; see inband.c. */
+enum inband_kind { INBAND_CALL, INBAND_ERR, INBAND_KINDS };
+struct inband {
+	struct virtqueue *vq;
+	struct sd_event_source *io;
+	bool due;
+};
+
 /* One virtqueue of a device; lives as long as the device. */
 struct virtqueue {
 	struct ring ring; /* the worker's while RUNNING or STOPPING, else the control thread's */
@@ -62,7 +78,12 @@ struct virtqueue {
 	struct worker *worker; /* set by queue_start; the core's changes run there */
 	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */
 	struct vring_setup setup;
+	struct poller *poller; /* optional, set by queue_start: what to wake when it may go on */
 	struct call stopped_call;
+	struct call miss_call;	   /* an address was not mapped; see iommu.c */
+	struct iotlb_ask asked[4]; /* the control thread's */
+	unsigned n_asked;
+	struct inband inband[INBAND_KINDS];
 	struct ring_alarm alarm; /* its driver broke the ring: the control thread says so */
 	struct ring_log log;	 /* the ring's, where it has one */
 	char name[80];		 /* "web-root queue 3", for log lines */
@@ -157,6 +178,7 @@ struct vhost_device_stats { /* the control thread's */
 	counter_t messages;
 	counter_t messages_refused; /* malformed, unknown, or against the negotiated features */
 	counter_t queues_broken;    /* rings that a driver broke; any thread reads */
+	counter_t iotlb_misses;	    /* addresses that the front-end was asked for */
 	counter_t memory_lost;	    /* connections ended because shared memory went away */
 };
 
@@ -173,6 +195,7 @@ struct vhost_device {
 	uint64_t protocol_features;
 	struct mem_map *map;		/* NULL: none yet */
 	struct disposal *disposal;	/* how its front-end's descriptors are closed */
+	struct iotlb *iotlb;		/* NULL: empty */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
 	struct inflight *inflight;	/* SET_INFLIGHT_FD; NULL: none */
 	uint8_t status;			/* virtio device status, where the front-end tells it */

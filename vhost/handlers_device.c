@@ -42,9 +42,19 @@ int handle_set_features(struct vhost_session *s, struct message *m, struct error
 	if ((features & feature_bit(VIRTIO_F_RING_PACKED)) &&
 	    !(features & feature_bit(VIRTIO_F_VERSION_1)))
 		return error_set(err, -EINVAL, "RING_PACKED needs VERSION_1");
+	/* Addresses that are not mapped are asked for through the one, and the answers come by
+	 * the other. */
+	if ((features & feature_bit(VIRTIO_F_ACCESS_PLATFORM)) &&
+	    (!session_negotiated(s, VHOST_USER_PROTOCOL_F_BACKEND_REQ) ||
+	     !session_negotiated(s, VHOST_USER_PROTOCOL_F_REPLY_ACK)))
+		return error_set(err, -EINVAL,
+				 "ACCESS_PLATFORM needs the protocol features BACKEND_REQ and "
+				 "REPLY_ACK");
 
 	changed = features ^ d->features;
 	__atomic_store_n(&d->features, features, __ATOMIC_RELAXED);
+	if (changed & feature_bit(VIRTIO_F_ACCESS_PLATFORM))
+		iommu_forget(d);
 	if (changed & log_all)
 		dirty_log_apply_all(d);
 	/* Whether we log is no business of the device kind. */
@@ -77,6 +87,14 @@ int handle_set_protocol_features(struct vhost_session *s, struct message *m, str
 	if (surplus)
 		return error_set(err, -EINVAL, "protocol features 0x%" PRIx64 " were not offered",
 				 surplus);
+	/* vhost-user "In-band notifications": this is how to say that something is amiss. */
+	if ((m->payload.u64 & feature_bit(VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS)) &&
+	    (~m->payload.u64 & (feature_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
+				feature_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK)))) {
+		s->why = "it wants INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK";
+		return error_set(err, -EPROTO,
+				 "INBAND_NOTIFICATIONS needs BACKEND_REQ and REPLY_ACK");
+	}
 	s->device->protocol_features = m->payload.u64;
 	return 0;
 }
@@ -148,6 +166,7 @@ int handle_reset_device(struct vhost_session *s, struct message *m, struct error
 						   .err_fd = err_fd };
 	}
 	forget_inflight(d);
+	iommu_forget(d);
 	d->features = 0;
 	d->status = 0;
 	s->features_set = false;
@@ -242,18 +261,15 @@ int handle_set_config(struct vhost_session *s, struct message *m, struct error *
 
 int handle_set_backend_req_fd(struct vhost_session *s, struct message *m, struct error *err)
 {
-	int domain, type;
+	int domain, type, fd = m->fds[0];
 	socklen_t len = sizeof(type);
 
 	/* A TCP socket could keep us waiting when it is closed. */
-	if (getsockopt(m->fds[0], SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX ||
-	    getsockopt(m->fds[0], SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
 		return error_set(err, -ENOTSOCK, "its descriptor is not a unix stream socket");
-	if (s->backend_fd >= 0)
-		disposal_close_socket(s->device->disposal, s->backend_fd);
-	s->backend_fd = m->fds[0];
 	m->fds[0] = -1;
-	return 0;
+	return backend_open(s, fd, err);
 }
 
 int handle_send_rarp(struct vhost_session *s, struct message *m, struct error *err)

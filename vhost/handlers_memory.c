@@ -5,29 +5,16 @@
 #include <errno.h>
 #include <inttypes.h>
 
-static struct mem_region_desc region_desc(const struct vhost_user_region *r)
+/* GPA_ADDRESSES: where user addresses are asked for, rings among them, guest addresses come. */
+static struct mem_region_desc region_desc(const struct vhost_session *s,
+					  const struct vhost_user_region *r)
 {
-	return (struct mem_region_desc) {
-		.gpa = r->guest_addr, .size = r->size, .uva = r->user_addr, .offset = r->mmap_offset
-	};
-}
+	bool gpa = session_negotiated(s, VHOST_USER_PROTOCOL_F_GPA_ADDRESSES);
 
-/*
- * @return 0, or HANDLER_AGAIN: called again once the queues that still use the old map have
- * stopped.
- */
-static int replace_map(struct vhost_session *s, struct mem_map *map)
-{
-	return memory_change(s, map) ? HANDLER_AGAIN : 0;
-}
-
-/* The second call of a handler that said HANDLER_AGAIN. */
-static bool again(struct vhost_session *s)
-{
-	if (!s->old_map)
-		return false;
-	memory_change_end(s);
-	return true;
+	return (struct mem_region_desc) { .gpa = r->guest_addr,
+					  .size = r->size,
+					  .uva = gpa ? r->guest_addr : r->user_addr,
+					  .offset = r->mmap_offset };
 }
 
 int handle_set_mem_table(struct vhost_session *s, struct message *m, struct error *err)
@@ -35,7 +22,7 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 	const struct vhost_user_memory *table = &m->payload.memory;
 	struct mem_map *map = NULL;
 
-	if (again(s))
+	if (memory_changed(s))
 		return 0;
 	if (table->n_regions > VHOST_USER_MEMORY_REGIONS)
 		return error_set(err, -EINVAL, "it has %" PRIu32 " regions; the most is %d",
@@ -53,7 +40,7 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 				 table->n_regions, m->n_fds);
 
 	for (unsigned i = 0; i < table->n_regions; i++) {
-		struct mem_region_desc desc = region_desc(&table->regions[i]);
+		struct mem_region_desc desc = region_desc(s, &table->regions[i]);
 		struct mem_map *next = mem_map_add_shared(map, s->device->map, &desc, m->fds[i],
 							  err);
 
@@ -62,7 +49,7 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 			return err->code;
 		map = next;
 	}
-	return replace_map(s, map);
+	return memory_change(s, map, err);
 }
 
 /*
@@ -72,7 +59,7 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
  */
 int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error *err)
 {
-	struct mem_region_desc desc = region_desc(&m->payload.region.region);
+	struct mem_region_desc desc = region_desc(s, &m->payload.region.region);
 	struct mem_map *map;
 
 	if (mem_map_has(s->device->map, &desc, m->fds[0]))
@@ -80,23 +67,23 @@ int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error 
 	map = mem_map_add(s->device->map, &desc, m->fds[0], err);
 	if (!map)
 		return err->code;
-	return replace_map(s, map);
+	return memory_change(s, map, err);
 }
 
 /* A descriptor that comes along is closed unused (vhost-user "VHOST_USER_REM_MEM_REG"). */
 int handle_rem_mem_reg(struct vhost_session *s, struct message *m, struct error *err)
 {
-	struct mem_region_desc desc = region_desc(&m->payload.region.region);
+	struct mem_region_desc desc = region_desc(s, &m->payload.region.region);
 	struct mem_map *map;
 
-	if (again(s))
+	if (memory_changed(s))
 		return 0;
 	if (!mem_map_overlaps(s->device->map, &desc))
 		return 0;
 	map = mem_map_remove(s->device->map, &desc, err);
 	if (!map)
 		return err->code;
-	return replace_map(s, map);
+	return memory_change(s, map, err);
 }
 
 int handle_get_max_mem_slots(struct vhost_session *s, struct message *m, struct error *err)

@@ -174,6 +174,11 @@ int handle_set_vring_kick(struct vhost_session *s, struct message *m, struct err
 
 	if (!vq)
 		return err->code;
+	if (fd < 0 && session_negotiated(s, VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS)) {
+		fd = inband_kick_fd(err);
+		if (fd < 0)
+			return fd;
+	}
 	close_kick(&vq->setup);
 	vq->setup.kick_fd = fd;
 	vq->setup.started = true;
@@ -239,12 +244,28 @@ int vring_signal_fd(int fd, struct error *err)
 	return check_event_fd(fd, err) < 0 ? err->code : make_nonblocking(fd, err);
 }
 
+/* As take_signal_fd(); where there is none and notifications are messages, one of our own. */
+static int signal_fd(struct vhost_session *s, struct virtqueue *vq, enum inband_kind kind, int *fd,
+		     struct error *err)
+{
+	int rc = take_signal_fd(*fd, err);
+
+	if (rc < 0)
+		return rc;
+	inband_unwatch(vq, kind);
+	if (*fd < 0 && session_negotiated(s, VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS)) {
+		*fd = inband_watch(vq, kind, err);
+		return MIN(*fd, 0);
+	}
+	return 0;
+}
+
 int handle_set_vring_call(struct vhost_session *s, struct message *m, struct error *err)
 {
 	int fd;
 	struct virtqueue *vq = vring_fd(s, m, &fd, err);
 
-	if (!vq || take_signal_fd(fd, err) < 0)
+	if (!vq || signal_fd(s, vq, INBAND_CALL, &fd, err) < 0)
 		return err->code;
 	replace_fd(vq, &vq->setup.call_fd, fd, change_call_fd);
 	return 0;
@@ -255,7 +276,7 @@ int handle_set_vring_err(struct vhost_session *s, struct message *m, struct erro
 	int fd;
 	struct virtqueue *vq = vring_fd(s, m, &fd, err);
 
-	if (!vq || take_signal_fd(fd, err) < 0)
+	if (!vq || signal_fd(s, vq, INBAND_ERR, &fd, err) < 0)
 		return err->code;
 	replace_fd(vq, &vq->setup.err_fd, fd, change_err_fd);
 	return 0;

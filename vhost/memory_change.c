@@ -1,78 +1,86 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A new memory map under running queues. Each gets it between two polls, in one step, and goes on.
- * Only a queue that still uses something that the new map lacks has to stop: its ring lies there,
- * or a request in flight does. It keeps the old map until then, and what was taken out stays mapped
- * until the last of them has stopped.
+ * New guest memory, or a new IOTLB, under running queues. Each gets the new maps between two polls,
+ * in one step, and goes on. Only a queue that still uses memory that has gone has to stop: its ring
+ * lies there, or a request in flight does. It keeps the old ones until then, and pops nothing more.
+ * What was taken out stays mapped until the last of them has stopped.
  *
- *	old map ──► memory_change() ──► every queue has the new one; nobody uses the rest: done
+ *	old maps ──► memory_change() ──► every queue has the new ones, nobody uses the rest: done
  *	                  │ somebody does: those queues stop, requests in flight finish
  *	                  ▼
- *	            memory_change_end(): what was taken out is unmapped
+ *	            memory_changed(): what was taken out is unmapped
  */
+#include "vhost/iotlb.h"
 #include "vhost/session.h"
 
+#define GONE_MAX 16
+
 struct change {
-	const struct mem_map *old, *next;
+	const struct mem_map *map, *both, *read, *write;
+	struct iovec gone[GONE_MAX]; /* host memory */
+	unsigned n_gone;	     /* more than GONE_MAX: take it that all of it is */
 };
 
-/* Is host memory of [@p, @p + @len) in a region of @old whose mapping @next has not? */
-static bool vanishes(const struct change *c, const void *p, uint64_t len)
+static bool is_gone(const struct change *c, const void *p, uint64_t len)
 {
-	for (unsigned i = 0; c->old && i < c->old->n; i++) {
-		const struct mem_region *r = &c->old->region[i];
+	for (unsigned i = 0; i < c->n_gone && c->n_gone <= GONE_MAX; i++) {
+		const uint8_t *from = c->gone[i].iov_base;
 
-		if (!mem_map_keeps(c->next, r) && (const uint8_t *)p < r->host + r->size &&
-		    (const uint8_t *)p + len > r->host)
+		if ((const uint8_t *)p < from + c->gone[i].iov_len &&
+		    (const uint8_t *)p + len > from)
 			return true;
 	}
-	return false;
+	return c->n_gone > GONE_MAX;
 }
 
-static bool ring_vanishes(const struct change *c, const struct ring *r)
+static bool ring_is_gone(const struct change *c, const struct ring *r)
 {
-	return vanishes(c, r->split.desc, ring_desc_bytes(r->layout, r->size)) ||
-	       vanishes(c, r->split.avail, ring_driver_bytes(r->layout, r->size, r->event_idx)) ||
-	       vanishes(c, r->split.used, ring_device_bytes(r->layout, r->size, r->event_idx));
+	return is_gone(c, r->split.desc, ring_desc_bytes(r->layout, r->size)) ||
+	       is_gone(c, r->split.avail, ring_driver_bytes(r->layout, r->size, r->event_idx)) ||
+	       is_gone(c, r->split.used, ring_device_bytes(r->layout, r->size, r->event_idx));
 }
 
-static bool requests_vanish(const struct change *c, struct virtqueue *vq)
+static bool requests_are_gone(const struct change *c, struct virtqueue *vq)
 {
 	const struct vhost_device_ops *ops = vq->device->ops;
 
-	if (vq->ring.in_flight == 0)
+	if (vq->ring.in_flight == 0 || c->n_gone == 0)
 		return false;
-	for (unsigned i = 0; c->old && i < c->old->n; i++) {
-		const struct mem_region *r = &c->old->region[i];
-
-		if (!mem_map_keeps(c->next, r) &&
-		    (!ops->queue_uses || ops->queue_uses(vq, r->host, r->size)))
+	if (!ops->queue_uses || c->n_gone > GONE_MAX)
+		return true;
+	for (unsigned i = 0; i < c->n_gone; i++)
+		if (ops->queue_uses(vq, c->gone[i].iov_base, c->gone[i].iov_len))
 			return true;
-	}
 	return false;
 }
 
-/*
- * On the queue's worker, under its lock: from here on it pops nothing through the old map. Unless
- * it has to stop: then it polls on until it is told to, and needs a map that has what its ring
- * holds. The old one stays for as long.
- */
+/* On the queue's worker, under its lock: from here on it pops nothing through the old maps. */
 static void change_queue(struct virtqueue *vq, void *arg)
 {
 	const struct change *c = arg;
+	struct ring *r = &vq->ring;
 
-	vq->must_stop = ring_vanishes(c, &vq->ring) || requests_vanish(c, vq);
-	if (!vq->must_stop)
-		vq->ring.map = c->next;
+	vq->must_stop = ring_is_gone(c, r) || requests_are_gone(c, vq);
+	if (vq->must_stop) {
+		r->stalled |= RING_ENDING;
+		return;
+	}
+	r->map = c->map;
+	r->both = c->both;
+	r->through[0] = c->read;
+	r->through[1] = c->write;
+	if (r->stalled & RING_MISSED) {
+		ring_go_on(r);
+		if (vq->poller)
+			poller_wake(vq->poller);
+	}
 }
 
-bool memory_change(struct vhost_session *s, struct mem_map *next)
+/* @return 0, or HANDLER_AGAIN: somebody uses what has gone. */
+static int change_queues(struct vhost_session *s, struct change *c)
 {
 	struct vhost_device *d = s->device;
-	struct change c = { .old = d->map, .next = next };
-	bool wait = false;
 
-	mem_map_watch(next, d->memory_watch);
 	for (unsigned i = 0; i < d->n_queues; i++) {
 		struct virtqueue *vq = &d->queues[i];
 
@@ -80,18 +88,82 @@ bool memory_change(struct vhost_session *s, struct mem_map *next)
 		vq->setup.failed = false;
 		if (vq->state != VIRTQUEUE_RUNNING)
 			continue;
-		vhost_queue_change(vq, change_queue, &c);
-		wait |= vq->must_stop;
+		vhost_queue_change(vq, change_queue, c);
+		s->memory_changing |= vq->must_stop;
+	}
+	if (s->memory_changing)
+		return HANDLER_AGAIN;
+	memory_change_end(s);
+	return 0;
+}
+
+static void change_maps(struct change *c, const struct vhost_device *d)
+{
+	static const struct mem_map none = { .n = 0 };
+
+	c->map = d->map ? d->map : &none;
+	c->both = iommu_on(d) ? iotlb_both_map(d->iotlb) : c->map;
+	c->read = iommu_on(d) ? iotlb_read_map(d->iotlb) : c->map;
+	c->write = iommu_on(d) ? iotlb_write_map(d->iotlb) : c->map;
+}
+
+int memory_change(struct vhost_session *s, struct mem_map *next, struct error *err)
+{
+	struct vhost_device *d = s->device;
+	struct iotlb *iotlb = NULL;
+	struct change c = { 0 };
+
+	if (d->iotlb) {
+		iotlb = iotlb_moved(d->iotlb, next, err);
+		if (!iotlb) {
+			mem_map_free(next);
+			return err->code;
+		}
+	}
+	mem_map_watch(next, d->memory_watch);
+	for (unsigned i = 0; d->map && i < d->map->n; i++) {
+		const struct mem_region *r = &d->map->region[i];
+
+		if (mem_map_keeps(next, r))
+			continue;
+		if (c.n_gone < GONE_MAX)
+			c.gone[c.n_gone] = (struct iovec) { .iov_base = r->host,
+							    .iov_len = r->size };
+		c.n_gone++;
 	}
 	s->old_map = d->map;
+	s->old_iotlb = d->iotlb;
 	d->map = next;
-	if (!wait)
-		memory_change_end(s);
-	return wait;
+	d->iotlb = iotlb;
+	change_maps(&c, d);
+	return change_queues(s, &c);
+}
+
+int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, uint64_t last)
+{
+	struct vhost_device *d = s->device;
+	struct change c = { 0 };
+
+	c.n_gone = iotlb_gone(d->iotlb, next, d->map, first, last, c.gone, GONE_MAX);
+	s->old_iotlb = d->iotlb;
+	d->iotlb = next;
+	change_maps(&c, d);
+	return change_queues(s, &c);
+}
+
+bool memory_changed(struct vhost_session *s)
+{
+	if (!s->memory_changing)
+		return false;
+	memory_change_end(s);
+	return true;
 }
 
 void memory_change_end(struct vhost_session *s)
 {
 	mem_map_free(s->old_map);
 	s->old_map = NULL;
+	iotlb_free(s->old_iotlb);
+	s->old_iotlb = NULL;
+	s->memory_changing = false;
 }

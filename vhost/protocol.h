@@ -21,7 +21,10 @@ enum vhost_user_request {
 
 /* vhost-user "Back-end message types". */
 enum vhost_user_backend_request {
+	VHOST_USER_BACKEND_IOTLB_MSG = 1,
 	VHOST_USER_BACKEND_CONFIG_CHANGE_MSG = 2,
+	VHOST_USER_BACKEND_VRING_CALL = 4,
+	VHOST_USER_BACKEND_VRING_ERR = 5,
 };
 
 enum vhost_user_protocol_feature {
@@ -45,6 +48,7 @@ enum vhost_user_protocol_feature {
 	VHOST_USER_PROTOCOL_F_XEN_MMAP = 17,
 	VHOST_USER_PROTOCOL_F_SHARED_OBJECT = 18,
 	VHOST_USER_PROTOCOL_F_DEVICE_STATE = 19,
+	VHOST_USER_PROTOCOL_F_GPA_ADDRESSES = 21,
 	VHOST_USER_PROTOCOL_F_SHMEM = 22,
 };
 
@@ -127,6 +131,22 @@ struct vhost_user_inflight {
 	uint16_t queue_size;
 };
 static_assert(sizeof(struct vhost_user_inflight) == 24, "wire, padded");
+struct vhost_user_iotlb {
+	uint64_t iova;
+	uint64_t size;
+	uint64_t user_addr;
+	uint8_t access; /* 1: read, 2: write */
+	uint8_t type;
+	uint8_t padding[6]; /* QEMU sends them, and reads as many */
+};
+static_assert(offsetof(struct vhost_user_iotlb, padding) == 26, "wire");
+
+enum {
+	VHOST_USER_IOTLB_MISS = 1,
+	VHOST_USER_IOTLB_UPDATE = 2,
+	VHOST_USER_IOTLB_INVALIDATE = 3,
+	VHOST_USER_IOTLB_ACCESS_FAIL = 4,
+};
 
 #define VHOST_USER_CONFIG_MAX 256
 
@@ -155,6 +175,7 @@ union vhost_user_payload {
 	struct vhost_user_log log;
 	struct vhost_user_transfer transfer;
 	struct vhost_user_inflight inflight;
+	struct vhost_user_iotlb iotlb;
 	uint8_t bytes[VHOST_USER_PAYLOAD_MAX];
 };
 

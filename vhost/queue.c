@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "poll/control.h"
 #include "vhost/dirty_log.h"
+#include "vhost/iotlb.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -17,14 +18,25 @@ struct area {
 	const char *what;
 	uva_t uva;
 	uint64_t len, align;
+	uint8_t access; /* what we do there: IOTLB_* */
 	void **host;
 };
 
-static int area_resolve(const struct mem_map *map, const struct area *a, struct error *err)
+/* Of a ring address: an I/O virtual one where there is an IOMMU, else a user address. */
+static int area_resolve(struct virtqueue *vq, const struct area *a, struct error *err)
 {
 	uint8_t *host;
 
-	host = mem_resolve_uva(map, a->uva, a->len);
+	if (iommu_on(vq->device)) {
+		int rc = iommu_resolve_area(vq, a->uva, a->len, a->access, &host, err);
+
+		if (rc < 0) {
+			error_prefix(err, "its %s at 0x%" PRIx64, a->what, a->uva);
+			return rc;
+		}
+	} else {
+		host = mem_resolve_uva(vq->device->map, a->uva, a->len);
+	}
 	if (!host)
 		return error_set(err, -EFAULT,
 				 "its %s, %" PRIu64 " bytes at user address 0x%" PRIx64
@@ -67,6 +79,7 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 	const struct vring_setup *setup = &vq->setup;
 	bool packed = vhost_has_feature(d, VIRTIO_F_RING_PACKED);
 	struct area areas[3];
+	int rc = 0;
 
 	*cfg = (struct ring_config) {
 		.layout = packed ? RING_PACKED : RING_SPLIT,
@@ -79,6 +92,12 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 		.call_blocked_ns = &vq->device->call_blocked_ns,
 		.alarm = &vq->alarm,
 	};
+	if (iommu_on(d)) {
+		cfg->both = iotlb_both_map(d->iotlb);
+		cfg->read = iotlb_read_map(d->iotlb);
+		cfg->write = iotlb_write_map(d->iotlb);
+		cfg->missed = iommu_missed;
+	}
 	if (!d->map)
 		return error_set(err, -EINVAL, "there is no guest memory yet");
 	if (!setup->has_addr)
@@ -92,17 +111,35 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 				 setup->num);
 
 	/* virtio 1.3 2.7 and 2.8: alignments. */
-	areas[0] = (struct area) { "descriptor area", setup->desc,
-				   ring_desc_bytes(cfg->layout, cfg->size), 16, &cfg->desc };
-	areas[1] = (struct area) { "driver area", setup->driver,
+	areas[0] = (struct area) { "descriptor area",
+				   setup->desc,
+				   ring_desc_bytes(cfg->layout, cfg->size),
+				   16,
+				   packed ? IOTLB_READ | IOTLB_WRITE : IOTLB_READ,
+				   &cfg->desc };
+	areas[1] = (struct area) { "driver area",
+				   setup->driver,
 				   ring_driver_bytes(cfg->layout, cfg->size, cfg->event_idx),
-				   packed ? 4 : 2, &cfg->driver };
-	areas[2] = (struct area) { "device area", setup->device,
-				   ring_device_bytes(cfg->layout, cfg->size, cfg->event_idx), 4,
+				   packed ? 4 : 2,
+				   IOTLB_READ,
+				   &cfg->driver };
+	areas[2] = (struct area) { "device area",
+				   setup->device,
+				   ring_device_bytes(cfg->layout, cfg->size, cfg->event_idx),
+				   4,
+				   IOTLB_WRITE,
 				   &cfg->device };
-	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++)
-		if (area_resolve(d->map, &areas[i], err) < 0)
-			return err->code;
+	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++) {
+		int area_rc = area_resolve(vq, &areas[i], err);
+
+		/* All of them are asked for, so that one round of answers does. */
+		if (area_rc == -EAGAIN)
+			rc = area_rc;
+		else if (area_rc < 0)
+			return area_rc;
+	}
+	if (rc < 0)
+		return rc;
 	cfg->log = dirty_log_ring(vq, cfg->device);
 	return 0;
 }
@@ -163,8 +200,12 @@ int queue_start(struct virtqueue *vq, struct error *err)
 	if (rc != 0)
 		return rc;
 	rc = ring_config_fill(vq, &cfg, err);
+	if (rc == -EAGAIN)
+		vq->setup.failed = false;
 	if (rc != 0)
 		return rc;
+	vq->n_asked = 0;
+	vq->poller = NULL;
 	why = ring_init(&vq->ring, &cfg);
 	if (why)
 		return error_set(err, -EINVAL, "%s", why);
@@ -241,6 +282,8 @@ static void close_fd(int *fd)
 void queue_setup_reset(struct virtqueue *vq)
 {
 	assert(vq->state == VIRTQUEUE_STOPPED);
+	inband_unwatch(vq, INBAND_CALL);
+	inband_unwatch(vq, INBAND_ERR);
 	close_fd(&vq->setup.kick_fd);
 	close_fd(&vq->setup.call_fd);
 	close_fd(&vq->setup.err_fd);

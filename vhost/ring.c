@@ -38,6 +38,10 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 	if (why)
 		return why;
 	*r = (struct ring) { .map = cfg->map,
+			     .both = cfg->both ? cfg->both : cfg->map,
+			     .through = { cfg->read ? cfg->read : cfg->map,
+					  cfg->write ? cfg->write : cfg->map },
+			     .missed = cfg->missed,
 			     .size = cfg->size,
 			     .layout = cfg->layout,
 			     .indirect = cfg->indirect,
@@ -121,6 +125,21 @@ void ring_break(struct ring *r, const char *why)
 		signal_fd(r, r->err_fd);
 }
 
+void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why)
+{
+	if (!r->missed) {
+		ring_break(r, why);
+		return;
+	}
+	r->stalled |= RING_MISSED;
+	r->miss = addr;
+	r->miss_write = write;
+	if (!r->miss_told) {
+		r->miss_told = true;
+		r->missed(r);
+	}
+}
+
 /* No call and no error any more: whoever blocks one descriptor blocks the other too. */
 static COLD void break_blocked(struct ring *r)
 {
@@ -147,10 +166,12 @@ bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16])
 {
 	for (unsigned done = 0; done < 16;) {
 		uint64_t piece = 16 - done;
-		const uint8_t *host = mem_resolve(r->map, addr + done, &piece, &r->map_hint);
+		const uint8_t *host = mem_resolve(r->through[0], addr + done, &piece, &r->map_hint);
 
-		if (!host)
+		if (!host) {
+			ring_miss(r, addr + done, false, "indirect table outside guest memory");
 			return false;
+		}
 		for (unsigned i = 0; i < piece; i++) /* once: the driver may be writing there */
 			bytes[done + i] = __atomic_load_n(&host[i], __ATOMIC_RELAXED);
 		done += (unsigned)piece;

@@ -26,6 +26,11 @@
 
 enum ring_layout { RING_SPLIT, RING_PACKED };
 
+enum {
+	RING_MISSED = 1, /* the next chain has an address that is not mapped: see ring_miss() */
+	RING_ENDING = 2, /* it is about to be stopped, and some of its memory has gone */
+};
+
 /* For each layout, X(name, layout): generates the two instances of a device's poll function. */
 #define RING_LAYOUTS(X) X(split, RING_SPLIT) X(packed, RING_PACKED)
 
@@ -78,6 +83,8 @@ struct ring_alarm {
 	bool posted; /* atomic; cleared when the call runs */
 };
 
+struct ring;
+
 /* How a ring is made; everything is checked before it gets here. */
 struct ring_config {
 	enum ring_layout layout;
@@ -88,6 +95,10 @@ struct ring_config {
 	 * wrap. */
 	uint32_t base;
 	const struct mem_map *map;
+	/* Behind an IOMMU: what addresses are resolved through (iotlb.h). NULL: @map. */
+	const struct mem_map *both, *read, *write;
+	/* Behind an IOMMU: called on the worker when one is not there; see ring_miss(). */
+	void (*missed)(struct ring *r);
 	const char *name;	   /* for the one log line of ring_break(); borrowed */
 	uint64_t *call_blocked_ns; /* see struct vhost_device; borrowed. NULL: none */
 	struct ring_alarm *alarm;  /* borrowed. NULL: nobody is told */
@@ -109,6 +120,11 @@ struct ring {
 		} packed;
 	};
 	const struct mem_map *map;
+	/*
+	 * What the driver's addresses are resolved through: both to be read and to be written; to
+	 * be read [0], to be written [1]. All the same as map but behind an IOMMU.
+	 */
+	const struct mem_map *both, *through[2];
 	uint32_t size;
 	enum ring_layout layout;
 	bool indirect, event_idx;
@@ -136,8 +152,13 @@ struct ring {
 	struct ring_track *track; /* see ring_track.h; NULL: neither of its features. Borrowed */
 	uint32_t n_again;	  /* chains to be popped again, before new ones */
 	const char *broken;	  /* why; NULL: in order */
-	int call_fd;		  /* -1: the driver polls. Borrowed from the virtqueue */
-	int err_fd;		  /* -1: none */
+	uint8_t stalled;	  /* RING_*: nothing is popped for now */
+	bool miss_told;		  /* missed() was called, and nobody has looked since */
+	bool miss_write;
+	gpa_t miss; /* the address */
+	void (*missed)(struct ring *r);
+	int call_fd; /* -1: the driver polls. Borrowed from the virtqueue */
+	int err_fd;  /* -1: none */
 	const char *name;
 	uint64_t *call_blocked_ns;
 	struct ring_alarm *alarm;
@@ -169,6 +190,19 @@ uint32_t ring_base(const struct ring *r);
  * Worker thread.
  */
 void ring_break(struct ring *r, const char *why) COLD;
+
+/*
+ * Worker thread. An address of the driver's is not mapped: that breaks the ring with @why, unless
+ * there is an IOMMU. Then the chain is left where it is, and nothing is popped until ring_go_on():
+ * missed() is told, so that the front-end is asked. @write: it is for writing.
+ */
+void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why) COLD;
+
+/* On the worker, or under the queue's lock. More may be mapped now: the chain is tried again. */
+static inline void ring_go_on(struct ring *r)
+{
+	r->stalled &= (uint8_t)~RING_MISSED;
+}
 
 /* Bytes of the three areas, for checking what SET_VRING_ADDR says before ring_init(). */
 uint64_t ring_desc_bytes(enum ring_layout layout, uint32_t size);

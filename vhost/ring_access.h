@@ -85,7 +85,8 @@ enum walk {
 	WALK_DONE,
 	WALK_NONE,    /* there is no chain */
 	WALK_NO_ROOM, /* the caller's segments do not hold it; nothing was taken */
-	WALK_BROKEN,  /* the driver broke a rule; ring_break() was called */
+	WALK_BROKEN,  /* the driver broke a rule, or an address is not mapped: ring_break() or
+		       * ring_miss() was called */
 };
 
 static inline enum walk walk_break(struct ring *r, const char *why)
@@ -109,9 +110,9 @@ struct ring_cursor {
 
 HOT void cursor_region(const struct ring *r, struct ring_cursor *at)
 {
-	const struct mem_region *m = &r->map->region[r->map_hint];
+	const struct mem_region *m = &r->both->region[r->map_hint];
 
-	if (unlikely(r->map_hint >= r->map->n)) {
+	if (unlikely(r->map_hint >= r->both->n)) {
 		at->size = 0;
 		return;
 	}
@@ -169,10 +170,11 @@ HOT bool chain_single(struct chain *c, const struct ring_cursor *at, gpa_t addr,
 
 /*
  * A buffer that is not within the region at hand, as up to @room segments, one for each region that
- * it touches. @return how many; 0: @room does not do; -1: not all of it is guest memory.
+ * it touches. @return how many; 0: @room does not do; -1: not all of it is mapped, and ring_miss()
+ * was called.
  */
 WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, gpa_t addr,
-			    uint32_t left)
+			    uint32_t left, bool in)
 {
 	unsigned n;
 
@@ -182,9 +184,11 @@ WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, g
 
 		if (unlikely(n >= room))
 			return 0;
-		host = mem_resolve(r->map, addr, &piece, &r->map_hint);
-		if (unlikely(!host))
+		host = mem_resolve(r->through[in], addr, &piece, &r->map_hint);
+		if (unlikely(!host)) {
+			ring_miss(r, addr, in, "descriptor outside guest memory");
 			return -1;
+		}
 		segs[n].iov_base = host;
 		segs[n].iov_len = piece;
 		addr += piece; /* cannot wrap: no region reaches the end of the address space */
@@ -221,9 +225,9 @@ HOT enum walk chain_add(struct ring *r, struct ring_cursor *at, struct chain *c,
 		c->segs[n].iov_base = at->host + offset;
 		c->segs[n].iov_len = d->len;
 	} else {
-		n_more = chain_add_pieces(r, c->segs + n, room - n, d->addr, d->len);
+		n_more = chain_add_pieces(r, c->segs + n, room - n, d->addr, d->len, in);
 		if (unlikely(n_more < 0))
-			return walk_break(r, "descriptor outside guest memory");
+			return WALK_BROKEN;
 		if (unlikely(n_more == 0))
 			return WALK_NO_ROOM;
 		cursor_region(r, at);
@@ -263,7 +267,7 @@ struct ring_table {
 	gpa_t addr;
 };
 
-/* Defined in ring.c: 16 bytes at @addr that may span regions. @return false if unmapped. */
+/* Defined in ring.c: 16 bytes at @addr that may span regions. @return false after ring_miss(). */
 bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16]) COLD;
 
 HOT bool ring_table_open(struct ring *r, const struct ring_cursor *at, struct ring_table *t,
@@ -275,9 +279,9 @@ HOT bool ring_table_open(struct ring *r, const struct ring_cursor *at, struct ri
 	if (likely(offset < at->size && table.len <= at->size - offset))
 		t->host = at->host + offset;
 	else
-		t->host = mem_resolve(r->map, table.addr, &piece, &r->map_hint);
+		t->host = mem_resolve(r->through[0], table.addr, &piece, &r->map_hint);
 	if (unlikely(!t->host)) {
-		ring_break(r, "indirect table outside guest memory");
+		ring_miss(r, table.addr, false, "indirect table outside guest memory");
 		return false;
 	}
 	/* An odd address would make the atomic reads below misaligned: take the slow way. */
@@ -296,7 +300,6 @@ HOT bool ring_table_read(struct ring *r, enum ring_layout layout, const struct r
 	if (likely(t->host)) {
 		p = t->host + at;
 	} else if (!ring_read_desc_slow(r, t->addr + at, (uint8_t *)bytes)) {
-		ring_break(r, "indirect table outside guest memory");
 		return false;
 	}
 	*d = layout == RING_PACKED ? packed_desc_read(p) : split_desc_read(p);

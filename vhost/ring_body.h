@@ -26,12 +26,12 @@ enum ring_tracking { RING_UNTRACKED, RING_TRACKED };
 
 HOT bool ring_unfinished(const struct ring *r)
 {
-	return r->n_again && !r->broken;
+	return r->n_again && !r->broken && !r->stalled;
 }
 
 HOT bool ring_has_work(struct ring *r, enum ring_layout layout)
 {
-	if (unlikely(r->broken))
+	if (unlikely(r->broken || r->stalled))
 		return false;
 	if (unlikely(r->n_again))
 		return true;
@@ -90,7 +90,7 @@ HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain 
 HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
 		      struct iovec *segs, unsigned n_segs)
 {
-	if (unlikely(r->broken))
+	if (unlikely(r->broken || r->stalled))
 		return 0;
 	if (unlikely(r->track))
 		return ring_pop_tracked(r, chains, n, segs, n_segs);
@@ -212,6 +212,7 @@ HOT void ring_call(struct ring *r, enum ring_layout layout)
 HOT void ring_kicks_off(struct ring *r, enum ring_layout layout)
 {
 	r->kicks_wanted = false;
+	ring_go_on(r); /* somebody woke us: a kick is as good a moment as any to ask again */
 	if (layout == RING_SPLIT)
 		split_kicks(r, false);
 	else

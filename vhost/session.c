@@ -31,6 +31,7 @@ static void session_free(struct vhost_session *s)
 		queue_setup_reset(&d->queues[i]);
 	memory_change_end(s);
 	state_transfer_free(s->transfer);
+	iommu_forget(d);
 	mem_map_free(d->map);
 	d->map = NULL;
 	dirty_log_forget(d);
@@ -43,8 +44,7 @@ static void session_free(struct vhost_session *s)
 	d->session = NULL;
 
 	message_close_fds(s);
-	if (s->backend_fd >= 0)
-		disposal_close_socket(d->disposal, s->backend_fd);
+	backend_close(s);
 	disposal_close_socket(d->disposal, s->fd);
 	device_info(d, "%s: front-end disconnected: %s", d->name, s->why);
 	free(s->tx);
@@ -143,12 +143,14 @@ static int start_queues(struct vhost_session *s)
 			log_running(s, vq);
 			continue;
 		}
+		if (rc == -EAGAIN)
+			continue; /* the front-end was asked for its addresses */
 		device_warn(d, "%s: not started: %s", vq->name, err.text);
 		if (first == 0)
 			first = rc;
 	}
-	if (s->config_changed && vhost_device_state(d) == VHOST_DEVICE_RUNNING)
-		vhost_device_config_changed(d);
+	if (vhost_device_state(d) == VHOST_DEVICE_RUNNING)
+		backend_resume(s);
 	return first;
 }
 
@@ -177,6 +179,8 @@ static int message_finish(struct vhost_session *s, int rc, struct error *err)
 	}
 	if (rc < 0)
 		session_log_refused(s, m, err);
+	if (rc < 0 && s->why)
+		return rc; /* the text wants us to hang up */
 	start_rc = start_queues(s);
 	if (rc == 0 && of_queue)
 		rc = start_rc;
@@ -265,7 +269,6 @@ int session_open(struct vhost_device *d, int fd)
 	}
 	s->device = d;
 	s->fd = fd;
-	s->backend_fd = -1;
 	rc = sd_event_add_io(control_event(), &s->io, fd, EPOLLIN, on_io, s);
 	if (rc < 0) {
 		close(fd);

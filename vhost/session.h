@@ -7,7 +7,10 @@
  *	session_io.c	bytes to messages and back
  *	messages.c	the table of messages: what is checked before a handler runs, and answers
  *	handlers_*.c	what each message does
- *	memory_change.c	a new memory map under running queues
+ *	memory_change.c	new guest memory, or a new IOTLB, under running queues
+ *	iommu.c		IOTLB messages, and rings that find an address unmapped
+ *	backend_channel.c	messages of our own
+ *	inband.c	notifications as messages
  *	queue.c		a virtqueue's start and stop
  *
  * Handlers never wait. A message that needs quiet rings makes the session stop them and read
@@ -62,10 +65,14 @@ struct vhost_session {
 	bool running_logged;
 	bool config_changed;		 /* to be told once a ring runs */
 	unsigned refused;		 /* messages; the log names only the first ones */
-	int backend_fd;			 /* SET_BACKEND_REQ_FD; -1: none */
 	struct state_transfer *transfer; /* SET_DEVICE_STATE_FD; NULL: none yet */
+	struct backend_channel *backend; /* SET_BACKEND_REQ_FD; NULL: none */
 	/* Replaced, and still used by queues that are stopping; see memory_change(). */
 	struct mem_map *old_map;
+	struct iotlb *old_iotlb;
+	bool memory_changing;
+	uint32_t inband_waits; /* the notification whose answer is awaited; 0: none */
+	unsigned inband_next;  /* queue */
 };
 
 /*
@@ -146,11 +153,49 @@ void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes
 
 /* memory_change.c */
 /*
- * @next (taken over; NULL: none) becomes the device's map. @return false: all is done; true: queues
- * that use what has gone are marked must_stop; when they have stopped, memory_change_end() unmaps.
+ * @next (taken over; NULL: none) becomes the device's map, or IOTLB. @return 0: all is done;
+ * HANDLER_AGAIN: queues that use what has gone are marked must_stop, and when they have stopped
+ * memory_changed() unmaps it; -errno with @err, and nothing has changed.
  */
-bool memory_change(struct vhost_session *s, struct mem_map *next);
+int memory_change(struct vhost_session *s, struct mem_map *next, struct error *err);
+int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, uint64_t last);
+/* Is this the second call of a handler that said HANDLER_AGAIN for that? Then it is done. */
+bool memory_changed(struct vhost_session *s);
 void memory_change_end(struct vhost_session *s);
+
+/* iommu.c */
+bool iommu_on(const struct vhost_device *d); /* ACCESS_PLATFORM is negotiated */
+void iommu_forget(struct vhost_device *d);   /* no queue runs */
+void iommu_resume(struct vhost_session *s);
+/*
+ * [@iova, @iova + @len) as one piece of host memory, for the rings themselves. @return 0; -EAGAIN:
+ * some of it is not mapped yet and the front-end is asked; -EFAULT with @err.
+ */
+int iommu_resolve_area(struct virtqueue *vq, uint64_t iova, uint64_t len, uint8_t access,
+		       uint8_t **host, struct error *err);
+void iommu_missed(struct ring *r); /* ring_config.missed */
+
+/* backend_channel.c */
+int backend_open(struct vhost_session *s, int fd, struct error *err); /* takes @fd, always */
+void backend_close(struct vhost_session *s);
+bool backend_is_open(const struct vhost_session *s);
+/*
+ * Never waits. @return 0; -EAGAIN: it is full, and backend_resume() will be called when there is
+ * room; -ENOTCONN: there is no channel (any more).
+ */
+int backend_send(struct vhost_session *s, uint32_t request, uint32_t flags, const void *payload,
+		 uint32_t size);
+/* Sends what there is to say and could not be said before. */
+void backend_resume(struct vhost_session *s);
+
+/* inband.c */
+int inband_kick_fd(struct error *err); /* one of our own, for a queue that gets none; or -errno */
+/* The same for calls or errors; it is watched until inband_unwatch(), which leaves it open. */
+int inband_watch(struct virtqueue *vq, enum inband_kind kind, struct error *err);
+void inband_unwatch(struct virtqueue *vq, enum inband_kind kind);
+void inband_resume(struct vhost_session *s);
+/* The front-end has answered @request. */
+void inband_answered(struct vhost_session *s, uint32_t request);
 
 /* device.c */
 uint64_t device_features(struct vhost_device *d); /* to offer */
@@ -178,6 +223,8 @@ message_fn handle_set_device_state_fd, handle_check_device_state;
 /* Makes @fd fit for a worker to write to: an eventfd. @return 0, or -errno with @err. */
 int vring_signal_fd(int fd, struct error *err);
 message_fn handle_get_inflight_fd, handle_set_inflight_fd;
+
+message_fn handle_iotlb_msg, handle_vring_kick;
 
 /* A line that the front-end or guest of @d caused: limited. Control thread. */
 #define device_log(d, level, ...) log_limited(&(d)->log_limit, (d)->name, level, __VA_ARGS__)

@@ -98,11 +98,22 @@ int frontend_set_features(struct frontend *f, uint64_t wanted)
 	return rc;
 }
 
-static struct vu_region wire_region(const struct guest_region *r)
+static struct vu_region wire_region(const struct frontend *f, const struct guest_region *r)
 {
-	return (struct vu_region) {
-		.gpa = r->gpa, .size = r->size, .uva = r->uva, .offset = r->offset
-	};
+	return (struct vu_region) { .gpa = r->gpa,
+				    .size = r->size,
+				    .uva = f->protocol & VU_PF_GPA_ADDRESSES ? r->gpa : r->uva,
+				    .offset = r->offset };
+}
+
+/* vhost-user "A vring address description": what an address of a ring is depends. */
+static uint64_t ring_address(const struct frontend *f, const void *p)
+{
+	if (f->features & VU_F_ACCESS_PLATFORM)
+		return guest_gpa(f->memory, p) + f->iova_base;
+	if (f->protocol & VU_PF_GPA_ADDRESSES)
+		return guest_gpa(f->memory, p);
+	return guest_uva(f->memory, p);
 }
 
 int frontend_set_mem_table(struct frontend *f, const struct guest_memory *m)
@@ -114,7 +125,7 @@ int frontend_set_mem_table(struct frontend *f, const struct guest_memory *m)
 		return frontend_fail(f, -E2BIG, "%u regions, SET_MEM_TABLE takes %u", m->n,
 				     VU_FDS_MAX);
 	for (unsigned i = 0; i < m->n; i++) {
-		t.region[i] = wire_region(&m->region[i]);
+		t.region[i] = wire_region(f, &m->region[i]);
 		fds[i] = m->region[i].fd;
 	}
 	return frontend_set(f, VU_SET_MEM_TABLE, &t,
@@ -124,14 +135,14 @@ int frontend_set_mem_table(struct frontend *f, const struct guest_memory *m)
 
 int frontend_add_mem_reg(struct frontend *f, const struct guest_region *r)
 {
-	struct vu_mem_reg msg = { .region = wire_region(r) };
+	struct vu_mem_reg msg = { .region = wire_region(f, r) };
 
 	return frontend_set(f, VU_ADD_MEM_REG, &msg, sizeof(msg), &r->fd, 1);
 }
 
 int frontend_remove_mem_reg(struct frontend *f, const struct guest_region *r)
 {
-	struct vu_mem_reg msg = { .region = wire_region(r) };
+	struct vu_mem_reg msg = { .region = wire_region(f, r) };
 
 	return frontend_set(f, VU_REM_MEM_REG, &msg, sizeof(msg), NULL, 0);
 }
@@ -169,6 +180,8 @@ static int make_ring(struct frontend *f, unsigned index, const struct frontend_q
 			       &cfg.area_gpa);
 	if (!cfg.area)
 		return frontend_fail(f, -ENOMEM, "no guest memory left for ring %u", index);
+	if (f->features & VU_F_ACCESS_PLATFORM)
+		cfg.area_gpa += f->iova_base;
 	f->queue[index].base = cfg.base;
 	rc = driver_ring_init(&f->queue[index].ring, &cfg);
 	return rc ? frontend_fail(f, rc, "ring %u of size %u: %s", index, opt->size, strerror(-rc))
@@ -207,9 +220,9 @@ int frontend_queue_start(struct frontend *f, unsigned index)
 
 	if (!q->set_up)
 		return frontend_fail(f, -EINVAL, "queue %u is not set up", index);
-	addr.desc = guest_uva(f->memory, driver_desc_area(r));
-	addr.avail = guest_uva(f->memory, driver_driver_area(r));
-	addr.used = guest_uva(f->memory, driver_device_area(r));
+	addr.desc = ring_address(f, driver_desc_area(r));
+	addr.avail = ring_address(f, driver_driver_area(r));
+	addr.used = ring_address(f, driver_device_area(r));
 	rc = frontend_state_set(f, VU_SET_VRING_NUM, index, r->size);
 	if (rc == 0)
 		rc = frontend_state_set(f, VU_SET_VRING_BASE, index, q->base);

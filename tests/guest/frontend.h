@@ -70,7 +70,12 @@ enum {
 };
 
 /* Messages of the back-end's own channel. */
-enum { VU_BACKEND_IOTLB_MSG = 1, VU_BACKEND_CONFIG_CHANGE = 2 };
+enum {
+	VU_BACKEND_IOTLB_MSG = 1,
+	VU_BACKEND_CONFIG_CHANGE = 2,
+	VU_BACKEND_VRING_CALL = 4,
+	VU_BACKEND_VRING_ERR = 5,
+};
 
 /* Header flags. */
 #define VU_VERSION 0x1u
@@ -93,6 +98,7 @@ enum { VU_BACKEND_IOTLB_MSG = 1, VU_BACKEND_CONFIG_CHANGE = 2 };
 #define VU_PF_INBAND_NOTIFICATIONS (UINT64_C(1) << 14)
 #define VU_PF_CONFIGURE_MEM_SLOTS (UINT64_C(1) << 15)
 #define VU_PF_STATUS (UINT64_C(1) << 16)
+#define VU_PF_GPA_ADDRESSES (UINT64_C(1) << 21)
 /* What an everyday front-end wants of those. */
 #define VU_PF_USUAL                                                                         \
 	(VU_PF_MQ | VU_PF_LOG_SHMFD | VU_PF_REPLY_ACK | VU_PF_CONFIG | VU_PF_RESET_DEVICE | \
@@ -104,6 +110,7 @@ enum { VU_BACKEND_IOTLB_MSG = 1, VU_BACKEND_CONFIG_CHANGE = 2 };
 #define VU_F_EVENT_IDX (UINT64_C(1) << 29)
 #define VU_F_PROTOCOL (UINT64_C(1) << 30)
 #define VU_F_VERSION_1 (UINT64_C(1) << 32)
+#define VU_F_ACCESS_PLATFORM (UINT64_C(1) << 33)
 #define VU_F_PACKED (UINT64_C(1) << 34)
 #define VU_F_IN_ORDER (UINT64_C(1) << 35)
 
@@ -183,6 +190,8 @@ struct frontend {
 	uint64_t offered, features;
 	uint64_t protocol_offered, protocol;
 	struct guest_memory *memory; /* borrowed */
+	/* With ACCESS_PLATFORM: rings lie at guest address + this, as I/O virtual address. */
+	uint64_t iova_base;
 	struct frontend_queue queue[FRONTEND_QUEUES_MAX];
 	char error[200];
 };

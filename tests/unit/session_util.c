@@ -99,6 +99,7 @@ static int echo_queue_start(struct vhost_device *d, struct virtqueue *vq)
 				      /* Looks at echo_device.hold now and then. */
 				      .park_max_us = 1000 };
 	vq->worker = workers_pick(d->workers);
+	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
 	return 0;
 }

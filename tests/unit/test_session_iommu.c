@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rings of a guest behind an IOMMU: vhost-user "IOMMU support", virtio 1.3 6.1 ACCESS_PLATFORM. */
+#include "poll/worker.h"
+#include "tests/guest/frontend_iommu.h"
+#include "tests/unit/session_util.h"
+#include "vhost/iotlb.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+static struct bed b;
+
+/* Where I/O virtual addresses begin: beyond all guest memory, so that the two cannot be mixed up.
+ */
+#define IOVA UINT64_C(0x7f0000000000)
+#define PAGE 4096
+#define RW (VU_IOTLB_READ | VU_IOTLB_WRITE)
+/* Of bed_init's second region: buffers. */
+#define OUT_GPA ((8 << 20) + 4096)
+#define IN_GPA ((8 << 20) + 8192)
+
+#define PROTOCOL (VU_PF_USUAL | VU_PF_BACKEND_REQ)
+
+static const uint64_t layouts[] = { 0, VU_F_PACKED, VU_F_EVENT_IDX | VU_F_INDIRECT,
+				    VU_F_PACKED | VU_F_EVENT_IDX | VU_F_INDIRECT };
+
+#define FOR_EACH_LAYOUT(features)                                               \
+	for (unsigned layout_i = 0; layout_i < ARRAY_SIZE(layouts); layout_i++) \
+		for (uint64_t features = layouts[layout_i], once = 1; once; once = 0)
+
+static void open_iommu(const struct vhost_device_ops *ops, uint64_t features)
+{
+	bed_init(&b, ops);
+	bed_pair(&b);
+	bed_negotiate(&b, PROTOCOL, features | VU_F_ACCESS_PLATFORM);
+	b.f.iova_base = IOVA;
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+}
+
+static enum virtqueue_state state(unsigned index)
+{
+	return b.dev.vhost.queues[index].state;
+}
+
+/* Waits for a miss. */
+static struct vu_iotlb next_miss(void)
+{
+	struct vu_iotlb m = { 0 };
+	int rc = 0;
+
+	cr_assert(EVENTUALLY((rc = frontend_poll_miss(&b.f, &m)) != 0), "no miss came");
+	OK(&b.f, rc);
+	return m;
+}
+
+/* Maps the page of a miss to the guest memory that lies IOVA below it. */
+static void answer(const struct vu_iotlb *m)
+{
+	uint64_t iova = ALIGN_DOWN(m->iova, PAGE);
+
+	OK(&b.f, frontend_map(&b.f, iova, iova - IOVA, PAGE, RW));
+}
+
+/* Steps the loop, and answers misses, until @cond. */
+#define SERVE_UNTIL(cond)                                      \
+	EVENTUALLY(({                                          \
+		struct vu_iotlb serve_m;                       \
+		while (frontend_poll_miss(&b.f, &serve_m) > 0) \
+			answer(&serve_m);                      \
+		(cond);                                        \
+	}))
+
+static void add_chain(unsigned index, uint64_t out, uint64_t in)
+{
+	struct driver_ring *r = &b.f.queue[index].ring;
+	const struct driver_seg segs[] = { { out, 100 }, { in, 512 } };
+
+	cr_assert_eq(r->layout == DRIVER_SPLIT ? driver_add(r, DRIVER_SPLIT, segs, 1, 1, &b)
+					       : driver_add(r, DRIVER_PACKED, segs, 1, 1, &b),
+		     0);
+	frontend_submit(&b.f, index);
+}
+
+static bool is_back(unsigned index)
+{
+	struct driver_used used;
+
+	if (!frontend_poll(&b.f, index, &used))
+		return false;
+	cr_assert_eq(used.len, 512u);
+	return true;
+}
+
+/* One chain there and back, misses answered. */
+static void echo(unsigned index)
+{
+	add_chain(index, IOVA + OUT_GPA, IOVA + IN_GPA);
+	cr_assert(SERVE_UNTIL(is_back(index)));
+}
+
+static void start_ring(unsigned index)
+{
+	bed_start_queue(&b, index);
+	cr_assert(SERVE_UNTIL(state(index) == VIRTQUEUE_RUNNING));
+}
+
+static unsigned drain_misses(void)
+{
+	struct vu_iotlb m;
+	unsigned n = 0;
+
+	while (frontend_poll_miss(&b.f, &m) > 0)
+		n++;
+	return n;
+}
+
+Test(session_iommu, access_platform_needs_the_channel_and_acks)
+{
+	static const uint64_t lacking[] = { VU_PF_USUAL,
+					    (VU_PF_USUAL & ~VU_PF_REPLY_ACK) | VU_PF_BACKEND_REQ };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lacking); i++) {
+		uint64_t refused;
+
+		bed_init(&b, &echo_blk_ops);
+		bed_pair(&b);
+		OK(&b.f, frontend_hello(&b.f, lacking[i]));
+		refused = counter_read(&b.dev.vhost.stats.messages_refused);
+		(void)frontend_set_features(&b.f, VU_F_VERSION_1 | VU_F_ACCESS_PLATFORM);
+		cr_assert(EVENTUALLY(counter_read(&b.dev.vhost.stats.messages_refused) > refused));
+		cr_assert_eq(b.dev.vhost.features, 0u);
+		bed_fini(&b);
+	}
+}
+
+/* "A ring address is an IOVA if VIRTIO_F_IOMMU_PLATFORM has been negotiated." */
+Test(session_iommu, a_ring_starts_when_its_own_addresses_are_mapped)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct vu_iotlb m[3];
+
+		open_iommu(&echo_blk_ops, features);
+		bed_start_queue(&b, 0);
+		cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+		/* All three are asked for, with what is done there. */
+		for (unsigned i = 0; i < 3; i++)
+			m[i] = next_miss();
+		cr_assert_eq(m[0].iova, b.dev.vhost.queues[0].setup.desc);
+		cr_assert_eq(m[0].access, features & VU_F_PACKED ? RW : VU_IOTLB_READ);
+		cr_assert_eq(m[1].iova, b.dev.vhost.queues[0].setup.driver);
+		cr_assert_eq(m[1].access, VU_IOTLB_READ);
+		cr_assert_eq(m[2].iova, b.dev.vhost.queues[0].setup.device);
+		cr_assert_eq(m[2].access, VU_IOTLB_WRITE);
+		/* Not twice: other messages do not make it ask again at once. */
+		OK(&b.f, frontend_state_set(&b.f, VU_SET_VRING_ENABLE, 1, 1));
+		cr_assert_eq(drain_misses(), 0u);
+		for (unsigned i = 0; i < 3; i++)
+			answer(&m[i]);
+		cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+		for (unsigned i = 0; i < 100; i++)
+			echo(0);
+		cr_assert_eq(b.dev.queue[0].starts, 1u);
+		bed_fini(&b);
+	}
+}
+
+Test(session_iommu, a_ring_that_is_no_one_piece_of_memory_is_refused)
+{
+	struct vu_iotlb m;
+
+	open_iommu(&echo_blk_ops, 0);
+	bed_start_queue(&b, 0);
+	m = next_miss();
+	/* 1 KiB of descriptors: its two halves in different places. */
+	OK(&b.f, frontend_map(&b.f, m.iova, 0, 512, RW));
+	OK(&b.f, frontend_map(&b.f, m.iova + 512, 8 << 20, 512, RW));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	cr_assert(b.dev.vhost.queues[0].setup.failed);
+	/* The right place makes it good. */
+	answer(&m);
+	cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+	bed_fini(&b);
+}
+
+/* T15: the ring that misses waits, without turning the worker's wheels; all else goes on. */
+Test(session_iommu, a_miss_that_nobody_answers_holds_up_that_ring_only)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct vu_iotlb m;
+
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		start_ring(1);
+		echo(1);
+		add_chain(0, IOVA + (9 << 20), IOVA + IN_GPA);
+		m = next_miss();
+		cr_assert_eq(m.iova, IOVA + (9 << 20));
+		cr_assert_eq(m.access, VU_IOTLB_READ);
+		cr_assert(EVENTUALLY(b.dev.vhost.queues[0].ring.in_flight == 0));
+		for (unsigned i = 0; i < 100; i++) {
+			add_chain(1, IOVA + OUT_GPA, IOVA + IN_GPA);
+			cr_assert(EVENTUALLY(is_back(1)));
+		}
+		cr_assert_null(b.dev.vhost.queues[0].ring.broken);
+		/* Nobody polls for an answer: the worker sleeps. */
+		cr_assert(EVENTUALLY(worker_n_active(workers_get(b.workers, 0)) == 0));
+		/* It can be stopped, and goes on from there. */
+		OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+		OK(&b.f, frontend_queue_start(&b.f, 0));
+		cr_assert(SERVE_UNTIL(is_back(0)));
+		/* And disconnected. */
+		add_chain(0, IOVA + (9 << 20) + 4 * PAGE, IOVA + IN_GPA);
+		m = next_miss();
+		frontend_close(&b.f);
+		cr_assert(EVENTUALLY(b.dev.disconnected == 1));
+		bed_fini(&b);
+	}
+}
+
+/* While it is not answered, the same is not asked over and over. */
+Test(session_iommu, a_miss_is_asked_once)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		uint64_t before;
+
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		echo(0);
+		before = counter_read(&b.dev.vhost.stats.iotlb_misses);
+		add_chain(0, IOVA + (9 << 20), IOVA + IN_GPA);
+		next_miss();
+		/* Other answers make it look again. */
+		for (unsigned i = 0; i < 20; i++)
+			OK(&b.f, frontend_map(&b.f, IOVA + (3 << 20), 3 << 20, PAGE, RW));
+		cr_assert_leq(counter_read(&b.dev.vhost.stats.iotlb_misses), before + 2);
+		cr_assert_eq(b.dev.queue[0].n_held, 0u);
+		OK(&b.f, frontend_map(&b.f, IOVA + (9 << 20), 9 << 20, PAGE, RW));
+		cr_assert(SERVE_UNTIL(is_back(0)));
+		bed_fini(&b);
+	}
+}
+
+/* T15. Reading does not allow writing, nor the other way round. */
+Test(session_iommu, access_is_what_the_update_allows)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct vu_iotlb m;
+
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		echo(0);
+		OK(&b.f, frontend_map(&b.f, IOVA + OUT_GPA, OUT_GPA, PAGE, VU_IOTLB_WRITE));
+		add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+		m = next_miss();
+		cr_assert_eq(m.iova, IOVA + OUT_GPA);
+		cr_assert_eq(m.access, VU_IOTLB_READ);
+		OK(&b.f, frontend_map(&b.f, IOVA + OUT_GPA, OUT_GPA, PAGE, VU_IOTLB_READ));
+		cr_assert(EVENTUALLY(is_back(0)));
+		OK(&b.f, frontend_map(&b.f, IOVA + IN_GPA, IN_GPA, PAGE, VU_IOTLB_READ));
+		add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+		m = next_miss();
+		cr_assert_eq(m.iova, IOVA + IN_GPA);
+		cr_assert_eq(m.access, VU_IOTLB_WRITE);
+		OK(&b.f, frontend_map(&b.f, IOVA + IN_GPA, IN_GPA, PAGE, VU_IOTLB_WRITE));
+		cr_assert(EVENTUALLY(is_back(0)));
+		/* No access at all is none. */
+		OK(&b.f, frontend_map(&b.f, IOVA + IN_GPA, IN_GPA, PAGE, 0));
+		add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+		m = next_miss();
+		cr_assert_eq(m.iova, IOVA + IN_GPA);
+		bed_fini(&b);
+	}
+}
+
+/* T15: "Addresses and size must be within vhost memory regions." */
+Test(session_iommu, an_iotlb_message_that_cannot_be_is_refused)
+{
+	const uint64_t uva = GUEST_UVA_BASE, top = UINT64_MAX;
+	const struct {
+		uint8_t type, access;
+		uint64_t iova, size, uva;
+	} bad[] = {
+		{ VU_IOTLB_UPDATE, RW, IOVA, PAGE, 0 },
+		{ VU_IOTLB_UPDATE, RW, IOVA, PAGE, uva - 1 },
+		{ VU_IOTLB_UPDATE, RW, IOVA, PAGE, uva + (4 << 20) - PAGE + 1 }, /* into a hole */
+		{ VU_IOTLB_UPDATE, RW, IOVA, 16 << 20, uva },
+		{ VU_IOTLB_UPDATE, RW, IOVA, 0, uva },
+		{ VU_IOTLB_UPDATE, RW, IOVA, top, uva },
+		{ VU_IOTLB_UPDATE, RW, top - 10, PAGE, uva },
+		{ VU_IOTLB_UPDATE, RW, IOVA, PAGE, top - 10 },
+		{ VU_IOTLB_UPDATE, 4, IOVA, PAGE, uva },
+		{ VU_IOTLB_UPDATE, 0xff, IOVA, PAGE, uva },
+		{ VU_IOTLB_MISS, RW, IOVA, PAGE, uva },
+		{ VU_IOTLB_FAIL, RW, IOVA, PAGE, uva },
+		{ 0, RW, IOVA, PAGE, uva },
+		{ 5, RW, IOVA, PAGE, uva },
+	};
+
+	open_iommu(&echo_blk_ops, VU_F_PACKED);
+	start_ring(0);
+	echo(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		unsigned n = b.dev.vhost.iotlb->n;
+
+		cr_assert_eq(frontend_iotlb(&b.f, bad[i].type, bad[i].iova, bad[i].size, bad[i].uva,
+					    bad[i].access),
+			     -EREMOTEIO, "message %u", i);
+		cr_assert_eq(b.dev.vhost.iotlb->n, n);
+	}
+	/* Nothing changed: no new miss. */
+	add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+	cr_assert(EVENTUALLY(is_back(0)));
+	bed_fini(&b);
+
+	/* Where there is no IOMMU there is no message of it. */
+	bed_init(&b, &echo_blk_ops);
+	bed_pair(&b);
+	bed_negotiate(&b, PROTOCOL, 0);
+	cr_assert_eq(frontend_iotlb(&b.f, VU_IOTLB_UPDATE, IOVA, PAGE, uva, RW), -EREMOTEIO);
+	bed_fini(&b);
+}
+
+/*
+ * T15, CVE-2026-86567: rings that an invalidation takes away are not touched any more, and go on
+ * where they were once they are mapped again; elsewhere, if the guest has moved them.
+ */
+Test(session_iommu, an_invalidated_ring_rests_until_it_is_mapped_again)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		start_ring(1);
+		for (unsigned round = 0; round < 10; round++) {
+			const uint64_t areas[] = { b.dev.vhost.queues[0].setup.desc,
+						   b.dev.vhost.queues[0].setup.driver,
+						   b.dev.vhost.queues[0].setup.device };
+
+			echo(0);
+			echo(1);
+			OK(&b.f, frontend_iotlb(&b.f, VU_IOTLB_INVALIDATE,
+						ALIGN_DOWN(areas[round % 3], PAGE), PAGE, 0, 0));
+			cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+			/* The other one lies elsewhere, and has its own. */
+			cr_assert_eq(state(1), VIRTQUEUE_RUNNING);
+			cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+		}
+		echo(0);
+		cr_assert_eq(b.dev.queue[1].starts, 1u);
+		bed_fini(&b);
+	}
+}
+
+/* An update in the place of another is an invalidation of that one. */
+Test(session_iommu, a_ring_that_an_update_moves_is_found_at_its_new_place)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		const uint64_t new_gpa = 3 << 20;
+		const struct ring *r;
+		const void *old_place;
+		uint64_t iova, gpa;
+
+		open_iommu(&echo_blk_ops, features);
+		r = &b.dev.vhost.queues[0].ring;
+		start_ring(0);
+		echo(0);
+		old_place = r->split.desc;
+		iova = b.dev.vhost.queues[0].setup.desc;
+		gpa = iova - IOVA;
+		/* The same mapping again changes nothing. */
+		OK(&b.f, frontend_map(&b.f, iova, gpa, PAGE, RW));
+		cr_assert_eq(b.dev.queue[0].starts, 1u);
+		/* All of this small ring lies in one page. */
+		memcpy(guest_ptr(&b.memory, new_gpa, PAGE), guest_ptr(&b.memory, gpa, PAGE), PAGE);
+		OK(&b.f, frontend_map(&b.f, iova, new_gpa, PAGE, RW));
+		cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+		cr_assert_eq(b.dev.queue[0].starts, 2u);
+		cr_assert_eq((const uint8_t *)r->split.desc,
+			     b.dev.vhost.map->region[0].host + new_gpa);
+		OK(&b.f, frontend_map(&b.f, iova, gpa, PAGE, RW));
+		cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+		cr_assert_eq(r->split.desc, old_place);
+		echo(0);
+		bed_fini(&b);
+	}
+}
+
+Test(session_iommu, everything_can_be_invalidated_at_once)
+{
+	static const uint64_t sizes[] = { 0, UINT64_MAX };
+
+	FOR_EACH_LAYOUT(features)
+	{
+		open_iommu(&echo_net_ops, features);
+		start_ring(0);
+		start_ring(1);
+		for (unsigned i = 0; i < 20; i++) {
+			echo(i % 2);
+			OK(&b.f, frontend_iotlb(&b.f, VU_IOTLB_INVALIDATE, 0,
+						sizes[i % ARRAY_SIZE(sizes)], 0, 0));
+			cr_assert_eq(b.dev.vhost.iotlb->n, 0u);
+			cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+			cr_assert_eq(state(1), VIRTQUEUE_STOPPED);
+			cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING &&
+					      state(1) == VIRTQUEUE_RUNNING));
+		}
+		bed_fini(&b);
+	}
+}
+
+/* An acknowledged invalidation means that nothing is read or written there any more. */
+Test(session_iommu, an_invalidation_waits_for_requests_in_flight)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct vu_iotlb inv = { .iova = IOVA + IN_GPA,
+					.size = PAGE,
+					.type = VU_IOTLB_INVALIDATE };
+		uint64_t ack = 1;
+		char byte;
+
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		echo(0);
+		__atomic_store_n(&b.dev.hold, true, __ATOMIC_RELEASE);
+		add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+		cr_assert(EVENTUALLY(__atomic_load_n(&b.dev.queue[0].n_held, __ATOMIC_ACQUIRE)));
+		/* What nobody has is answered at once. */
+		OK(&b.f, frontend_iotlb(&b.f, VU_IOTLB_INVALIDATE, IOVA + (100 << 20), PAGE, 0, 0));
+		cr_assert_eq(state(0), VIRTQUEUE_RUNNING);
+		OK(&b.f, frontend_send(&b.f, VU_IOTLB_MSG, VU_VERSION | VU_NEED_REPLY, &inv,
+				       sizeof(inv), NULL, 0));
+		cr_assert(EVENTUALLY(state(0) == VIRTQUEUE_STOPPING));
+		cr_assert(STAYS(recv(b.f.sock, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0, 20));
+		__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+		OK(&b.f, frontend_recv_reply(&b.f, VU_IOTLB_MSG, &ack, 8, NULL, NULL));
+		cr_assert_eq(ack, 0u);
+		cr_assert(is_back(0), "it was given back before");
+		echo(0);
+		bed_fini(&b);
+	}
+}
+
+/* A front-end that asks for nothing to be forgotten cannot make us remember everything. */
+Test(session_iommu, a_channel_that_is_full_holds_up_nobody)
+{
+	int small = 4096;
+	unsigned n = 0;
+
+	open_iommu(&echo_net_ops, 0);
+	cr_assert_eq(setsockopt(b.f.backend_sock, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	start_ring(0);
+	start_ring(1);
+	echo(1);
+	/* Fill it: every round asks for all areas anew, and nobody reads. */
+	for (unsigned i = 0; i < 2000; i++)
+		OK(&b.f, frontend_iotlb(&b.f, VU_IOTLB_INVALIDATE, 0, 0, 0, 0));
+	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+	/* What could not be said is said when there is room. */
+	cr_assert(
+		SERVE_UNTIL((n++, state(0) == VIRTQUEUE_RUNNING && state(1) == VIRTQUEUE_RUNNING)));
+	echo(0);
+	echo(1);
+	bed_fini(&b);
+}
+
+/* T14, T15: memory that goes away takes its translations along. */
+Test(session_iommu, memory_that_is_removed_is_not_mapped_any_more)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct vu_iotlb m;
+
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		echo(0);
+		OK(&b.f, frontend_remove_mem_reg(&b.f, &b.memory.region[1]));
+		cr_assert_eq(state(0), VIRTQUEUE_RUNNING);
+		add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+		m = next_miss();
+		cr_assert_eq(m.iova, IOVA + OUT_GPA);
+		OK(&b.f, frontend_add_mem_reg(&b.f, &b.memory.region[1]));
+		answer(&m);
+		cr_assert(SERVE_UNTIL(is_back(0)));
+		/* The ring's own. */
+		OK(&b.f, frontend_remove_mem_reg(&b.f, &b.memory.region[0]));
+		cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+		OK(&b.f, frontend_add_mem_reg(&b.f, &b.memory.region[0]));
+		cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+		echo(0);
+		bed_fini(&b);
+	}
+}
+
+/* Features without it, or a reset, forget the table. */
+Test(session_iommu, translations_end_with_the_feature)
+{
+	open_iommu(&echo_blk_ops, 0);
+	start_ring(0);
+	echo(0);
+	cr_assert_not_null(b.dev.vhost.iotlb);
+	OK(&b.f, frontend_set(&b.f, VU_RESET_DEVICE, NULL, 0, NULL, 0));
+	cr_assert_null(b.dev.vhost.iotlb);
+	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1));
+	frontend_queue_free(&b.f, 0);
+	bed_start_queue(&b, 0);
+	cr_assert_eq(state(0), VIRTQUEUE_RUNNING);
+	bed_echo(&b, 0);
+	bed_fini(&b);
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between a session's IOTLB and its rings, where ACCESS_PLATFORM was negotiated (vhost-user "IOMMU
+ * support"; virtio 1.3 6.1).
+ *
+ *	a worker finds an address that is not mapped ──► ring_miss(): the ring stalls
+ *	      │ a call to the control thread
+ *	      ▼
+ *	iommu_ask(): IOTLB_MSG "miss" through the back-end channel, once
+ *	      ·  the front-end looks it up, at its leisure; other rings go on
+ *	      ▼
+ *	IOTLB_MSG "update" ──► a new table ──► every ring gets its maps between two polls and tries
+ *again
+ *
+ * A ring whose own areas are not mapped does not start, or stops when they go away, and is tried
+ * again after each message. An invalidation is acknowledged when no ring or request in flight uses
+ * the memory any more that it took away.
+ */
+#include "vhost/iotlb.h"
+#include "vhost/session.h"
+
+#include "base/clock.h"
+#include "poll/control.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/virtio_config.h>
+
+/*
+ * An answer may be that there is none: the guest has not mapped it, and does so later. A driver
+ * that kicks again makes us ask again, but not more often than this.
+ */
+#define ASK_AGAIN_NS UINT64_C(10000000)
+
+bool iommu_on(const struct vhost_device *d)
+{
+	return vhost_has_feature(d, VIRTIO_F_ACCESS_PLATFORM);
+}
+
+void iommu_forget(struct vhost_device *d)
+{
+	iotlb_free(d->iotlb);
+	d->iotlb = NULL;
+	for (unsigned i = 0; i < d->n_queues; i++)
+		d->queues[i].n_asked = 0;
+}
+
+static bool send_miss(struct vhost_session *s, const struct iotlb_ask *ask)
+{
+	struct vhost_user_iotlb msg = { .iova = ask->iova,
+					.access = ask->access,
+					.type = VHOST_USER_IOTLB_MISS };
+
+	return backend_send(s, VHOST_USER_BACKEND_IOTLB_MSG, 0, &msg, sizeof(msg)) == 0;
+}
+
+/* The same question, of this queue or another, that waits for its answer. */
+static struct iotlb_ask *find_ask(struct vhost_device *d, iova_t iova, uint8_t access)
+{
+	for (unsigned i = 0; i < d->n_queues; i++) {
+		struct virtqueue *vq = &d->queues[i];
+
+		for (unsigned k = 0; k < vq->n_asked; k++)
+			if (vq->asked[k].iova == iova && !(access & ~vq->asked[k].access))
+				return &vq->asked[k];
+	}
+	return NULL;
+}
+
+static void ask(struct virtqueue *vq, iova_t iova, uint8_t access)
+{
+	struct iotlb_ask *a = find_ask(vq->device, iova, access);
+	uint64_t now = clock_ns();
+
+	if (a && (!a->sent || now - a->at_ns < ASK_AGAIN_NS))
+		return;
+	if (!a) {
+		/* More than the areas of a ring and one address cannot matter to it at a time. */
+		if (vq->n_asked == ARRAY_SIZE(vq->asked))
+			vq->n_asked = 0;
+		a = &vq->asked[vq->n_asked++];
+	}
+	*a = (struct iotlb_ask) { .iova = iova, .access = access, .at_ns = now };
+	counter_add(&vq->device->stats.iotlb_misses, 1);
+	a->sent = send_miss(vq->device->session, a);
+}
+
+void iommu_resume(struct vhost_session *s)
+{
+	struct vhost_device *d = s->device;
+
+	for (unsigned i = 0; i < d->n_queues; i++) {
+		struct virtqueue *vq = &d->queues[i];
+
+		for (unsigned k = 0; k < vq->n_asked; k++)
+			if (!vq->asked[k].sent)
+				vq->asked[k].sent = send_miss(s, &vq->asked[k]);
+	}
+}
+
+/* What [@first, @last] was asked for is answered, or has to be asked for anew. */
+static void forget_asked(struct vhost_device *d, iova_t first, iova_t last)
+{
+	for (unsigned i = 0; i < d->n_queues; i++) {
+		struct virtqueue *vq = &d->queues[i];
+		unsigned n = 0;
+
+		for (unsigned k = 0; k < vq->n_asked; k++)
+			if (vq->asked[k].iova < first || vq->asked[k].iova > last)
+				vq->asked[n++] = vq->asked[k];
+		vq->n_asked = n;
+	}
+}
+
+int iommu_resolve_area(struct virtqueue *vq, iova_t iova, uint64_t len, uint8_t access,
+		       uint8_t **host, struct error *err)
+{
+	const struct mem_map *maps[2] = { iotlb_read_map(vq->device->iotlb),
+					  iotlb_write_map(vq->device->iotlb) };
+	static const uint8_t bits[2] = { IOTLB_READ, IOTLB_WRITE };
+	unsigned hint = 0;
+
+	*host = NULL;
+	if (len - 1 > UINT64_MAX - iova)
+		return error_set(err, -EFAULT, "it wraps around");
+	for (uint64_t done = 0; done < len;) {
+		uint64_t piece = len - done;
+
+		for (unsigned i = 0; i < 2; i++) {
+			uint8_t *at;
+
+			if (!(access & bits[i]))
+				continue;
+			at = mem_resolve(maps[i], iova + done, &piece, &hint);
+			if (!at) {
+				ask(vq, iova + done, access);
+				return error_set(err, -EAGAIN, "0x%" PRIx64 " is not mapped yet",
+						 iova + done);
+			}
+			/* We work on it through plain pointers. */
+			if (!*host)
+				*host = at;
+			else if (*host + done != at)
+				return error_set(
+					err, -EFAULT,
+					"it is not one piece of guest memory: at 0x%" PRIx64
+					" another one begins",
+					iova + done);
+		}
+		done += piece;
+	}
+	return 0;
+}
+
+struct miss {
+	bool there;
+	iova_t iova;
+	uint8_t access;
+};
+
+/* On the worker, or under the queue's lock. */
+static void take_miss(struct virtqueue *vq, void *arg)
+{
+	struct miss *m = arg;
+	struct ring *r = &vq->ring;
+
+	r->miss_told = false;
+	*m = (struct miss) { .there = (r->stalled & RING_MISSED) && vq->state == VIRTQUEUE_RUNNING,
+			     .iova = r->miss,
+			     .access = r->miss_write ? IOTLB_WRITE : IOTLB_READ };
+}
+
+static void miss_call(struct call *c)
+{
+	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
+	struct vhost_session *s = vq->device->session;
+	struct miss m = { 0 };
+
+	vhost_queue_change(vq, take_miss, &m);
+	if (m.there && s && !s->closing)
+		ask(vq, m.iova, m.access);
+}
+
+/* On a worker. */
+void iommu_missed(struct ring *r)
+{
+	struct virtqueue *vq = container_of(r, struct virtqueue, ring);
+
+	vq->miss_call.fn = miss_call;
+	control_call(&vq->miss_call);
+}
+
+static int update(struct vhost_session *s, const struct vhost_user_iotlb *msg, struct error *err)
+{
+	const struct iotlb_entry e = {
+		.iova = msg->iova, .size = msg->size, .uva = msg->user_addr, .access = msg->access
+	};
+	struct vhost_device *d = s->device;
+	struct iotlb *next;
+	bool anew;
+
+	if (msg->access > (IOTLB_READ | IOTLB_WRITE))
+		return error_set(err, -EINVAL, "access 0x%x is unknown", msg->access);
+	next = iotlb_with(d->iotlb, d->map, &e, err);
+	if (!next)
+		return err->code;
+	forget_asked(d, e.iova, e.iova + (e.size - 1));
+	/* The table may have been full, and then has forgotten the rest. */
+	anew = d->iotlb && next->n < d->iotlb->n;
+	return anew ? iotlb_change(s, next, 0, UINT64_MAX)
+		    : iotlb_change(s, next, e.iova, e.iova + (e.size - 1));
+}
+
+static int invalidate(struct vhost_session *s, const struct vhost_user_iotlb *msg,
+		      struct error *err)
+{
+	struct vhost_device *d = s->device;
+	iova_t first = msg->iova, last = msg->iova + (msg->size - 1);
+	struct iotlb *next;
+
+	/* QEMU says "all" as 2^64 bytes, which is 0. What wraps means: to the end. */
+	if (msg->size == 0)
+		first = 0;
+	if (msg->size == 0 || last < first)
+		last = UINT64_MAX;
+	next = iotlb_without(d->iotlb, d->map, first, last, err);
+	if (!next)
+		return err->code;
+	forget_asked(d, first, last);
+	return iotlb_change(s, next, first, last);
+}
+
+int handle_iotlb_msg(struct vhost_session *s, struct message *m, struct error *err)
+{
+	const struct vhost_user_iotlb *msg = &m->payload.iotlb;
+
+	if (memory_changed(s))
+		return 0;
+	if (!iommu_on(s->device))
+		return error_set(err, -EPROTO, "ACCESS_PLATFORM is not negotiated");
+	switch (msg->type) {
+	case VHOST_USER_IOTLB_UPDATE:
+		return msg->access ? update(s, msg, err) : invalidate(s, msg, err);
+	case VHOST_USER_IOTLB_INVALIDATE:
+		return invalidate(s, msg, err);
+	default:
+		return error_set(err, -EINVAL, "type %u is neither an update nor an invalidation",
+				 msg->type);
+	}
+}
