@@ -7,7 +7,6 @@
  */
 #include "vhost/session.h"
 
-#include "base/log.h"
 #include "poll/control.h"
 #include "vhost/disposal.h"
 

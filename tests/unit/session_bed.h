@@ -6,6 +6,7 @@
 #include "tests/unit/session_util.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static struct bed b;
 
@@ -30,6 +31,14 @@ static inline void open_listening(const struct vhost_device_ops *ops)
 	bed_listen(&b);
 	bed_connect(&b);
 	bed_negotiate(&b, ~VU_PF_GPA_ADDRESSES, 0);
+}
+
+/* Some descriptors are closed by another thread: waits for it, without the control loop. */
+static inline bool comes_to_fds(unsigned fds)
+{
+	for (unsigned i = 0; i < 2000 && count_fds() != fds; i++)
+		usleep(1000);
+	return count_fds() == fds;
 }
 
 /* The connection still works. */

@@ -224,18 +224,21 @@ Test(session_iommu, a_miss_is_asked_once)
 {
 	FOR_EACH_LAYOUT(features)
 	{
-		uint64_t before;
+		uint64_t before, start;
 
 		open_iommu(&echo_blk_ops, features);
 		start_ring(0);
 		echo(0);
+		start = clock_ns();
 		before = counter_read(&b.dev.vhost.stats.iotlb_misses);
 		add_chain(0, IOVA + (9 << 20), IOVA + IN_GPA);
 		next_miss();
 		/* Other answers make it look again. */
 		for (unsigned i = 0; i < 20; i++)
 			OK(&b.f, frontend_map(&b.f, IOVA + (3 << 20), 3 << 20, PAGE, RW));
-		cr_assert_leq(counter_read(&b.dev.vhost.stats.iotlb_misses), before + 2);
+		/* Once, and again each 10 ms if somebody makes us look. */
+		cr_assert_leq(counter_read(&b.dev.vhost.stats.iotlb_misses),
+			      before + 2 + (clock_ns() - start) / 10000000);
 		cr_assert_eq(b.dev.queue[0].n_held, 0u);
 		OK(&b.f, frontend_map(&b.f, IOVA + (9 << 20), 9 << 20, PAGE, RW));
 		cr_assert(SERVE_UNTIL(is_back(0)));

@@ -42,7 +42,7 @@ Test(session_wire, a_header_that_is_none_ends_the_connection)
 	}
 	cr_assert_geq(counter_read(&b.dev.vhost.stats.messages_refused), ARRAY_SIZE(bad));
 	bed_fini(&b);
-	cr_assert_eq(count_fds(), fds);
+	cr_assert(comes_to_fds(fds));
 }
 
 Test(session_wire, a_message_may_come_byte_by_byte)
@@ -97,7 +97,7 @@ Test(session_wire, hanging_up_in_the_middle_of_a_message_harms_nobody)
 	}
 	bed_fini(&b);
 	close(fd);
-	cr_assert_eq(count_fds(), fds);
+	cr_assert(comes_to_fds(fds));
 }
 
 /* A front-end that stops in mid-message holds up nothing but itself. */
@@ -137,7 +137,7 @@ Test(session_wire, descriptors_in_the_middle_of_a_message_end_the_connection)
 	}
 	bed_fini(&b);
 	close(fd);
-	cr_assert_eq(count_fds(), fds);
+	cr_assert(comes_to_fds(fds));
 }
 
 /* A front-end that asks and asks and never reads the answers. */
@@ -198,7 +198,11 @@ Test(session_wire, ten_thousand_of_the_same_leave_nothing_behind, .timeout = 300
 	cr_assert_eq(ftruncate(memory, 4096), 0);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	bed_start_queue(&b, 0);
+	fds = count_fds();
+	/* A channel that is replaced is shut down, and with it the new one, which is the same. */
 	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
+	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
+	cr_assert(EVENTUALLY(count_fds() == fds));
 	cr_assert_eq(outcome(VU_SET_LOG_FD, NULL, 0, &event, 1), 0);
 	cr_assert_eq(outcome(VU_SET_VRING_KICK, &kick, 8, &event, 1), 1); /* not described */
 	cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 40, &b.memory.region[0].fd, 1), 0);
@@ -220,7 +224,7 @@ Test(session_wire, ten_thousand_of_the_same_leave_nothing_behind, .timeout = 300
 		cr_assert_eq(outcome(VU_REM_MEM_REG, &reg, sizeof(reg), NULL, 0), 0);
 		cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 40, &b.memory.region[0].fd, 1), 0);
 	}
-	cr_assert_eq(count_fds(), fds);
+	cr_assert(EVENTUALLY(count_fds() == fds), "from %u to %u", fds, count_fds());
 	cr_assert_lt(rss_kib(), rss + 4096, "from %u to %u KiB", rss, rss_kib());
 	bed_fini(&b);
 }
