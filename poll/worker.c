@@ -372,7 +372,7 @@ static unsigned poll_active(struct worker *w)
 			park(w, p);
 		}
 	}
-	w->fair = n_busy ? spent / n_busy : UINT64_MAX;
+	w->fair = n_busy ? spent / n_busy + 1 : UINT64_MAX; /* never 0: debts have an end */
 	return work;
 }
 

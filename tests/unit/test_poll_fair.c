@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pollers that always have work share a worker's time, not its rounds (T22). */
+#include "tests/unit/poll_util.h"
+
+#define LIGHT 8
+#define LIGHT_US 1
+#define HEAVY_US 200
+
+struct spinner {
+	struct poller poller;
+	uint64_t us; /* that one poll takes */
+	bool idle;   /* it has no work */
+	uint64_t polls;
+};
+
+static unsigned spin(struct poller *p)
+{
+	struct spinner *s = container_of(p, struct spinner, poller);
+
+	STORE(s->polls, s->polls + 1);
+	if (LOAD(s->idle))
+		return 0;
+	for (uint64_t end = clock_cycles() + s->us * clock_cycles_per_us(); clock_cycles() < end;)
+		cpu_relax();
+	return 1;
+}
+
+static const struct poller_ops ops = { .poll = spin };
+static struct spinner heavy, light[LIGHT];
+static struct workers *ws;
+
+static void start(bool light_idle)
+{
+	ws = start_workers(1, 100);
+	heavy = (struct spinner) { .poller = { .ops = &ops, .event_fd = -1 }, .us = HEAVY_US };
+	for (unsigned i = 0; i < LIGHT; i++) {
+		light[i] = (struct spinner) { .poller = { .ops = &ops, .event_fd = -1 },
+					      .us = LIGHT_US,
+					      .idle = light_idle };
+		worker_add(workers_get(ws, 0), &light[i].poller);
+	}
+	worker_add(workers_get(ws, 0), &heavy.poller);
+}
+
+static void stop(void)
+{
+	worker_remove(&heavy.poller);
+	for (unsigned i = 0; i < LIGHT; i++)
+		worker_remove(&light[i].poller);
+	workers_stop(ws);
+}
+
+Test(poll_fair, who_takes_long_is_passed_over_until_others_have_had_as_much)
+{
+	uint64_t least = UINT64_MAX, most = 0;
+
+	start(false);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > 100, 20000));
+	for (unsigned i = 0; i < LIGHT; i++) {
+		least = MIN(least, LOAD(light[i].polls));
+		most = MAX(most, LOAD(light[i].polls));
+	}
+	/* 200 of them for each of its own is equal time; rounds would make it one. */
+	cr_assert_gt(least, 30 * 100u, "%lu", least);
+	/* And among equals nobody is passed over for long. */
+	cr_assert_lt(most - least, most / 2);
+	stop();
+}
+
+/* Time that nobody else wants is not wasted. */
+Test(poll_fair, who_takes_long_has_all_of_an_idle_worker)
+{
+	uint64_t rounds, polls;
+
+	start(true);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > 10, 20000));
+	polls = LOAD(heavy.polls);
+	rounds = counter_read(&worker_stats(workers_get(ws, 0))->rounds);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > polls + 500, 20000));
+	rounds = counter_read(&worker_stats(workers_get(ws, 0))->rounds) - rounds;
+	cr_assert_lt(rounds, 2 * (LOAD(heavy.polls) - polls) + 10);
+	stop();
+}
+
+Test(poll_fair, a_debt_is_forgotten_when_the_others_fall_idle)
+{
+	uint64_t polls;
+
+	start(false);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > 20, 20000));
+	for (unsigned i = 0; i < LIGHT; i++)
+		STORE(light[i].idle, true);
+	polls = LOAD(heavy.polls);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > polls + 200, 20000));
+	stop();
+}
