@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick bench-ring bench-fairness bench-docs lint format clean help
+.PHONY: all build setup demo test unit fuzz fuzz-quick bench-ring bench-fairness bench-docs crash lint format clean help
 
 all: build
 
@@ -13,6 +13,7 @@ help:
 	@echo 'make demo     two real guests on sluiced: disk, network, reboot; under three minutes'
 	@echo 'make test     every test that this machine can run; ends in "N passed, N failed, N skipped"'
 	@echo 'make unit     the unit tests alone'
+	@echo 'make crash    kill sluiced under load, ROUNDS=500 times; nothing may be lost'
 	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang); fuzz-quick: 3 seconds each'
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
 	@echo 'make bench-docs      all of it, written into docs/benchmarks.md'
@@ -41,6 +42,10 @@ test:
 
 unit: build
 	/usr/bin/python3 scripts/run-tests.py --build $(BUILD) --only unit
+
+ROUNDS ?= 500
+crash: build
+	scripts/crash.sh $(BUILD) $(ROUNDS)
 
 TIME ?= 60
 fuzz:

@@ -131,6 +131,7 @@ static json_t *queue_json(const struct virtqueue *vq)
 	put(j, "calls_spared", count(&r->stats.calls_spared));
 	put(j, "calls_failed", count(&r->stats.calls_failed));
 	put(j, "kicks_on", count(&r->stats.kicks_on));
+	put(j, "done_again", count(&r->stats.again));
 	return j;
 }
 

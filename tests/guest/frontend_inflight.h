@@ -18,7 +18,6 @@
 struct vu_inflight {
 	uint64_t mmap_size, mmap_offset;
 	uint16_t num_queues, queue_size;
-	uint8_t padding[4]; /* as QEMU has it */
 };
 
 struct frontend_inflight {
