@@ -116,6 +116,7 @@ struct virtqueue *message_queue(const struct vhost_session *s, const struct mess
 	case VHOST_USER_SET_VRING_NUM:
 	case VHOST_USER_SET_VRING_BASE:
 	case VHOST_USER_GET_VRING_BASE:
+	case VHOST_USER_VRING_KICK:
 	case VHOST_USER_SET_VRING_ENABLE:
 		index = m->payload.state.index;
 		break;
