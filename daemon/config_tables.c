@@ -125,7 +125,7 @@ static const struct field port_fields[] = {
 	[PORT_CONNECT] = { SOCKET_CONNECT(struct port_config) },
 	[PORT_MODE] = { SOCKET_MODE(struct port_config) },
 	[PORT_GROUP] = { SOCKET_GROUP(struct port_config) },
-	[PORT_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, P(queues), .min = 1, .max = 256 },
+	[PORT_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, P(queues), .min = 1, .max = 127 },
 	[PORT_MAC] = { .key = "mac", .kind = FIELD_MAC, P(mac), .rule = mac_rule },
 	[PORT_MTU] = { .key = "mtu", .kind = FIELD_NUMBER, P(mtu), .min = MTU_MIN, .max = MTU_MAX },
 	[PORT_DPDK] = { .key = "dpdk",

@@ -108,7 +108,7 @@ static const char net_help[] =
 	"      --dpdk DEVICE        a port out: a PCI address, or \"net_tap0,iface=sluice0\"\n"
 	"      --connect            connect to PATH instead of listening\n"
 	"      --mode MODE          permissions of the socket files, octal; default: by umask\n"
-	"      --queues N           queue pairs of a port, 1 (default) to 256\n"
+	"      --queues N           queue pairs of a port, 1 (default) to 127\n"
 	"      --mac MAC            the card's address; only with a single port for a guest\n"
 	"      --mtu BYTES          the MTU told to guests, 68 to 65535\n" COMMON_HELP;
 

@@ -47,6 +47,11 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_CTRL_MAC_ADDR) |
 		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE);
 
+	/*
+	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
+	 * for disks: QEMU takes it there and tells the back-end nothing of it.
+	 */
+	f |= bit(VIRTIO_F_RING_RESET);
 	if (d->cfg.has_mac)
 		f |= bit(VIRTIO_NET_F_MAC);
 	if (d->cfg.mtu)

@@ -13,7 +13,7 @@ struct dpdk_port;
 struct net_device_config {
 	const char *name;
 	struct vhost_socket socket; /* taken over, also on failure */
-	unsigned queue_pairs;	    /* 1 to 256 */
+	unsigned queue_pairs;	    /* 1 to 127 */
 	bool has_mac;
 	uint8_t mac[6]; /* told to front-ends that ask (configuration space) */
 	uint16_t mtu;	/* 0: not offered */

@@ -16,7 +16,11 @@
 #define VNET_HDR_LEN_LEGACY sizeof(struct virtio_net_hdr)
 static_assert(VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGACY == 10, "virtio 1.3 5.1.6");
 
-#define NET_QUEUE_PAIRS_MAX 256
+/*
+ * The front-end names a queue in 8 bits when it hands over its eventfds (vhost-user
+ * SET_VRING_KICK), so there are 256 of them, and one is the control queue.
+ */
+#define NET_QUEUE_PAIRS_MAX 127
 
 /* Seen from the guest, as virtio 1.3 5.1.2 names them. */
 enum net_queue_role { NET_QUEUE_RECEIVE, NET_QUEUE_TRANSMIT, NET_QUEUE_CONTROL };

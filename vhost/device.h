@@ -217,7 +217,7 @@ struct vhost_device {
 	bool closing;
 };
 
-#define VHOST_QUEUES_MAX 513 /* 256 net queue pairs and the control queue */
+#define VHOST_QUEUES_MAX 256 /* an index has 8 bits on the wire (VHOST_USER_VRING_INDEX_MASK) */
 
 /*
  * Fills @d, which the device kind embeds and has zeroed, with @n_queues stopped queues. @name is

@@ -429,7 +429,7 @@ Test(net_life, bad_configurations_are_refused_with_a_sentence, .timeout = 60)
 	ng_world_start(1);
 	fds = open_fds();
 	refused((c = good, c.queue_pairs = 0, c), "queue pairs");
-	refused((c = good, c.queue_pairs = 257, c), "queue pairs");
+	refused((c = good, c.queue_pairs = 128, c), "queue pairs");
 	refused((c = good, c.has_mac = true, c), "MAC");
 	refused((c = good, c.has_mac = true, c.mac[0] = 1, c), "MAC");
 	refused((c = good, c.mtu = 67, c), "MTU");
