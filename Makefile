@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick bench-ring bench-fairness bench-docs crash lint format clean help
+.PHONY: all build setup demo test unit fuzz fuzz-quick bench-ring bench-fairness bench-docs crash lint format clean help mutations
 
 all: build
 
@@ -17,6 +17,7 @@ help:
 	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang); fuzz-quick: 3 seconds each'
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
 	@echo 'make bench-docs      all of it, written into docs/benchmarks.md'
+	@echo 'make mutations   take each guard out of the code, and see that a test fails for it; an hour or more'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format   clang-format, in place'
 
@@ -62,6 +63,9 @@ bench-fairness: build
 
 bench-docs: build
 	/usr/bin/python3 scripts/bench.py --build $(BUILD) --write
+
+mutations:
+	/usr/bin/python3 tests/mutations/run.py
 
 lint: $(BUILD)/build.ninja
 	scripts/setup.sh --for lint

@@ -206,3 +206,34 @@ Test(disk_open, a_ram_disk_too_large_for_the_address_space_is_refused)
 	cr_assert_eq(disk_ram.open(&cfg, &d, &err), -ENOMEM);
 	cr_assert(strstr(err.text, "disk huge"), "%s", err.text);
 }
+
+/*
+ * T23, CVE-2026-27211: what a guest writes into a raw image must not make another format of it,
+ * least of all one that names files of the host's.
+ */
+Test(disk_open, an_image_that_looks_like_qcow2_is_served_as_it_is_T23)
+{
+	/* Magic, version 3, a backing file's name of 11 bytes at 104, clusters of 64 KiB, 1 GiB. */
+	static const uint8_t header[] = { 'Q', 'F', 'I', 0xfb, 0,   0, 0,  3, 0,  0, 0,
+					  0,   0,   0,	 0,    104, 0, 0,  0, 11, 0, 0,
+					  0,   16,  0,	 0,    0,   0, 64, 0, 0,  0 };
+	struct rig rig;
+	struct blk_config cfg = { .name = "d" };
+	char path[64], name[] = "/etc/passwd";
+	uint8_t bytes[512] = { 0 };
+	int fd;
+
+	image_create(path, 64 * KIB);
+	fd = open(path, O_RDWR);
+	cr_assert_eq(pwrite(fd, header, sizeof(header), 0), (ssize_t)sizeof(header));
+	cr_assert_eq(pwrite(fd, name, sizeof(name), 104), (ssize_t)sizeof(name));
+	close(fd);
+	cfg.file = path;
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(rig.disk->info.size, 64 * KIB);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, 0, bytes, sizeof(bytes)), 0);
+	cr_assert_eq(memcmp(bytes, header, sizeof(header)), 0);
+	cr_assert_str_eq((char *)bytes + 104, name);
+	rig_close(&rig);
+	unlink(path);
+}

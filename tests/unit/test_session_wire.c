@@ -228,3 +228,41 @@ Test(session_wire, ten_thousand_of_the_same_leave_nothing_behind, .timeout = 300
 	cr_assert_lt(rss_kib(), rss + 4096, "from %u to %u KiB", rss, rss_kib());
 	bed_fini(&b);
 }
+
+/*
+ * T10, CVE-2024-0340: an answer holds what was put into it. Between any two questions comes a
+ * message full of a pattern, which nobody answers; none of it may be found in an answer.
+ */
+Test(session_wire, every_byte_of_a_reply_was_set_T10)
+{
+	static const struct {
+		uint32_t request, size; /* of the question, all zero but for queues and sizes */
+	} asked[] = {
+		{ VU_GET_FEATURES, 0 },	     { VU_GET_PROTOCOL_FEATURES, 0 },
+		{ VU_GET_QUEUE_NUM, 0 },     { VU_GET_VRING_BASE, 8 },
+		{ VU_GET_CONFIG, 12 + 200 }, { VU_GET_MAX_MEM_SLOTS, 0 },
+		{ VU_GET_STATUS, 0 },
+	};
+	uint8_t noise[2000], reply[VU_PAYLOAD_MAX];
+	const uint8_t pattern = 0xa7;
+
+	memset(noise, pattern, sizeof(noise));
+	open_bed(&echo_net_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(asked); i++) {
+		struct vu_config question = { .size = 200 };
+		int n;
+
+		if (asked[i].request != VU_GET_CONFIG)
+			question.size = 0;
+		OK(&b.f, frontend_send(&b.f, 99, VU_VERSION, noise, sizeof(noise), NULL, 0));
+		OK(&b.f, frontend_send(&b.f, asked[i].request, VU_VERSION, &question, asked[i].size,
+				       NULL, 0));
+		n = frontend_recv_reply(&b.f, asked[i].request, reply, sizeof(reply), NULL, NULL);
+		cr_assert_eq(n, (int)MAX(asked[i].size, 8u), "message %u: %d bytes, %s",
+			     asked[i].request, n, b.f.error);
+		for (int k = 0; k < n; k++)
+			cr_assert_neq(reply[k], pattern, "byte %d of the answer to %u", k,
+				      asked[i].request);
+	}
+	bed_fini(&b);
+}
