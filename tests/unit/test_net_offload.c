@@ -303,6 +303,14 @@ BAD(options6_loop, f->bytes[f->l3 + 6] = 0;
     for (unsigned i = 0; i < 150; i++) f->bytes[f->l3 + 40 + i] = 0)
 BAD(doff_small, f->bytes[f->l4 + 12] = 0x40)
 BAD(only_vlan_tags, for (unsigned i = 12; i < 400; i += 4) frame_put16(f->bytes + i, 0x8100))
+/* A header of 16 bytes, and all else as if that were right. */
+BAD(ihl_small_alone, f->bytes[f->l3] = 0x44; h->csum_start = f->l3 + 16;
+    f->bytes[f->l3 + 28] = 0x50)
+/* So many tags that of the IP header two bytes are left in what was copied. */
+BAD(ipv4_past_copied, for (unsigned i = 12; i < 188; i += 4) frame_put16(f->bytes + i, 0x8100);
+    frame_put16(f->bytes + 188, 0x0800); f->bytes[190] = 0x45)
+BAD(ipv6_past_copied, for (unsigned i = 12; i < 188; i += 4) frame_put16(f->bytes + i, 0x8100);
+    frame_put16(f->bytes + 188, 0x86dd); f->bytes[190] = 0x60)
 BAD(nothing, )
 BAD(csum_start_early, h->csum_start = 54)
 BAD(no_payload, f->len = f->payload_at)
@@ -375,6 +383,9 @@ static const struct bad_case bad_cases[] = {
 	ROW(doff_small),
 	ROW6(doff_small),
 	ROW(only_vlan_tags),
+	ROW(ihl_small_alone),
+	ROW(ipv4_past_copied),
+	ROW6(ipv6_past_copied),
 	ROW(no_payload),
 	ROW(cut_in_tcp),
 	ROW6(cut_in_tcp),
