@@ -155,6 +155,7 @@ class Bench:
         self.tree, self.build = build / "tree", build / "out"
         self.results_path = build / "results.json"
         self.jobs = os.environ.get("JOBS", os.cpu_count())
+        self.known, self.stale = {}, set()
         self.results = json.loads(self.results_path.read_text()) if self.results_path.exists() else {}
 
     def sync(self):
@@ -167,29 +168,52 @@ class Bench:
                 shutil.copy(source, target)
         if not (self.build / "build.ninja").exists():
             subprocess.run(["meson", "setup", self.build, self.tree, "-Db_sanitize=address", "-Dwerror=false",
-                            "-Doptimization=0", "-Ddebug=false"], stdout=subprocess.DEVNULL, check=True)
+                            "-Doptimization=1", "-Ddebug=false"], stdout=subprocess.DEVNULL, check=True)
 
     def ninja(self, programs):
         return subprocess.run(["ninja", "-C", self.build, f"-j{self.jobs}", *programs], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
 
-    def failing_test(self, programs):
-        """The first test that does not pass, or None. A program is built when it is its turn."""
+    def commands(self, program):
+        """How it is compiled and linked, from ninja."""
+        if program not in self.known:
+            self.known[program] = self.ninja(["-t", "commands", program]).stdout.split("\n")
+        return self.known[program]
+
+    def rebuild(self, program, file):
+        """Compiles what @file changes in @program, and links it; quicker than ninja, which would do all
+        that includes a header. Static libraries are thin, so that the link takes the new object."""
+        source = file if file.endswith(".c") else program + ".c"
+        compiles = [c for c in self.commands(program) if re.search(rf"-c \S*{re.escape(source)}$", c)]
+        links = [c for c in self.commands(program) if re.search(rf"-o {re.escape(program)} ", c)]
+        self.stale.update(c.split(" -o ")[1].split(" ")[0] for c in compiles)
+        return all(subprocess.run(c, shell=True, cwd=self.build, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL).returncode == 0 for c in [*compiles, links[-1]])
+
+    def restore(self):
+        """Objects of mutants must not be taken for those of the sources."""
+        for name in self.stale:
+            (self.build / name).unlink(missing_ok=True)
+        self.stale.clear()
+
+    def failing_test(self, programs, file=None):
+        """The first test that does not pass, or None. @file: what has been changed."""
         env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
         for program in programs:
-            if self.ninja([program]).returncode:
+            program, _, only = program.partition("=")
+            if not (self.rebuild(program, file) if file else self.ninja([program]).returncode == 0):
                 return "does not compile"
             name = program.split("/")[-1]
             args = [self.build / program]
             if "fuzz" in program:
                 args.append(ROOT / "tests/fuzz/seeds" / name[len("fuzz_"):])
             else:
-                args += ["--fail-fast", "-j2"]
+                args += ["--fail-fast", "-j2"] + ([f"--filter={only}"] if only else [])
             # A session of its own: criterion's children go with it where a mutant never ends.
             done = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                     env=env, start_new_session=True, preexec_fn=limit_cpu)
             try:
-                output, _ = done.communicate(timeout=60)
+                output, _ = done.communicate(timeout=120)
             except subprocess.TimeoutExpired:
                 return f"{name} (does not end)"
             finally:
@@ -199,7 +223,7 @@ class Bench:
                     pass
                 done.wait()
             if done.returncode:
-                failed = re.search(r"\[FAIL\][^\w]*([\w:]+)", re.sub(r"\x1b\[[\d;]*m", "", output))
+                failed = re.search(r"\[FAIL\][^\w]*(\w+::\w+)", re.sub(r"\x1b\[[\d;]*m", "", output))
                 return failed.group(1) if failed else name
         return None
 
@@ -214,7 +238,7 @@ class Bench:
         target = self.tree / mutant.file
         target.write_text(mutant.text[:mutant.start] + mutant.by + mutant.text[mutant.end:])
         try:
-            return self.failing_test(programs)
+            return self.failing_test(programs, mutant.file)
         finally:
             target.write_text(mutant.text)
 
@@ -248,15 +272,18 @@ def main():
                 continue
             if mutant.file not in checked:
                 checked.add(mutant.file)
+                bench.restore()
                 by = bench.failing_test(programs)
                 if by:
                     sys.exit(f"mutations: {by} fails before anything was changed")
             bench.results[key] = bench.try_one(mutant, programs)
             bench.save()
+            print(f"{mutant.name}: {bench.results[key]}", file=sys.stderr, flush=True)
         by = bench.results.get(key)
         rows.append((mutant.name, by or ("accepted: " + accepted[mutant.name] if mutant.name in accepted else "")))
         if mutant.name not in accepted and by in (None, "does not compile"):
             survived.append(f"{mutant.name}{' (does not compile)' if by else ''}")
+    bench.restore()
     if args.table:
         for name, by in rows:
             print(f"{name}\n    {by or 'SURVIVED'}")
