@@ -43,6 +43,11 @@ void hooks_ring_end(const struct ring *r)
 	rings[i].ring = NULL;
 }
 
+void hooks_ring_forget(const struct ring *r)
+{
+	rings[slot_of(r)].ring = NULL;
+}
+
 unsigned hooks_live(const struct ring *r)
 {
 	return rings[slot_of(r)].n;

@@ -42,6 +42,8 @@ struct fuzz_guest;
 void hooks_ring(const struct ring *r, struct fuzz_guest *g);
 /* @r ends: every chain must be back. */
 void hooks_ring_end(const struct ring *r);
+/* @r ends with its back-end: what was in flight stays so. */
+void hooks_ring_forget(const struct ring *r);
 /* Chains of @r popped and not pushed. */
 unsigned hooks_live(const struct ring *r);
 
