@@ -315,6 +315,7 @@ static void removal_begin(struct call *c)
 	struct worker *w = current;
 
 	assert(!w->removal && r->poller->worker == w);
+	r->was_parked = r->poller->state == POLLER_PARKED;
 	unlist(w, r->poller);
 	r->poller->removing = true;
 	w->removal = r;
@@ -508,17 +509,27 @@ void worker_call_wait(struct worker *w, void (*fn)(void *arg), void *arg)
 	wait_for(&cw.done);
 }
 
+struct addition {
+	struct poller *poller;
+	bool disarm; /* its events are on, from where it comes from */
+};
+
 static void add(void *arg)
 {
-	struct poller *p = arg;
+	const struct addition *a = arg;
+	struct poller *p = a->poller;
 	struct worker *w = p->worker;
 
+	if (a->disarm && p->ops->disarm)
+		p->ops->disarm(p);
 	list_active(w, p);
 	__atomic_store_n(&w->n_pollers, w->n_pollers + 1, __ATOMIC_RELAXED);
 }
 
-void worker_add(struct worker *w, struct poller *p)
+static void add_to(struct worker *w, struct poller *p, bool disarm)
 {
+	struct addition a = { .poller = p, .disarm = disarm };
+
 	assert(p->state == POLLER_OFF && !p->worker && p->ops->poll);
 	STAILQ_INIT(&p->done);
 	p->event_op = (struct io_op) { .owner = p };
@@ -528,10 +539,16 @@ void worker_add(struct worker *w, struct poller *p)
 	p->busy = false;
 	p->debt = 0;
 	p->worker = w;
-	worker_call_wait(w, add, p);
+	worker_call_wait(w, add, &a);
 }
 
-void worker_remove(struct poller *p)
+void worker_add(struct worker *w, struct poller *p)
+{
+	add_to(w, p, false);
+}
+
+/* @return whether it was parked, and so has its events on. */
+static bool take_off(struct poller *p)
 {
 	struct removal r = { .call.fn = removal_begin, .poller = p };
 
@@ -539,4 +556,17 @@ void worker_remove(struct poller *p)
 	sem_init(&r.done, 0, 0);
 	worker_call(p->worker, &r.call);
 	wait_for(&r.done);
+	return r.was_parked;
+}
+
+void worker_remove(struct poller *p)
+{
+	take_off(p);
+}
+
+void worker_move(struct poller *p, struct worker *to)
+{
+	bool was_parked = take_off(p);
+
+	add_to(to, p, was_parked);
 }

@@ -148,6 +148,9 @@ void worker_call_wait(struct worker *w, void (*fn)(void *arg), void *arg);
  */
 void worker_add(struct worker *w, struct poller *p);
 void worker_remove(struct poller *p);
+/* Both, under the same conditions: when it returns @p is active on @to, which may be where it was.
+ */
+void worker_move(struct poller *p, struct worker *to);
 
 /*
  * Worker thread, from any poller or call on the same worker. Makes @p active, so that it is polled

@@ -20,6 +20,7 @@ struct removal {
 	struct poller *poller;
 	struct io_op cancel_op;
 	bool cancel_sent, cancel_done;
+	bool was_parked;
 	sem_t done;
 };
 

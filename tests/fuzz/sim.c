@@ -160,6 +160,12 @@ void worker_remove(struct poller *p)
 	p->state = POLLER_OFF;
 }
 
+void worker_move(struct poller *p, struct worker *to)
+{
+	worker_remove(p);
+	worker_add(to, p);
+}
+
 unsigned sim_round(struct workers *ws)
 {
 	unsigned work = 0;

@@ -275,3 +275,26 @@ Test(poll_park, move_between_workers)
 	workers_stop(ws);
 	close(q.poller.event_fd);
 }
+
+/* A parked poller has its events on; where it goes on it is active, and they are off. */
+Test(poll_park, a_parked_poller_moves_with_its_events_off)
+{
+	struct workers *ws = start_workers(2, 20000);
+	struct queue q;
+
+	queue_open(&q);
+	worker_add(workers_get(ws, 0), &q.poller);
+	for (unsigned i = 1; i <= 10; i++) {
+		queue_produce(&q);
+		cr_assert(EVENTUALLY(PARKED(&q) && LOAD(q.used) == i, 10000));
+		cr_assert(LOAD(q.wants_event));
+		worker_move(&q.poller, workers_get(ws, i % 2));
+		cr_assert_eq(q.poller.worker, workers_get(ws, i % 2));
+		cr_assert_geq(LOAD(q.disarms), i);
+		cr_assert_eq(worker_n_pollers(workers_get(ws, i % 2)), 1u);
+		cr_assert_eq(worker_n_pollers(workers_get(ws, (i + 1) % 2)), 0u);
+	}
+	worker_remove(&q.poller);
+	workers_stop(ws);
+	close(q.poller.event_fd);
+}
