@@ -238,13 +238,20 @@ static void queue_gone(struct blk_device *b, struct virtqueue *vq)
 	}
 }
 
-/* Off the worker, and the ring back to the core. */
+/* Off the worker; then on to the next one, or the ring back to the core. */
 static void queue_drained(struct call *c)
 {
 	struct blk_queue *q = container_of(c, struct blk_queue, drained_call);
 	struct virtqueue *vq = q->vq;
 
 	worker_remove(&q->poller);
+	if (!q->stopping) {
+		q->draining = q->drained = false;
+		vq->worker = q->move_to;
+		q->move_to = NULL;
+		worker_add(vq->worker, &q->poller);
+		return;
+	}
 	queue_free(q);
 	vq->priv = NULL;
 	queue_gone(blk_of(vq->device), vq);
@@ -326,7 +333,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	}
 
 	vq->priv = q;
-	vq->worker = workers_pick(d->workers);
+	vq->worker = vhost_queue_pick(vq);
 	b->n_running++;
 	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
@@ -338,7 +345,23 @@ static void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
 	struct blk_queue *q = vq->priv;
 
 	(void)d;
-	worker_call(vq->worker, &q->drain_call);
+	q->stopping = true;
+	if (!q->move_to) /* else it drains already */
+		worker_call(vq->worker, &q->drain_call);
+}
+
+/* Requests in flight are the old worker's io_uring's, and come back there. */
+static void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to)
+{
+	struct blk_queue *q = vq->priv;
+	bool drains = q->move_to != NULL;
+
+	(void)d;
+	if (!drains && to == vq->worker)
+		return;
+	q->move_to = to;
+	if (!drains)
+		worker_call(vq->worker, &q->drain_call);
 }
 
 /* On the worker. The disk may have moved an iov on; what it left behind is done. */
@@ -424,6 +447,7 @@ static const struct vhost_device_ops blk_ops = {
 	.set_config = blk_set_config,
 	.queue_start = blk_queue_start,
 	.queue_stop = blk_queue_stop,
+	.queue_move = blk_queue_move,
 	.queue_uses = blk_queue_uses,
 	.save_state = blk_save_state,
 	.load_state = blk_load_state,

@@ -7,7 +7,7 @@
  *	                                     │ the last request is pushed and published
  *	                                     ▼
  *	                  drained_call on the control thread: off the worker, freed,
- *vhost_queue_stopped()
+ *	                  vhost_queue_stopped(); or, for a move, on to the next worker
  */
 #ifndef SLUICE_BLK_QUEUE_H
 #define SLUICE_BLK_QUEUE_H
@@ -58,6 +58,8 @@ struct blk_queue {
 	struct virtqueue *vq;
 	struct iovec *big_mem;
 	struct call drain_call, drained_call;
+	bool stopping;		/* queue_stop came */
+	struct worker *move_to; /* it drains to go on there; NULL: it stays */
 };
 
 /* By enum ring_layout. */

@@ -191,7 +191,10 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 	if (rc < 0)
 		return rc;
 	queue_decide(q);
-	vq->worker = workers_pick(vdev->workers);
+	vq->worker = vhost_queue_pick(vq);
+	if (!q->has_lane)
+		q->lane = (uint16_t)worker_index(vq->worker);
+	q->has_lane = true;
 	if (q->role == NET_QUEUE_RECEIVE) {
 		q->to_guest = to_guest_fns[layout];
 		worker_call_wait(vq->worker, rx_start, q);
@@ -227,6 +230,21 @@ static void net_queue_stop(struct vhost_device *vdev, struct virtqueue *vq)
 		worker_remove(&q->poller);
 	}
 	vhost_queue_stopped(vq);
+}
+
+/*
+ * Nothing is in flight between two polls, and what was sent from the old worker is with its
+ * receivers by then. A receive queue has no poller; whoever has packets for it fills it.
+ */
+static void net_queue_move(struct vhost_device *vdev, struct virtqueue *vq, struct worker *to)
+{
+	struct net_queue *q = &net_device_of(vdev)->queues[vq->index];
+
+	if (to == vq->worker)
+		return;
+	if (q->role != NET_QUEUE_RECEIVE)
+		worker_move(&q->poller, to);
+	vq->worker = to;
 }
 
 static int net_set_mtu(struct vhost_device *vdev, uint16_t mtu)
@@ -325,6 +343,15 @@ static int net_load_state(struct vhost_device *vdev, const struct state_blob *st
 	return 0;
 }
 
+static void net_disconnected(struct vhost_device *vdev)
+{
+	struct net_device *d = net_device_of(vdev);
+
+	driver_state_forget(d);
+	for (unsigned i = 0; i < vdev->n_queues; i++)
+		d->queues[i].has_lane = false;
+}
+
 static const struct vhost_device_ops net_ops = {
 	.kind = "net",
 	.runs_disabled = true,
@@ -338,9 +365,10 @@ static const struct vhost_device_ops net_ops = {
 	.queue_stop = net_queue_stop,
 	.save_state = net_save_state,
 	.load_state = net_load_state,
+	.queue_move = net_queue_move,
 	.set_mtu = net_set_mtu,
 	.send_rarp = net_send_rarp,
-	.disconnected = net_reset,
+	.disconnected = net_disconnected,
 	.reset = net_reset,
 };
 

@@ -64,6 +64,7 @@ static unsigned rx_poll(struct poller *poller)
 			continue;
 		pk->offload.csum_valid = (mbufs[i]->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) ==
 					 RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+		pk->lane = (uint16_t)worker_index(poller->worker);
 		bytes += pk->len;
 		n_good++;
 	}

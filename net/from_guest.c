@@ -66,6 +66,7 @@ HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct pa
 	p->head_len = (uint16_t)MIN(p->len, want);
 	gather(segs, p->head, p->head_len);
 	p->vlan = 0;
+	p->lane = q->lane;
 	p->flow = 0;
 	if (likely(!(h.flags | h.gso_type))) {
 		memset(&p->offload, 0, sizeof(p->offload));

@@ -43,6 +43,7 @@ struct packet {
 	const struct iovec *segs; /* borrowed; only valid host memory, but its bytes may change */
 	struct packet_offload offload;
 	uint16_t vlan; /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
+	uint16_t lane; /* what has one lane stays in order, all the way: see net_deliver() */
 	uint32_t flow; /* a hash of the addresses, for steering; 0: not computed */
 	uint8_t head[PACKET_HEAD_MAX] __attribute__((aligned(16)));
 };

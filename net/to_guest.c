@@ -247,18 +247,19 @@ unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *pac
 };
 
 /*
- * The receive queue for this worker, locked: with several pairs each worker has its own, so that
- * they do not wait for each other; what one worker sends stays in order. NULL: the guest listens
- * on none.
+ * The receive queue for a lane, locked: what has one lane stays in order. A lane is the worker
+ * where the sending queue began, so that with several pairs each worker has a queue to itself and
+ * they do not wait for each other; a queue that moves to another worker keeps its lane. NULL: the
+ * guest listens on none.
  */
-static struct net_queue *rx_lock(struct net_device *d, unsigned worker)
+static struct net_queue *rx_lock(struct net_device *d, unsigned lane)
 {
 	unsigned span = __atomic_load_n(&d->rx_span, __ATOMIC_RELAXED);
 	unsigned used = __atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED);
 
 	span = MIN(span, used);
 	for (unsigned i = 0; i < span; i++) {
-		struct net_queue *q = &d->queues[2 * ((worker + i) % span)];
+		struct net_queue *q = &d->queues[2 * ((lane + i) % span)];
 		struct virtqueue *vq = q->vq;
 
 		if (!__atomic_load_n(&q->running, __ATOMIC_RELAXED) ||
@@ -280,7 +281,7 @@ unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
 	struct net_device *d = container_of(p, struct net_device, port);
 	unsigned worker = worker_index(worker_current()), taken;
 	struct port_stats *stats = &p->stats[worker];
-	struct net_queue *q = rx_lock(d, worker);
+	struct net_queue *q = rx_lock(d, packets[0]->lane);
 
 	if (!q) {
 		counter_add(&stats->tx_down, n);

@@ -30,6 +30,8 @@ struct net_queue {
 	struct net_device *dev;
 	enum net_queue_role role;
 	unsigned pair;
+	uint16_t lane; /* transmit: of its packets */
+	bool has_lane;
 	struct poller poller; /* transmit and control queues; a receive queue has none */
 
 	/* Decided when the queue starts, from the negotiated features; constant while it runs. */

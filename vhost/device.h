@@ -76,6 +76,7 @@ struct virtqueue {
 	enum virtqueue_state state;
 	bool must_stop;	       /* the message under way needs it quiet; see HANDLER_AGAIN */
 	struct worker *worker; /* set by queue_start; the core's changes run there */
+	struct worker *home;   /* where vhost_queue_move() wants it; NULL: anywhere */
 	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */
 	struct vring_setup setup;
 	struct poller *poller; /* optional, set by queue_start: what to wake when it may go on */
@@ -122,8 +123,8 @@ struct vhost_device_ops {
 			  uint32_t len, bool migration);
 
 	/*
-	 * vq->ring is set up: choose a worker, set vq->worker, begin. @return 0, or -errno: the
-	 * queue stays stopped and the front-end is told.
+	 * vq->ring is set up: set vq->worker (see vhost_queue_pick()), begin. @return 0, or -errno:
+	 * the queue stays stopped and the front-end is told.
 	 */
 	int (*queue_start)(struct vhost_device *d, struct virtqueue *vq);
 	/*
@@ -132,6 +133,13 @@ struct vhost_device_ops {
 	 * once (it may be from within queue_stop).
 	 */
 	void (*queue_stop)(struct vhost_device *d, struct virtqueue *vq);
+
+	/*
+	 * Optional. The queue runs: it goes on on @to, soon, and nothing is lost, done twice or
+	 * brought out of order by that. Sets vq->worker when it is there. It may be called again
+	 * before that, and queue_stop may come. NULL: the queue moves when it starts next.
+	 */
+	void (*queue_move)(struct vhost_device *d, struct virtqueue *vq, struct worker *to);
 
 	/*
 	 * Optional. Does a request in flight use memory of [@host, @host + @len)? On the queue's
@@ -253,6 +261,15 @@ void vhost_queue_stopped(struct virtqueue *vq);
  */
 void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, void *arg),
 			void *arg);
+
+/*
+ * Moves the queue to @to, where it stays, also when it is stopped and started, until it is moved
+ * again. A running queue goes on while it moves; requests in flight finish where they began.
+ * @return true: it is there (or will start there); false: soon, see vq->worker.
+ */
+bool vhost_queue_move(struct virtqueue *vq, struct worker *to);
+/* For queue_start: the worker that the queue was moved to, else the one with the least to do. */
+struct worker *vhost_queue_pick(const struct virtqueue *vq);
 
 /*
  * Tells the front-end that the configuration space has changed (CONFIG_CHANGE_MSG), where it has

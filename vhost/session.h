@@ -12,6 +12,7 @@
  *	backend_channel.c	messages of our own
  *	inband.c	notifications as messages
  *	queue.c		a virtqueue's start and stop
+ *	queue_move.c	the worker that it runs on
  *
  * Handlers never wait. A message that needs quiet rings makes the session stop them and read
  * nothing further until the last one has stopped; then its handler runs, and the rings that should
