@@ -159,22 +159,32 @@ static json_t *unwrap(const char *line, struct error *err)
 	return result;
 }
 
-json_t *client_call(const char *path, const char *method, struct error *err)
+json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err)
 {
-	char request[256];
+	json_t *request = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", 1, "method",
+				    method, "params", params);
+	char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
 	json_t *result = NULL;
-	char *line = NULL;
-	int fd = client_connect(path, err);
+	int fd = -1;
 
-	if (fd < 0)
-		return NULL;
-	snprintf(request, sizeof(request), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\"}\n",
-		 method);
-	if (send_all(fd, request, strlen(request), err) == 0)
+	json_decref(request);
+	if (text)
+		fd = client_connect(path, err);
+	else
+		error_set(err, -EINVAL, "what was to be asked is not valid UTF-8");
+	if (fd >= 0 && send_all(fd, text, strlen(text), err) == 0 &&
+	    send_all(fd, "\n", 1, err) == 0)
 		line = receive_line(fd, err);
 	if (line)
 		result = unwrap(line, err);
 	free(line);
-	close(fd);
+	free(text);
+	if (fd >= 0)
+		close(fd);
 	return result;
+}
+
+json_t *client_call(const char *path, const char *method, struct error *err)
+{
+	return client_call_with(path, method, NULL, err);
 }

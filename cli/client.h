@@ -13,5 +13,7 @@ struct error;
  * code is -ECONNREFUSED when no daemon answers.
  */
 json_t *client_call(const char *path, const char *method, struct error *err);
+/* The same with @params, which it takes over. -EPROTO: the daemon refused, and says why. */
+json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err);
 
 #endif

@@ -5,31 +5,37 @@
 #include "cli/client.h"
 #include "cli/print.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Exit codes; sluice(1) documents them. */
 enum { EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
 
-static const char help[] = "usage: sluice [--socket PATH] COMMAND\n"
-			   "\n"
-			   "Asks a running sluiced.\n"
-			   "\n"
-			   "Commands:\n"
-			   "  status [--json] [NAME]  what it serves and how that is going; all "
-			   "there is to know of the\n"
-			   "                          disks, ports and networks called NAME\n"
-			   "\n"
-			   "Options:\n"
-			   "  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "
-			   "else this user's own\n"
-			   "                          daemon's, else /run/sluice/control.sock\n"
-			   "  -h, --help              this text\n"
-			   "  -V, --version           the version\n"
-			   "\n"
-			   "sluice(1), sluiced(8), sluice.yaml(5)\n";
+static const char help[] =
+	"usage: sluice [--socket PATH] COMMAND\n"
+	"\n"
+	"Asks a running sluiced.\n"
+	"\n"
+	"Commands:\n"
+	"  status [--json] [NAME]  what it serves and how that is going; all "
+	"there is to know of the\n"
+	"                          disks, ports and networks called NAME\n"
+	"  queue move DEVICE QUEUE WORKER\n"
+	"                          has a queue of a disk or port served by another "
+	"worker from now on\n"
+	"\n"
+	"Options:\n"
+	"  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "
+	"else this user's own\n"
+	"                          daemon's, else /run/sluice/control.sock\n"
+	"  -h, --help              this text\n"
+	"  -V, --version           the version\n"
+	"\n"
+	"sluice(1), sluiced(8), sluice.yaml(5)\n";
 
 struct arguments {
 	const char *socket;
@@ -148,11 +154,55 @@ static int status_command(const struct arguments *a)
 	return EXIT_GOOD;
 }
 
+static bool parse_number(const char *text, json_int_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtol(text, &end, 10);
+	return errno == 0 && end != text && *end == '\0' && *out >= 0;
+}
+
+static int queue_command(const struct arguments *a)
+{
+	json_int_t queue, worker;
+	struct error err = { 0 };
+	json_t *answer;
+
+	if (a->n != 5 || strcmp(a->words[1], "move") != 0) {
+		fputs("sluice: it is: queue move DEVICE QUEUE WORKER\n", stderr);
+		return usage_error();
+	}
+	if (!parse_number(a->words[3], &queue) || !parse_number(a->words[4], &worker)) {
+		fputs("sluice: queue and worker are numbers; sluice status lists them\n", stderr);
+		return usage_error();
+	}
+	answer = client_call_with(a->socket, "queue.move",
+				  json_pack("{s:s, s:I, s:I}", "device", a->words[2], "queue",
+					    queue, "worker", worker),
+				  &err);
+	if (!answer) {
+		fprintf(stderr, "sluice: %s\n", err.text);
+		return err.code == -EPROTO ? EXIT_FAILED : EXIT_NO_DAEMON;
+	}
+	if (a->json)
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+	else if (!json_is_true(json_object_get(answer, "moved")))
+		printf("%s queue %s moves as soon as its requests in flight are done", a->words[2],
+		       a->words[3]);
+	else
+		printf("%s queue %s is on worker %s", a->words[2], a->words[3], a->words[4]);
+	putchar('\n');
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
 static const struct command {
 	const char *name;
 	int (*run)(const struct arguments *a);
 } commands[] = {
 	{ "status", status_command },
+	{ "queue", queue_command },
 };
 
 int main(int argc, char **argv)

@@ -8,6 +8,7 @@
 #include "daemon/control_path.h"
 #include "daemon/options.h"
 #include "daemon/privilege.h"
+#include "daemon/queue_control.h"
 #include "daemon/rpc.h"
 #include "daemon/shutdown.h"
 #include "daemon/status.h"
@@ -31,6 +32,7 @@ struct daemon {
 
 static const struct rpc_method methods[] = {
 	{ "status", status_call },
+	{ "queue.move", queue_move_call },
 	{ "version", version_call },
 	{ NULL, NULL },
 };
