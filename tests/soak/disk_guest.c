@@ -107,19 +107,17 @@ static void release(struct disk_guest *d, struct slot *s)
 	__atomic_fetch_add(&d->g.answered, 1, __ATOMIC_RELAXED);
 }
 
-static unsigned reap(struct disk_guest *d, unsigned queue)
+static void reap(struct disk_guest *d, unsigned queue)
 {
 	struct guest_blk_done done;
-	unsigned n = 0;
 	int rc;
 
-	for (; (rc = guest_blk_poll(&d->blk[queue], &done)) > 0; n++) {
+	while ((rc = guest_blk_poll(&d->blk[queue], &done)) > 0) {
 		finish(d, done.cookie, &done);
 		release(d, done.cookie);
 	}
 	if (rc < 0)
 		soak_fail("%s: %s", d->g.name, d->g.f.error);
-	return n;
 }
 
 static uint32_t draw_type(struct guest *g)
@@ -182,19 +180,17 @@ static bool submit(struct disk_guest *d, unsigned queue, struct slot *s)
 	return true;
 }
 
-static bool disk_work(struct guest *g)
+static void disk_work(struct guest *g)
 {
 	struct disk_guest *d = disk_of(g);
-	unsigned n = 0;
 
 	for (unsigned q = 0; q < QUEUES; q++) {
-		n += reap(d, q);
+		reap(d, q);
 		for (unsigned i = 0; i < SLOTS; i++)
 			if (!d->slots[q][i].busy && !submit(d, q, &d->slots[q][i]))
 				break;
 		guest_blk_kick(&d->blk[q]);
 	}
-	return n;
 }
 
 static void disk_open(struct guest *g)

@@ -239,6 +239,21 @@ static bool disable_and_enable(struct guest *g)
 	return true;
 }
 
+/* Any queue, running or in the middle of the last move, to any worker; now and then several. */
+static bool move_queue(struct guest *g)
+{
+	const struct vhost_device *d = g->ops->vhost(g);
+	unsigned n = 1 + soak_random(&g->rng, 4);
+
+	while (n--) {
+		struct virtqueue *vq = &d->queues[soak_random(&g->rng, g->n_queues)];
+		unsigned to = soak_random(&g->rng, soak_n_workers);
+
+		vhost_queue_move(vq, workers_get(soak_workers, to));
+	}
+	return true;
+}
+
 struct event soak_events[] = {
 	{ .name = "disconnect", .run = reconnect },
 	{ .name = "death within a message", .run = die_in_message },
@@ -253,5 +268,6 @@ struct event soak_events[] = {
 	{ .name = "second connection", .run = second_connection },
 	{ .name = "new descriptors", .run = new_descriptors },
 	{ .name = "disable, enable", .run = disable_and_enable },
+	{ .name = "queue move", .run = move_queue },
 };
 const unsigned soak_n_events = ARRAY_SIZE(soak_events);

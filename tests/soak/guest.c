@@ -15,22 +15,21 @@ static void nap(void)
 	nanosleep(&(struct timespec) { .tv_nsec = 50000 }, NULL);
 }
 
+/* Naps between its steps: the machine has other threads to run, and what it gave away is in flight.
+ */
 static void *driver_main(void *arg)
 {
 	struct guest *g = arg;
 
 	while (!__atomic_load_n(&g->stop, __ATOMIC_RELAXED)) {
-		bool worked = false;
-
 		if (!__atomic_load_n(&g->wanted, __ATOMIC_RELAXED)) {
 			pthread_mutex_lock(&g->lock);
 			if (g->open)
-				worked = g->ops->work(g);
+				g->ops->work(g);
 			pthread_mutex_unlock(&g->lock);
 			__atomic_fetch_add(&g->steps, 1, __ATOMIC_RELAXED);
 		}
-		if (!worked)
-			nap();
+		nap();
 	}
 	return NULL;
 }

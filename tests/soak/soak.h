@@ -45,8 +45,8 @@ struct guest_ops {
 	void (*open)(struct guest *g);
 	/* The device has let go of the rings: takes what is done, forgets the rest. */
 	void (*close)(struct guest *g);
-	/* One step of the driver, on its thread. @return whether there was anything to do. */
-	bool (*work)(struct guest *g);
+	/* One step of the driver, on its thread. */
+	void (*work)(struct guest *g);
 	/* Requests or frames under way that use extra region @i. Any thread. */
 	unsigned (*using)(const struct guest *g, unsigned i);
 };
