@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick bench-ring bench-fairness bench-docs crash lint format clean help mutations
+.PHONY: all build setup demo test unit fuzz fuzz-quick soak bench-ring bench-fairness bench-docs crash lint format clean help mutations
 
 all: build
 
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
 	@echo 'make bench-docs      all of it, written into docs/benchmarks.md'
 	@echo 'make mutations   take each guard out of the code, and see that a test fails for it; an hour or more'
+	@echo 'make soak     devices and guests come, go and change for TIME=60 seconds; SAN=address or SAN=thread'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format   clang-format, in place'
 
@@ -70,6 +71,9 @@ mutations:
 lint: $(BUILD)/build.ninja
 	scripts/setup.sh --for lint
 	scripts/lint.sh $(BUILD)
+
+soak:
+	scripts/soak.sh $(TIME) $(SAN)
 
 format:
 	git ls-files '*.c' '*.h' | xargs clang-format -i
