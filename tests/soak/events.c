@@ -168,6 +168,17 @@ static bool recreate_device(struct guest *g)
 	return true;
 }
 
+/* The driver begins anew on the same connection, in new rings: a guest that reboots. */
+static bool reboot(struct guest *g)
+{
+	for (unsigned i = 0; i < g->n_queues; i++)
+		guest_ok(g, frontend_queue_stop(&g->f, i, NULL), "GET_VRING_BASE");
+	if (chance(&g->rng, 50))
+		guest_ok(g, frontend_u64_set(&g->f, VU_SET_STATUS, 0), "status 0");
+	guest_begin(g);
+	return true;
+}
+
 static int try_connect(struct guest *g)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -177,6 +188,33 @@ static int try_connect(struct guest *g)
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
 		soak_fail("%s: second connection: %s", g->name, strerror(errno));
 	return fd;
+}
+
+/* The device goes while a front-end connects: not yet accepted, half-way, or with rings running. */
+static bool remove_while_connecting(struct guest *g)
+{
+	unsigned how_far = soak_random(&g->rng, 4);
+	int fd = -1;
+
+	guest_hang_up(g);
+	if (how_far == 0)
+		fd = try_connect(g);
+	else if (how_far > 1)
+		guest_hello(g);
+	else
+		guest_ok(g, frontend_connect(&g->f, g->path), "connect");
+	if (chance(&g->rng, 50))
+		soak_step();
+	if (how_far == 3)
+		guest_begin(g);
+	g->ops->remove(g);
+	guest_wait_closed(g);
+	if (fd >= 0)
+		close(fd);
+	g->ops->create(g);
+	guest_hello(g);
+	guest_begin(g);
+	return true;
 }
 
 /* It is turned away, and the first one does not notice; or the first one leaves, and it is served.
@@ -265,6 +303,8 @@ struct event soak_events[] = {
 	{ .name = "memory region", .run = change_memory },
 	{ .name = "memory snatched", .run = snatch_memory },
 	{ .name = "device removal", .run = recreate_device },
+	{ .name = "removal while connecting", .run = remove_while_connecting },
+	{ .name = "reboot", .run = reboot },
 	{ .name = "second connection", .run = second_connection },
 	{ .name = "new descriptors", .run = new_descriptors },
 	{ .name = "disable, enable", .run = disable_and_enable },

@@ -163,6 +163,8 @@ void guest_begin(struct guest *g)
 		features |= VU_F_EVENT_IDX;
 	if (opt.indirect != DRIVER_DIRECT)
 		features |= VU_F_INDIRECT;
+	if (chance(&g->rng, 30))
+		features |= VU_F_IN_ORDER;
 
 	guest_lock(g);
 	forget(g);
