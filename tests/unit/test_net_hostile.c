@@ -437,6 +437,8 @@ static void ctrl_commands(void)
 	cr_assert_eq(COMMAND(255, 255), VIRTIO_NET_ERR);
 	/* MAC table with a count that would overflow; there is no table. */
 	cr_assert_eq(COMMAND(1, 0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4, 5, 6), VIRTIO_NET_ERR);
+	/* One whose bytes would do for an address. */
+	cr_assert_eq(COMMAND(1, 0, 2, 0, 0, 0, 2, 4), VIRTIO_NET_ERR);
 	/* VQ_PAIRS_SET 0, beyond the maximum, 65535. */
 	cr_assert_eq(COMMAND(4, 0, 0, 0), VIRTIO_NET_ERR);
 	cr_assert_eq(COMMAND(4, 0, 3, 0), VIRTIO_NET_ERR);
@@ -473,6 +475,11 @@ Test(net_hostile, T17_control_commands, .timeout = 60)
 			cr_assert_eq(COMMAND(4, 0, 1, 0), mq ? VIRTIO_NET_OK : VIRTIO_NET_ERR);
 			cr_assert_eq(COMMAND(3, 0), VIRTIO_NET_ERR); /* ANNOUNCE: not negotiated */
 			stop();
+			oa.features &= ~NG_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR);
+			start(&oa, &ob);
+			cr_assert_eq(COMMAND(1, 1, 2, 4, 6, 8, 10, 12), VIRTIO_NET_ERR);
+			stop();
+			oa.features |= NG_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR);
 		}
 	}
 }
