@@ -610,3 +610,30 @@ RING_TEST(ring_hostile, ring_breaks_once)
 	cr_assert_eq(eventfd_read(p->err_fd, &count), 0);
 	cr_assert_eq(count, 1);
 }
+
+/*
+ * Memory is taken away under running rings, so that a ring's guess at the region may lie behind the
+ * end of its map. There stands a region here that would answer for NEXT, with memory of its own.
+ */
+RING_TEST(ring_hostile, guess_behind_the_end_of_the_map_is_not_believed_T14)
+{
+	struct mem_map *old = p->map;
+	struct mem_map *m = calloc(1, sizeof(*m) + (N_REGIONS + 1) * sizeof(m->region[0]));
+	uint8_t wrong[64];
+
+	cr_assert_not_null(m);
+	memcpy(m, old, sizeof(*m) + N_REGIONS * sizeof(m->region[0]));
+	m->region[N_REGIONS] = (struct mem_region) { .gpa = NEXT_GPA,
+						     .size = sizeof(wrong),
+						     .host = wrong };
+	p->map = m;
+	pair_device(p, driver_base_start(p->kind.layout));
+	for (unsigned i = 0; i < 3; i++) {
+		p->r.map_hint = N_REGIONS;
+		drv_send_one(p, i);
+		cr_assert_eq(dev_pop(p, 1), 1);
+		cr_assert_eq(p->chains[0].segs[0].iov_base, old->region[NEXT].host);
+	}
+	p->map = old;
+	free(m);
+}
