@@ -4,6 +4,7 @@
 #include "tests/unit/disk_util.h"
 
 #include <errno.h>
+#include <sys/wait.h>
 
 /* Opens @path and expects @code and a sentence with @word and the path in it. */
 static void refused(const char *path, bool read_only, int code, const char *word)
@@ -157,6 +158,39 @@ Test(disk_open, two_readers_of_one_image_get_along_but_no_writer_joins_them)
 	cfg.read_only = false;
 	a = opened(&cfg);
 	a->ops->close(a);
+	unlink(path);
+}
+
+/*
+ * What a killed daemon left in the kernel holds its description of the image, and the lock with it.
+ * Here a process that has not ended yet stands for that.
+ */
+Test(disk_open, a_lock_that_outlives_its_daemon_for_a_moment_is_waited_for)
+{
+	struct blk_config cfg = { .name = "d" };
+	int ready[2], status;
+	char path[64], byte;
+	struct disk *d;
+	pid_t pid;
+
+	image_create(path, 4096);
+	cfg.file = path;
+	cr_assert_eq(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0) {
+		d = opened(&cfg);
+		cr_assert_eq(write(ready[1], "", 1), 1);
+		usleep(100000);
+		_exit(0);
+	}
+	cr_assert_eq(read(ready[0], &byte, 1), 1);
+	d = opened(&cfg);
+	/* So it had ended, or was about to. */
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	d->ops->close(d);
+	close(ready[0]);
+	close(ready[1]);
 	unlink(path);
 }
 
