@@ -111,6 +111,8 @@ def coverage(build, targets):
             continue
         # file, regions and missed, functions and missed, lines and missed, each with a percentage
         name = columns[0].split("../")[-1]
+        if columns[7] == "0":
+            continue
         files[name] = (int(columns[7]), int(columns[8]))
     print(f"\n{'lines of':34}{'all':>7}{'reached':>9}")
     folders = {}
