@@ -82,8 +82,11 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
 		rc = receive(c, &answer);
 		if (rc > 0)
 			inband_answered(c->session, answer.request);
+		/* What is said in return may find that nobody is there: @source has gone then. */
+		if (c->fd < 0)
+			return 0;
 	}
-	if (rc >= 0 && (events & EPOLLOUT)) {
+	if (events & EPOLLOUT) {
 		sd_event_source_set_io_events(source, EPOLLIN);
 		backend_resume(c->session);
 	}

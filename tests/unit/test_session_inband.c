@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vhost-user "In-band notifications", and GPA_ADDRESSES. */
 #include "tests/unit/session_util.h"
+#include "vhost/session.h"
 
 #include <string.h>
 #include <sys/eventfd.h>
@@ -216,6 +217,36 @@ Test(session_inband, an_answer_that_is_none_closes_the_channel_only)
 		cr_assert(EVENTUALLY(note(&n)));
 		answer(n.h.request);
 	}
+	bed_fini(&b);
+}
+
+/* Its last answer of a round is one to which we have something to say, and nobody is there. */
+Test(session_inband, a_channel_that_ends_while_it_is_read_ends_once)
+{
+	struct driver_used used;
+	struct note n;
+
+	open_inband(&echo_blk_ops, 0);
+	start_inband(0);
+	add_chain(0, (8 << 20) + 4096);
+	kick(0);
+	cr_assert(EVENTUALLY(note(&n)));
+	cr_assert(EVENTUALLY(frontend_poll(&b.f, 0, &used)));
+	add_chain(0, (8 << 20) + 4096);
+	kick(0);
+	cr_assert(EVENTUALLY(b.dev.vhost.queues[0].inband[INBAND_CALL].due));
+	/* It is full, so that it is watched for room too. */
+	while (!b.dev.vhost.session->config_changed)
+		vhost_device_config_changed(&b.dev.vhost);
+	while (recv(b.f.backend_sock, &n, sizeof(n), MSG_DONTWAIT) > 0)
+		;
+	for (unsigned i = 0; i < 15; i++)
+		answer(0);
+	answer(VU_BACKEND_VRING_CALL);
+	cr_assert_eq(shutdown(b.f.backend_sock, SHUT_RD), 0);
+	cr_assert(EVENTUALLY(!backend_is_open(b.dev.vhost.session)));
+	bed_start_queue(&b, 1);
+	bed_echo(&b, 1);
 	bed_fini(&b);
 }
 
