@@ -51,7 +51,6 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 			     .name = cfg->name,
 			     .call_blocked_ns = cfg->call_blocked_ns,
 			     .alarm = cfg->alarm,
-			     .log = cfg->log,
 			     .stats = stats };
 	if (cfg->layout == RING_SPLIT) {
 		r->split.desc = cfg->desc;
@@ -73,6 +72,10 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 		r->used_wrap = used & BASE_WRAP;
 		ring_kicks_off(r, RING_PACKED);
 	}
+	/* Only now: the log's descriptor may block, and nobody watches over the control thread. */
+	r->log = cfg->log;
+	if (r->log)
+		ring_log_event_words(r);
 	return NULL;
 }
 

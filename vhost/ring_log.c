@@ -143,7 +143,7 @@ void ring_log_published(struct ring *r)
 	log_call(r);
 }
 
-void ring_log_kicks(struct ring *r)
+void ring_log_event_words(struct ring *r)
 {
 	if (r->layout == RING_PACKED) {
 		log_device_area(r, 0, sizeof(struct vring_packed_desc_event));
@@ -153,5 +153,10 @@ void ring_log_kicks(struct ring *r)
 			log_used(r, (uint64_t)r->size * sizeof(struct vring_used_elem),
 				 sizeof(uint16_t));
 	}
+}
+
+void ring_log_kicks(struct ring *r)
+{
+	ring_log_event_words(r);
 	log_call(r);
 }

@@ -49,6 +49,8 @@ void ring_log_staged(struct ring *r) COLD;
 void ring_log_published(struct ring *r) COLD;
 /* For ring_body.h: the words that ask for kicks were written. */
 void ring_log_kicks(struct ring *r) COLD;
+/* The same by the control thread: the front-end is not signalled before a worker does that. */
+void ring_log_event_words(struct ring *r) COLD;
 
 /*
  * Where @host lies in guest memory. @return false when it lies in none of the regions of @map (and

@@ -3,6 +3,7 @@
  * A front-end that tries to hold up a worker through a descriptor that it shares with us: it owns
  * the open file too, so it may clear O_NONBLOCK and fill the counter at any time.
  */
+#include "tests/guest/frontend_log.h"
 #include "tests/unit/session_util.h"
 
 #include <fcntl.h>
@@ -189,6 +190,29 @@ Test(session_blocking, the_call_at_the_start_of_a_ring_does_not_block_the_contro
 		for (unsigned i = 0; i < 20; i++)
 			bed_echo(&other, 0);
 		close_both();
+	}
+}
+
+/* A ring that starts writes to its event words, and a log may have to hear of that. */
+Test(session_blocking, the_log_descriptor_does_not_block_the_control_thread, .timeout = 60)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		int event = eventfd(0, EFD_CLOEXEC);
+		struct frontend_log log;
+
+		open_both(features);
+		cr_assert_eq(frontend_log_create(&log, 16 << 20, 0), 0);
+		OK(&b.f, frontend_log_start(&b.f, &log, ECHO_QUEUES));
+		OK(&b.f, frontend_set(&b.f, VU_SET_LOG_FD, NULL, 0, &event, 1));
+		OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+		make_blocking(event);
+		OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+		for (unsigned i = 0; i < 20; i++)
+			bed_echo(&other, 0);
+		close_both();
+		frontend_log_destroy(&log);
+		close(event);
 	}
 }
 
