@@ -266,6 +266,12 @@ void queue_stop_done(struct virtqueue *vq)
 	vq->state = VIRTQUEUE_STOPPED;
 	vq->worker = NULL;
 	vq->setup.base = ring_base(&vq->ring);
+	/*
+	 * Requests of the back-end before us that the ring did not come to, for it was stalled:
+	 * they stand in the in-flight buffer still, and are found there when it starts again.
+	 */
+	if (vq->ring.n_again)
+		vq->setup.settled = false;
 	if (vq->ring.broken) {
 		vq->setup.broken = true;
 		counter_add(&vq->device->stats.queues_broken, 1);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rings of a guest behind an IOMMU: vhost-user "IOMMU support", virtio 1.3 6.1 ACCESS_PLATFORM. */
 #include "poll/worker.h"
+#include "tests/guest/frontend_inflight.h"
 #include "tests/guest/frontend_iommu.h"
 #include "tests/unit/session_util.h"
 #include "vhost/iotlb.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 static struct bed b;
@@ -515,4 +518,72 @@ Test(session_iommu, translations_end_with_the_feature)
 	cr_assert_eq(state(0), VIRTQUEUE_RUNNING);
 	bed_echo(&b, 0);
 	bed_fini(&b);
+}
+
+/*
+ * A back-end dies with requests in flight; the next one knows of them, but not where their memory
+ * is, when the front-end starts the ring once more. (The death is played: memory and buffer become
+ * again what they were at that moment.)
+ */
+Test(session_iommu, what_was_in_flight_at_a_crash_outlives_a_stop_before_it_is_mapped)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct ring *r;
+		struct frontend_inflight buf;
+		uint8_t *region, *buf_then, *memory, *memory_then;
+		size_t size;
+
+		bed_init(&b, &echo_blk_ops);
+		bed_listen(&b);
+		bed_connect(&b);
+		bed_negotiate(&b, PROTOCOL | VU_PF_INFLIGHT_SHMFD, features | VU_F_ACCESS_PLATFORM);
+		b.f.iova_base = IOVA;
+		OK(&b.f, frontend_open_backend_channel(&b.f));
+		OK(&b.f, frontend_get_inflight(&b.f, &buf, ECHO_QUEUES, 64));
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		start_ring(0);
+		echo(0);
+
+		r = &b.dev.vhost.queues[0].ring;
+		b.dev.hold = true;
+		for (unsigned i = 0; i < 3; i++)
+			add_chain(0, IOVA + OUT_GPA, IOVA + IN_GPA);
+		cr_assert(SERVE_UNTIL(__atomic_load_n(&r->in_flight, __ATOMIC_ACQUIRE) == 3));
+		memory = b.memory.region[0].host;
+		size = buf.desc.mmap_size;
+		region = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, buf.fd, 0);
+		memory_then = malloc(b.memory.region[0].size);
+		buf_then = malloc(size);
+		memcpy(memory_then, memory, b.memory.region[0].size);
+		memcpy(buf_then, region, size);
+		__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+		frontend_hang_up(&b.f);
+		cr_assert(EVENTUALLY(b.dev.disconnected == 1));
+		memcpy(memory, memory_then, b.memory.region[0].size);
+		memcpy(region, buf_then, size);
+
+		bed_connect(&b);
+		bed_negotiate(&b, PROTOCOL | VU_PF_INFLIGHT_SHMFD, features | VU_F_ACCESS_PLATFORM);
+		OK(&b.f, frontend_open_backend_channel(&b.f));
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		OK(&b.f, frontend_queue_start(&b.f, 0));
+		cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+		cr_assert(EVENTUALLY(__atomic_load_n(&r->stalled, __ATOMIC_ACQUIRE) & RING_MISSED));
+		cr_assert_eq(r->n_again, 3u);
+		for (unsigned i = 0; i < 3; i++) {
+			OK(&b.f,
+			   frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+			cr_assert_eq(state(0), VIRTQUEUE_RUNNING);
+			cr_assert_eq(r->n_again, 3u, "start %u", i);
+		}
+		for (unsigned i = 0; i < 3; i++)
+			cr_assert(SERVE_UNTIL(is_back(0)), "request %u is lost", i);
+		echo(0);
+		munmap(region, size);
+		free(memory_then);
+		free(buf_then);
+		frontend_inflight_close(&buf);
+		bed_fini(&b);
+	}
 }
