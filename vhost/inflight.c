@@ -20,7 +20,7 @@
  * virtio-mmio chooses one of up to 1024 whatever that is.
  */
 #define ROOM_MIN 1024u
-#define BYTES_MAX (UINT64_C(1) << 30) /* 513 queues of 32768 entries take half of it */
+#define BYTES_MAX (UINT64_C(1) << 30) /* 256 queues of 32768 entries take a quarter of it */
 
 struct inflight {
 	void *base; /* as mmap() returned it; offsets are multiples of a page */

@@ -73,13 +73,41 @@ static uint32_t packed_base(const struct vring_setup *setup)
 	return setup->base;
 }
 
+/* Finds the ring's three areas. virtio 1.3 2.7 and 2.8: alignments. */
+static int ring_config_areas(struct virtqueue *vq, struct ring_config *cfg, struct error *err)
+{
+	const struct vring_setup *setup = &vq->setup;
+	bool packed = cfg->layout == RING_PACKED;
+	const struct area areas[] = {
+		{ "descriptor area", setup->desc, ring_desc_bytes(cfg->layout, cfg->size), 16,
+		  packed ? IOTLB_READ | IOTLB_WRITE : IOTLB_READ, &cfg->desc },
+		{ "driver area", setup->driver,
+		  ring_driver_bytes(cfg->layout, cfg->size, cfg->event_idx), packed ? 4 : 2,
+		  IOTLB_READ, &cfg->driver },
+		{ "device area", setup->device,
+		  ring_device_bytes(cfg->layout, cfg->size, cfg->event_idx), 4, IOTLB_WRITE,
+		  &cfg->device },
+	};
+	int rc = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++) {
+		int area_rc = area_resolve(vq, &areas[i], err);
+
+		/* All of them are asked for, so that one round of answers does. */
+		if (area_rc == -EAGAIN)
+			rc = area_rc;
+		else if (area_rc < 0)
+			return area_rc;
+	}
+	return rc;
+}
+
 static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struct error *err)
 {
 	const struct vhost_device *d = vq->device;
 	const struct vring_setup *setup = &vq->setup;
 	bool packed = vhost_has_feature(d, VIRTIO_F_RING_PACKED);
-	struct area areas[3];
-	int rc = 0;
+	int rc;
 
 	*cfg = (struct ring_config) {
 		.layout = packed ? RING_PACKED : RING_SPLIT,
@@ -110,34 +138,7 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 				 ", and that of a split ring has to be a power of two",
 				 setup->num);
 
-	/* virtio 1.3 2.7 and 2.8: alignments. */
-	areas[0] = (struct area) { "descriptor area",
-				   setup->desc,
-				   ring_desc_bytes(cfg->layout, cfg->size),
-				   16,
-				   packed ? IOTLB_READ | IOTLB_WRITE : IOTLB_READ,
-				   &cfg->desc };
-	areas[1] = (struct area) { "driver area",
-				   setup->driver,
-				   ring_driver_bytes(cfg->layout, cfg->size, cfg->event_idx),
-				   packed ? 4 : 2,
-				   IOTLB_READ,
-				   &cfg->driver };
-	areas[2] = (struct area) { "device area",
-				   setup->device,
-				   ring_device_bytes(cfg->layout, cfg->size, cfg->event_idx),
-				   4,
-				   IOTLB_WRITE,
-				   &cfg->device };
-	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++) {
-		int area_rc = area_resolve(vq, &areas[i], err);
-
-		/* All of them are asked for, so that one round of answers does. */
-		if (area_rc == -EAGAIN)
-			rc = area_rc;
-		else if (area_rc < 0)
-			return area_rc;
-	}
+	rc = ring_config_areas(vq, cfg, err);
 	if (rc < 0)
 		return rc;
 	cfg->log = dirty_log_ring(vq, cfg->device);

@@ -224,8 +224,8 @@ bool ring_signal(struct ring *r, int fd) COLD;
  * unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
  *		     struct iovec *segs, unsigned n_segs);
  *	Up to @n chains, their segments laid into @segs one after the other. Stops early where @segs
- *	might not hold a further chain. n_segs >= RING_CHAIN_SEGS_MAX lets every legal chain
- *through.
+ *	might not hold a further chain: n_segs >= RING_CHAIN_SEGS_MAX lets every legal one
+ *	through.
  *	Stops early, too, after RING_POP_WEIGHT.
  *	@return how many; 0 also when the ring is broken. Never more than size are in flight.
  *
@@ -244,7 +244,7 @@ bool ring_signal(struct ring *r, int fd) COLD;
  * void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
  *		  uint32_t written);
  *	Gives a chain back; the driver sees it after ring_publish(). @written: bytes of "in"
- *segments that were written from their start on (virtio 1.3 2.7.8.2); never more than in_len.
+ *	segments, written from their start on (virtio 1.3 2.7.8.2); never more than in_len.
  *
  * void ring_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
  *		       unsigned n, const uint32_t *written);

@@ -13,6 +13,7 @@
  *	inband.c	notifications as messages
  *	queue.c		a virtqueue's start and stop
  *	queue_move.c	the worker that it runs on
+ *	queue_track.c	what a ring remembers of its chains: IN_ORDER, in-flight buffer
  *
  * Handlers never wait. A message that needs quiet rings makes the session stop them and read
  * nothing further until the last one has stopped; then its handler runs, and the rings that should
@@ -147,10 +148,12 @@ void queue_stop(struct virtqueue *vq);
 /* STOPPED: takes the place of the ring over into setup. */
 void queue_stop_done(struct virtqueue *vq);
 void queue_set_enabled(struct virtqueue *vq, bool enabled);
+void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes descriptors */
+
+/* queue_track.c */
 /* The ring's memory of its chains, where it needs one, made or found. @return 0 or -errno. */
 int queue_track(struct virtqueue *vq, struct error *err);
 void queue_untrack(struct virtqueue *vq);
-void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes descriptors */
 
 /* memory_change.c */
 /*
@@ -221,11 +224,10 @@ message_fn handle_set_vring_num, handle_set_vring_addr, handle_set_vring_base,
 	handle_set_vring_enable;
 message_fn handle_set_log_base, handle_set_log_fd;
 message_fn handle_set_device_state_fd, handle_check_device_state;
+message_fn handle_get_inflight_fd, handle_set_inflight_fd;
+message_fn handle_iotlb_msg, handle_vring_kick; /* iommu.c, inband.c */
 /* Makes @fd fit for a worker to write to: an eventfd. @return 0, or -errno with @err. */
 int vring_signal_fd(int fd, struct error *err);
-message_fn handle_get_inflight_fd, handle_set_inflight_fd;
-
-message_fn handle_iotlb_msg, handle_vring_kick;
 
 /* A line that the front-end or guest of @d caused: limited. Control thread. */
 #define device_log(d, level, ...) log_limited(&(d)->log_limit, (d)->name, level, __VA_ARGS__)
