@@ -49,7 +49,7 @@ static void copy(struct iotlb *t, const struct iotlb *old, iova_t first, iova_t 
 		t->n += cut(&old->entry[i], first, last, &t->entry[t->n]);
 }
 
-/* The map of entries with @access; neighbours that are one piece of host memory become one. */
+/* The map of entries with @access; neighbours within one region become one. */
 static struct mem_map *map_make(const struct iotlb *t, const struct mem_map *memory, uint8_t access)
 {
 	struct mem_map *map = calloc(1, sizeof(*map) + t->n * sizeof(map->region[0]));
@@ -61,12 +61,19 @@ static struct mem_map *map_make(const struct iotlb *t, const struct mem_map *mem
 
 		if ((e->access & access) != access || !host)
 			continue;
-		if (r && r->gpa + r->size == e->iova && r->host + r->size == host) {
+		/*
+		 * One piece of host memory is not enough: regions may be mapped side by side, and
+		 * the dirty log takes a segment to lie in one of them.
+		 */
+		if (r && r->gpa + r->size == e->iova && r->uva + r->size == e->uva &&
+		    mem_resolve_uva(memory, r->uva, r->size + e->size)) {
 			r->size += e->size;
 			continue;
 		}
 		r = &map->region[map->n++];
-		*r = (struct mem_region) { .gpa = e->iova, .size = e->size, .host = host };
+		*r = (struct mem_region) {
+			.gpa = e->iova, .size = e->size, .host = host, .uva = e->uva
+		};
 	}
 	return map;
 }

@@ -160,3 +160,42 @@ Test(iotlb, a_full_table_starts_anew)
 	iotlb_free(t);
 	mem_map_free(mem);
 }
+
+/*
+ * Two regions may be mapped side by side here, and lie far apart in the guest: the dirty log finds
+ * a segment's guest address by where it begins.
+ */
+Test(iotlb, a_piece_never_spans_two_regions)
+{
+	static uint8_t host[2 * 4096];
+	struct mem_map *mem = calloc(1, sizeof(*mem) + 2 * sizeof(mem->region[0]));
+	struct iotlb *t = NULL;
+
+	for (unsigned i = 0; i < 2; i++)
+		mem->region[mem->n++] = (struct mem_region) { .gpa = (uint64_t)i << 30,
+							      .size = PAGE,
+							      .host = host + i * PAGE,
+							      .uva = UVA + i * PAGE };
+	for (unsigned i = 0; i < 2; i++) {
+		struct iotlb_entry e = { .iova = BASE + i * PAGE,
+					 .size = PAGE,
+					 .uva = UVA + i * PAGE,
+					 .access = IOTLB_READ | IOTLB_WRITE };
+		struct error err = { 0 };
+		struct iotlb *next = iotlb_with(t, mem, &e, &err);
+
+		cr_assert_not_null(next, "%s", err.text);
+		iotlb_free(t);
+		t = next;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t len = 2 * PAGE - i * PAGE;
+		unsigned hint = 0;
+
+		cr_assert_eq(mem_resolve(iotlb_write_map(t), BASE + i * PAGE, &len, &hint),
+			     host + i * PAGE);
+		cr_assert_eq(len, PAGE);
+	}
+	iotlb_free(t);
+	free(mem);
+}
