@@ -41,13 +41,11 @@ static void dispose(struct item *i)
 }
 
 /* Until there is nothing left; a new one starts with the next item. */
-static void *run(void *arg)
+static void run(struct disposal *d)
 {
-	struct disposal *d = arg;
 	struct item *i;
 	bool orphan;
 
-	pthread_setname_np(pthread_self(), "sluice-close");
 	pthread_mutex_lock(&d->lock);
 	while ((i = STAILQ_FIRST(&d->items))) {
 		STAILQ_REMOVE_HEAD(&d->items, link);
@@ -63,6 +61,12 @@ static void *run(void *arg)
 		pthread_mutex_destroy(&d->lock);
 		free(d);
 	}
+}
+
+static void *closer(void *arg)
+{
+	pthread_setname_np(pthread_self(), "sluice-close");
+	run(arg);
 	return NULL;
 }
 
@@ -78,7 +82,7 @@ static bool start_thread(struct disposal *d)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 128 << 10);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&thread, &attr, run, d);
+	rc = pthread_create(&thread, &attr, closer, d);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return rc == 0;
