@@ -101,7 +101,7 @@ static void compare(const struct blk_run *b, const struct slot *s)
 			errx(1,
 			     "%s: byte %llu of the disk reads %#llx, but %#llx was written (write "
 			     "number %llu)",
-			     b->rig->path, (unsigned long long)(s->block * b->opt->bs + at),
+			     b->rig->path, (unsigned long long)s->block * b->opt->bs + at,
 			     (unsigned long long)got, (unsigned long long)want,
 			     (unsigned long long)s->generation);
 	}
@@ -136,7 +136,7 @@ static void done(struct blk_run *b, const struct guest_blk_done *d, uint64_t now
 
 	if (d->status != VIRTIO_BLK_S_OK && b->errors++ == 0)
 		warnx("%s: the first request that failed: status %u at byte %llu", b->rig->path,
-		      d->status, (unsigned long long)(s->block * b->opt->bs));
+		      d->status, (unsigned long long)s->block * b->opt->bs);
 	if (s->state == SLOT_READ_BACK) {
 		if (d->status == VIRTIO_BLK_S_OK)
 			compare(b, s);
@@ -183,7 +183,7 @@ static unsigned sleep_for_one(struct blk_run *b)
 
 static void loop(struct blk_run *b)
 {
-	uint64_t per_us = clock_cycles_per_us(), start = clock_cycles(), now = start;
+	uint64_t per_us = clock_cycles_per_us(), start = clock_cycles(), now;
 	uint64_t end = start + b->opt->rig.time_s * 1000000 * per_us;
 	uint64_t last_work = start, next_check = start;
 

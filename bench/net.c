@@ -320,7 +320,7 @@ static void parse(int argc, char **argv, struct net_options *o)
 
 int bench_net(int argc, char **argv)
 {
-	struct net_options o = { .rig = RIG_OPTIONS_DEFAULT, .size = FRAME_MIN };
+	static struct net_options o = { .rig = RIG_OPTIONS_DEFAULT, .size = FRAME_MIN };
 	static struct net_run n;
 	uint64_t bytes, start;
 	double cpu, steal;

@@ -128,10 +128,13 @@ HOT void fill(const struct net_queue *q, const struct virtio_net_hdr_mrg_rxbuf *
 static void COLD fill_logged(const struct net_queue *q, const struct virtio_net_hdr_mrg_rxbuf *h,
 			     struct frame *f, struct landing *l, uint32_t len)
 {
-	const struct chain *last = &l->chains[l->n - 1];
+	const struct chain *last;
 	struct iovec segs[ARRAY_SIZE(l->segs)]; /* put() uses the landing's up */
-	unsigned n = (unsigned)(last->segs - l->segs) + last->n_in;
+	unsigned n;
 
+	assert(l->n > 0);
+	last = &l->chains[l->n - 1];
+	n = (unsigned)(last->segs - l->segs) + last->n_in;
 	memcpy(segs, l->segs, n * sizeof(segs[0]));
 	fill(q, h, f, l);
 	ring_log_iov(&q->vq->ring, segs, n, len);

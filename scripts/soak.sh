@@ -13,7 +13,7 @@ build=build-soak${san:+-$san}
 args=(-Db_lundef=false)
 case $san in
 '') args=() ;;
-address) args+=(-Db_sanitize=address,undefined) ;;
+address) args+=("-Db_sanitize=address,undefined") ;;
 # It does not know fences, and gcc says so at each; none of our own memory is handed over by one.
 thread) args+=(-Db_sanitize=thread -Dc_args=-Wno-tsan) ;;
 *) echo "SAN is $san: address or thread" >&2; exit 2 ;;

@@ -215,7 +215,7 @@ struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_m
 				   const struct mem_region_desc *desc, int fd, struct error *err)
 {
 	unsigned n = old ? old->n : 0, i = 0;
-	struct mem_region added;
+	struct mem_region added = { 0 };
 	struct mem_map *map;
 
 	if (check_region(old, desc, err) < 0)

@@ -110,10 +110,10 @@ static const char *recover_split(struct ring *r, struct ring_track *t, struct fo
 
 	if (!finish_batch_split(r, t))
 		return contradiction;
-	for (uint16_t i = 0; i < t->size; i++) {
+	for (uint32_t i = 0; i < t->size; i++) {
 		if (!GET(t->split->desc[i].inflight))
 			continue;
-		found[n++] = (struct found) { GET(t->split->desc[i].counter), i };
+		found[n++] = (struct found) { GET(t->split->desc[i].counter), (uint16_t)i };
 		t->chain[i] = (struct track_chain) { .n_slots = 1, .state = TRACK_IN_FLIGHT };
 	}
 	again(r, t, found, n);
@@ -243,12 +243,12 @@ static const char *recover_packed(struct ring *r, struct ring_track *t, struct f
 		return contradiction;
 	settle(t, &p);
 	mark_free(t, p.free_head, taken);
-	for (uint16_t e = 0; e < t->size; e++) {
+	for (uint32_t e = 0; e < t->size; e++) {
 		int id;
 
 		if (!GET(t->packed->desc[e].inflight))
 			continue;
-		id = take_chain(t, e, taken, &n_slots);
+		id = take_chain(t, (uint16_t)e, taken, &n_slots);
 		if (id < 0)
 			return contradiction;
 		found[n++] = (struct found) { GET(t->packed->desc[e].counter), (uint16_t)id };

@@ -62,7 +62,7 @@ void lane_fill(struct lane *l)
 	else
 		driver_calls_off(r, DRIVER_PACKED);
 	for (unsigned i = 0; i < l->n_chains; i++) {
-		struct driver_seg segs[SEGS_MAX];
+		struct driver_seg segs[SEGS_MAX] = { 0 };
 		int rc;
 
 		cut(&l->row, l->bufs_gpa + (uint64_t)i * BUF_STRIDE, segs);

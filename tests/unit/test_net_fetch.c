@@ -81,8 +81,10 @@ static void check(bool v6, uint32_t piece)
 
 	write_frame(v6);
 	memcpy(written, guest.mem + VNET_HDR_LEN, FRAME_BYTES);
-	for (uint32_t at = 0; at < c.out_len; at += piece)
-		segs[c.n_out++] = (struct iovec) { guest.mem + at, MIN(piece, c.out_len - at) };
+	for (uint32_t at = 0; at < c.out_len; at += piece) {
+		segs[c.n_out].iov_base = guest.mem + at;
+		segs[c.n_out++].iov_len = MIN(piece, c.out_len - at);
+	}
 	cr_assert(packet_from_chain(&q, &c, &p), "pieces of %u", piece);
 	cr_assert_gt(guest.reads, 1);
 	cr_assert_eq(p.len, FRAME_BYTES);
