@@ -192,23 +192,23 @@ static const struct mem_region *find_same(const struct mem_map *map,
 	return NULL;
 }
 
-/* The region with a reference to its mapping: @donor's, or a new one. */
-static int region_make(struct mem_region *r, const struct mem_map *donor,
-		       const struct mem_region_desc *desc, int fd, struct error *err)
+/* The region with a reference to its mapping: @donor's, or a new one. @return false with @err. */
+static bool region_make(struct mem_region *r, const struct mem_map *donor,
+			const struct mem_region_desc *desc, int fd, struct error *err)
 {
 	const struct mem_region *same = find_same(donor, desc, fd);
 
 	if (same) {
 		/* The file may have become shorter since. */
 		if (check_file(desc, fd, err) < 0)
-			return err->code;
+			return false;
 		*r = *same;
 		r->mapping->refs++;
-		return 0;
+		return true;
 	}
 	*r = (struct mem_region) { .gpa = desc->gpa, .size = desc->size, .uva = desc->uva };
 	r->mapping = mapping_create(desc, fd, &r->host, err);
-	return r->mapping ? 0 : err->code;
+	return r->mapping != NULL;
 }
 
 struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_map *donor,
@@ -223,7 +223,7 @@ struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_m
 	map = map_alloc(n + 1, err);
 	if (!map)
 		return NULL;
-	if (region_make(&added, donor, desc, fd, err) < 0) {
+	if (!region_make(&added, donor, desc, fd, err)) {
 		free(map);
 		return NULL;
 	}
