@@ -67,8 +67,10 @@ fi
 # The packages that are not installed, one a line.
 missing_packages() {
   local installed p
+  # dpkg-query fails if it has never heard of one of them, and lists the others all the same.
   # shellcheck disable=SC2016
-  installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null | awk '$1 ~ /^.i/ { print $2 }')
+  installed=$({ dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null || true; } |
+    awk '$1 ~ /^.i/ { print $2 }')
   for p in "${packages[@]}"; do
     grep -qxF "$p" <<<"$installed" || echo "$p"
   done
