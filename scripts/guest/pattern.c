@@ -5,8 +5,8 @@
  *
  *	pattern fill DISK SEED		write every sector, from one process for each CPU
  *	pattern check DISK SEED		read every sector back and compare
- *	pattern journal DISK SEED [COUNT]	write block after block, each flushed and then
- *					reported; without COUNT, until the disk is full
+ *	pattern journal DISK SEED		write block after block, each flushed and then
+ *					reported, until the disk is full or a line is read
  *	pattern journal-check DISK SEED COUNT	the first COUNT blocks of a journal
  *
  * The requests have all sizes from one sector up, in no order, at any 512-byte alignment in memory
@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -180,15 +181,28 @@ static int walk(const struct disk *d, bool write)
 	return failures > 0;
 }
 
+/* Takes a line from standard input, if there is one. */
+static bool told_to_stop(void)
+{
+	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+	char c = 0;
+
+	if (poll(&in, 1, 0) != 1)
+		return false;
+	while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
+		;
+	return c == '\n';
+}
+
 /* One block after the other, each on stable storage before it is reported. */
-static int journal(const struct disk *d, uint64_t count)
+static int journal(const struct disk *d)
 {
 	const unsigned n = JOURNAL_BLOCK / SECTOR;
 	uint8_t *buf;
 
 	if (posix_memalign((void **)&buf, 4096, JOURNAL_BLOCK))
 		return fail(d, "memory", 0);
-	for (uint64_t i = 0; i < count && (i + 1) * n <= d->sectors; i++) {
+	for (uint64_t i = 0; (i + 1) * n <= d->sectors && !told_to_stop(); i++) {
 		if (write_range(d, i * n, n, buf))
 			return 1;
 		if (fdatasync(d->fd))
@@ -254,7 +268,7 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "check"))
 		return walk(&d, false);
 	if (!strcmp(what, "journal"))
-		return journal(&d, argc > 4 ? strtoull(argv[4], NULL, 0) : UINT64_MAX);
+		return journal(&d);
 	if (!strcmp(what, "journal-check") && argc == 5)
 		return journal_check(&d, strtoull(argv[4], NULL, 0));
 	fprintf(stderr, "pattern: %s: unknown\n", what);

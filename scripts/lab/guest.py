@@ -192,11 +192,14 @@ class Guest:
 
     def begin(self, job, *arguments):
         """Hands a job over; end() takes its answers."""
-        line = " ".join(map(str, (job, *arguments))) + "\n"
+        self.type(" ".join(map(str, (job, *arguments))))
+
+    def type(self, line):
+        """A line for the guest's console, and so for the job that runs, if it reads."""
         try:
-            self._process.stdin.write(line.encode())
+            self._process.stdin.write(f"{line}\n".encode())
         except OSError:
-            raise LabError(f"{self.name}: cannot hand over {job}: QEMU is gone{self.tail()}") from None
+            raise LabError(f"{self.name}: cannot type {line}: QEMU is gone{self.tail()}") from None
 
     def answer(self, key, timeout_s=60):
         """The next answer to the running job that has @key; the others are dropped."""
