@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "blk/blk.h"
+#include "blk/last_flush.h"
 #include "blk/queue.h"
-#include "poll/control.h"
 #include "vhost/state_blob.h"
 
 #include <endian.h>
@@ -46,14 +46,8 @@ struct blk_device {
 
 	unsigned n_running; /* queues */
 
-	/* For closing and for handing over: a last flush, through a poller of its own. */
-	struct poller flush_poller;
-	struct disk_queue *flush_queue;
-	struct disk_request flush;
-	bool flush_sent;
-	void (*flush_then)(struct blk_device *b);
+	struct last_flush flush;   /* for closing and for handing over */
 	struct virtqueue *parting; /* the last queue, which has stopped when that flush has */
-	struct call flushed_call;
 	void (*closed)(void *arg);
 	void *closed_arg;
 };
@@ -134,97 +128,31 @@ static int blk_set_config(struct vhost_device *d, uint32_t offset, const uint8_t
 
 /* The life of a queue. */
 
-static void queue_free(struct blk_queue *q)
-{
-	if (q->disk_queue)
-		q->disk->ops->queue_close(q->disk_queue);
-	free(q->segs);
-	free(q->big_mem);
-	free(q->big_free);
-	free(q->requests);
-	free(q);
-}
-
-static void flush_end(struct call *c)
-{
-	struct blk_device *b = container_of(c, struct blk_device, flushed_call);
-
-	worker_remove(&b->flush_poller);
-	b->disk->ops->queue_close(b->flush_queue);
-	b->flush_then(b);
-}
-
-static unsigned flush_poll(struct poller *p)
-{
-	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
-	const struct disk_ops *ops = b->disk->ops;
-	struct disk_request *done;
-
-	if (!b->flush_sent) {
-		b->flush_sent = true;
-		ops->submit(b->flush_queue, &b->flush);
-	}
-	if (ops->kick)
-		ops->kick(b->flush_queue);
-	if (ops->reap(b->flush_queue, &done, 1) == 0)
-		return 0;
-	control_call(&b->flushed_call);
-	return 1;
-}
-
-static bool flush_arm(struct poller *p)
-{
-	struct blk_device *b = container_of(p, struct blk_device, flush_poller);
-
-	return !b->disk->ops->pending(b->flush_queue);
-}
-
-static void flush_disarm(struct poller *p)
-{
-	(void)p;
-}
-
-/*
- * On a worker, because it may take long, and the control thread serves other devices meanwhile.
- * Then calls then(b), with b->flush.result.
- */
-static void flush_begin(struct blk_device *b, void (*then)(struct blk_device *b))
-{
-	static const struct poller_ops ops = { flush_poll, flush_arm, flush_disarm };
-
-	b->flush_then = then;
-	b->flush_sent = false;
-	b->flush_poller = (struct poller) { .ops = &ops, .event_fd = -1 };
-	STAILQ_INIT(&b->flush_poller.done);
-	b->flush = (struct disk_request) { .op = DISK_FLUSH };
-	b->flush.io.owner = &b->flush_poller;
-	b->flushed_call.fn = flush_end;
-	if (b->cfg.read_only || !b->disk->info.volatile_cache) {
-		then(b);
-		return;
-	}
-	b->flush.result = b->disk->ops->queue_open(b->disk, &b->flush_poller, &b->flush_queue);
-	if (b->flush.result)
-		then(b);
-	else
-		worker_add(workers_pick(b->vhost.workers), &b->flush_poller);
-}
-
 /*
  * The last queue has stopped on a guest that migrates: what it wrote is on the medium, and the
  * image is the destination's. Without a migration the image stays ours, whatever the guest does.
  */
-static void handed_over(struct blk_device *b)
+static void handed_over(struct last_flush *f)
 {
+	struct blk_device *b = container_of(f, struct blk_device, flush);
 	struct virtqueue *vq = b->parting;
 
-	if (b->flush.result)
+	if (f->result)
 		log_error("disk %s: the flush before its guest migrates failed: %s; the "
 			  "destination may miss writes since the guest's own last flush",
-			  b->cfg.name, strerror(-b->flush.result));
+			  b->cfg.name, strerror(-f->result));
 	b->parting = NULL;
 	b->disk->ops->release(b->disk);
 	vhost_queue_stopped(vq);
+}
+
+static void flush_device(struct blk_device *b, void (*then)(struct last_flush *f))
+{
+	b->flush.result = 0;
+	if (b->cfg.read_only)
+		then(&b->flush);
+	else
+		last_flush_begin(&b->flush, b->disk, b->vhost.workers, then);
 }
 
 static void queue_gone(struct blk_device *b, struct virtqueue *vq)
@@ -232,7 +160,7 @@ static void queue_gone(struct blk_device *b, struct virtqueue *vq)
 	b->n_running--;
 	if (b->n_running == 0 && b->disk->ops->release && vhost_is_migrating(&b->vhost)) {
 		b->parting = vq;
-		flush_begin(b, handed_over);
+		flush_device(b, handed_over);
 	} else {
 		vhost_queue_stopped(vq);
 	}
@@ -252,30 +180,9 @@ static void queue_drained(struct call *c)
 		worker_add(vq->worker, &q->poller);
 		return;
 	}
-	queue_free(q);
+	blk_queue_free(q);
 	vq->priv = NULL;
 	queue_gone(blk_of(vq->device), vq);
-}
-
-static int queue_alloc(struct blk_queue *q)
-{
-	unsigned n_big = MIN(q->size, (uint32_t)BLK_QUEUE_BIG_MAX);
-
-	q->requests = aligned_alloc(CACHE_LINE, q->size * sizeof(*q->requests));
-	q->segs = calloc(BLK_POLL_SEGS, sizeof(*q->segs));
-	/* Mostly never touched, and then takes no memory. */
-	q->big_mem = calloc((size_t)n_big * RING_CHAIN_SEGS_MAX, sizeof(*q->big_mem));
-	q->big_free = calloc(n_big, sizeof(*q->big_free));
-	if (!q->requests || !q->segs || !q->big_mem || !q->big_free)
-		return -ENOMEM;
-	memset(q->requests, 0, q->size * sizeof(*q->requests));
-	for (unsigned i = 0; i < q->size; i++)
-		q->requests[i].io.io.owner = &q->poller;
-	while (q->n_big_free < n_big) {
-		q->big_free[q->n_big_free] = q->big_mem + q->n_big_free * RING_CHAIN_SEGS_MAX;
-		q->n_big_free++;
-	}
-	return q->disk->ops->queue_open(q->disk, &q->poller, &q->disk_queue);
 }
 
 static void queue_limits(const struct blk_device *b, struct request_limits *l)
@@ -326,9 +233,9 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	q->poller.event_fd = vq->setup.kick_fd;
 	q->poller.event_is_counter = true;
 	STAILQ_INIT(&q->poller.done);
-	rc = queue_alloc(q);
+	rc = blk_queue_alloc(q);
 	if (rc) {
-		queue_free(q);
+		blk_queue_free(q);
 		return rc;
 	}
 
@@ -338,54 +245,6 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
 	return 0;
-}
-
-static void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
-{
-	struct blk_queue *q = vq->priv;
-
-	(void)d;
-	q->stopping = true;
-	if (!q->move_to) /* else it drains already */
-		worker_call(vq->worker, &q->drain_call);
-}
-
-/* Requests in flight are the old worker's io_uring's, and come back there. */
-static void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to)
-{
-	struct blk_queue *q = vq->priv;
-	bool drains = q->move_to != NULL;
-
-	(void)d;
-	if (!drains && to == vq->worker)
-		return;
-	q->move_to = to;
-	if (!drains)
-		worker_call(vq->worker, &q->drain_call);
-}
-
-/* On the worker. The disk may have moved an iov on; what it left behind is done. */
-static bool request_uses(const struct request *r, uintptr_t start, uint64_t len)
-{
-	if (r->status && (uintptr_t)r->status - start < len)
-		return true;
-	for (unsigned i = 0; i < r->io.n_iov; i++) {
-		uintptr_t at = (uintptr_t)r->io.iov[i].iov_base;
-
-		if (at - start < len || start - at < r->io.iov[i].iov_len)
-			return true;
-	}
-	return false;
-}
-
-static bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len)
-{
-	const struct blk_queue *q = vq->priv;
-
-	for (uint32_t i = 0; i < q->size; i++)
-		if (q->requests[i].busy && request_uses(&q->requests[i], (uintptr_t)host, len))
-			return true;
-	return false;
 }
 
 /* A front-end that announced itself by --fd is gone. */
@@ -571,19 +430,21 @@ static void device_gone(struct blk_device *b)
 	closed(arg);
 }
 
-static void closing_flushed(struct blk_device *b)
+static void closing_flushed(struct last_flush *f)
 {
-	if (b->flush.result)
+	struct blk_device *b = container_of(f, struct blk_device, flush);
+
+	if (f->result)
 		log_error("disk %s: the last flush failed: %s; writes since the guest's own last "
 			  "flush may be lost",
-			  b->cfg.name, strerror(-b->flush.result));
+			  b->cfg.name, strerror(-f->result));
 	device_gone(b);
 }
 
 /* Nothing runs any more. What the guest wrote and did not flush is flushed now. */
 static void blk_vhost_closed(struct vhost_device *d)
 {
-	flush_begin(blk_of(d), closing_flushed);
+	flush_device(blk_of(d), closing_flushed);
 }
 
 void blk_device_close(struct blk_device *b, void (*closed)(void *arg), void *arg)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One running virtqueue of a virtio-blk device, between device.c, which makes and ends it on the
- * control thread, and blk_poll.c, which works it on its worker.
+ * One running virtqueue of a virtio-blk device, between device.c and queue.c, which make and end it
+ * on the control thread, and blk_poll.c, which works it on its worker.
  *
  *	queue_start ──► poll … poll ──► queue_stop: drain_call on the worker: no more pops
  *	                                     │ the last request is pushed and published
@@ -67,5 +67,17 @@ extern const struct poller_ops blk_poller_ops[];
 
 /* The worker's half of queue_stop: a call for q->drain_call. */
 void blk_queue_drain(struct call *c);
+
+/*
+ * Control thread. Memory for q->size requests, and the disk's queue. @return 0 or -errno;
+ * blk_queue_free() frees also what is half built.
+ */
+int blk_queue_alloc(struct blk_queue *q);
+void blk_queue_free(struct blk_queue *q);
+
+/* See struct vhost_device_ops. */
+void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq);
+void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to);
+bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len);
 
 #endif

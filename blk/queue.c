@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A running virtqueue's memory, and what is asked of it while it runs. */
+#include "blk/queue.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int blk_queue_alloc(struct blk_queue *q)
+{
+	unsigned n_big = MIN(q->size, (uint32_t)BLK_QUEUE_BIG_MAX);
+
+	q->requests = aligned_alloc(CACHE_LINE, q->size * sizeof(*q->requests));
+	q->segs = calloc(BLK_POLL_SEGS, sizeof(*q->segs));
+	/* Mostly never touched, and then takes no memory. */
+	q->big_mem = calloc((size_t)n_big * RING_CHAIN_SEGS_MAX, sizeof(*q->big_mem));
+	q->big_free = calloc(n_big, sizeof(*q->big_free));
+	if (!q->requests || !q->segs || !q->big_mem || !q->big_free)
+		return -ENOMEM;
+	memset(q->requests, 0, q->size * sizeof(*q->requests));
+	for (unsigned i = 0; i < q->size; i++)
+		q->requests[i].io.io.owner = &q->poller;
+	while (q->n_big_free < n_big) {
+		q->big_free[q->n_big_free] = q->big_mem + q->n_big_free * RING_CHAIN_SEGS_MAX;
+		q->n_big_free++;
+	}
+	return q->disk->ops->queue_open(q->disk, &q->poller, &q->disk_queue);
+}
+
+void blk_queue_free(struct blk_queue *q)
+{
+	if (q->disk_queue)
+		q->disk->ops->queue_close(q->disk_queue);
+	free(q->segs);
+	free(q->big_mem);
+	free(q->big_free);
+	free(q->requests);
+	free(q);
+}
+
+void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
+{
+	struct blk_queue *q = vq->priv;
+
+	(void)d;
+	q->stopping = true;
+	if (!q->move_to) /* else it drains already */
+		worker_call(vq->worker, &q->drain_call);
+}
+
+/* Requests in flight are the old worker's io_uring's, and come back there. */
+void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to)
+{
+	struct blk_queue *q = vq->priv;
+	bool drains = q->move_to != NULL;
+
+	(void)d;
+	if (!drains && to == vq->worker)
+		return;
+	q->move_to = to;
+	if (!drains)
+		worker_call(vq->worker, &q->drain_call);
+}
+
+/* On the worker. The disk may have moved an iov on; what it left behind is done. */
+static bool request_uses(const struct request *r, uintptr_t start, uint64_t len)
+{
+	if (r->status && (uintptr_t)r->status - start < len)
+		return true;
+	for (unsigned i = 0; i < r->io.n_iov; i++) {
+		uintptr_t at = (uintptr_t)r->io.iov[i].iov_base;
+
+		if (at - start < len || start - at < r->io.iov[i].iov_len)
+			return true;
+	}
+	return false;
+}
+
+bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len)
+{
+	const struct blk_queue *q = vq->priv;
+
+	for (uint32_t i = 0; i < q->size; i++)
+		if (q->requests[i].busy && request_uses(&q->requests[i], (uintptr_t)host, len))
+			return true;
+	return false;
+}
