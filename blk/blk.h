@@ -34,14 +34,16 @@ struct blk_config {
 	enum disk_cache cache;
 	enum disk_lock lock; /* DISK_FILE: since when others are kept out */
 	bool read_only;
+	bool keep_space;    /* the guest's discards give no space back: none are offered */
 	unsigned queues;    /* virtqueues, 1 to 256 */
 	const char *serial; /* GET_ID: up to 20 bytes */
 };
 
 /* What the queues of one device have done since it was made. A plain snapshot. */
 struct blk_stats {
-	uint64_t reads, writes, flushes, get_ids; /* requests completed with success */
-	uint64_t read_bytes, write_bytes;
+	uint64_t reads, writes, flushes, discards, zeroes,
+		get_ids; /* requests completed with success */
+	uint64_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes;
 	uint64_t errors;      /* completed with IOERR */
 	uint64_t unsupported; /* completed with UNSUPP */
 	uint64_t malformed;   /* without a usable header or status byte */

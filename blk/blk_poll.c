@@ -24,6 +24,10 @@ static void count(struct blk_queue *q, const struct request *r)
 			counter_add(&s->read_bytes, r->filled);
 		else if (r->kind == REQUEST_WRITE)
 			counter_add(&s->write_bytes, r->io.len);
+		else if (r->kind == REQUEST_DISCARD)
+			counter_add(&s->discarded_bytes, r->range_len);
+		else if (r->kind == REQUEST_ZERO)
+			counter_add(&s->zeroed_bytes, r->range_len);
 	} else {
 		counter_add(r->result == VIRTIO_BLK_S_UNSUPP ? &s->unsupported : &s->errors, 1);
 	}

@@ -80,6 +80,10 @@ static uint64_t blk_features(struct vhost_device *d)
 		features |= FEATURE(GEOMETRY);
 	if (b->cfg.read_only)
 		features |= FEATURE(RO);
+	if (b->disk->info.discard_max)
+		features |= FEATURE(DISCARD);
+	if (b->disk->info.zero_max)
+		features |= FEATURE(WRITE_ZEROES);
 	return features;
 }
 
@@ -109,6 +113,13 @@ static void blk_get_config(struct vhost_device *d, uint8_t *config)
 		.opt_io_size = htole32(info->optimal_size / info->block_size),
 		.wce = info->volatile_cache,
 		.num_queues = htole16((uint16_t)b->cfg.queues),
+		/* One range a request, as request.c takes them. */
+		.max_discard_sectors = htole32((uint32_t)(info->discard_max / BLK_SECTOR)),
+		.max_discard_seg = htole32(info->discard_max ? 1 : 0),
+		.discard_sector_alignment = htole32(info->discard_align / BLK_SECTOR),
+		.max_write_zeroes_sectors = htole32((uint32_t)(info->zero_max / BLK_SECTOR)),
+		.max_write_zeroes_seg = htole32(info->zero_max ? 1 : 0),
+		.write_zeroes_may_unmap = info->zero_unmaps,
 	};
 
 	memset(config, 0, BLK_CONFIG_SIZE);
@@ -190,6 +201,11 @@ static void queue_limits(const struct blk_device *b, struct request_limits *l)
 	l->capacity = b->disk->info.size;
 	l->read_only = b->cfg.read_only;
 	l->writethrough = b->writethrough;
+	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_DISCARD))
+		l->discard_max = b->disk->info.discard_max;
+	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_WRITE_ZEROES))
+		l->zero_max = b->disk->info.zero_max;
+	l->zero_unmaps = b->disk->info.zero_unmaps;
 	memcpy(l->id, b->cfg.serial, strnlen(b->cfg.serial, sizeof(l->id)));
 }
 
@@ -477,9 +493,13 @@ void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 		out->reads += counter_read(&s->ok[REQUEST_READ]);
 		out->writes += counter_read(&s->ok[REQUEST_WRITE]);
 		out->flushes += counter_read(&s->ok[REQUEST_FLUSH]);
+		out->discards += counter_read(&s->ok[REQUEST_DISCARD]);
+		out->zeroes += counter_read(&s->ok[REQUEST_ZERO]);
 		out->get_ids += counter_read(&s->ok[REQUEST_GET_ID]);
 		out->read_bytes += counter_read(&s->read_bytes);
 		out->write_bytes += counter_read(&s->write_bytes);
+		out->discarded_bytes += counter_read(&s->discarded_bytes);
+		out->zeroed_bytes += counter_read(&s->zeroed_bytes);
 		out->errors += counter_read(&s->errors);
 		out->unsupported += counter_read(&s->unsupported);
 		out->malformed += counter_read(&s->malformed);

@@ -14,13 +14,23 @@
 
 struct disk;
 
-enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
+enum disk_op {
+	DISK_READ,
+	DISK_WRITE,
+	DISK_FLUSH,
+	DISK_DISCARD, /* what was there is of no use any more: the space may be given back */
+	DISK_ZERO,    /* reads as zeros from now on */
+};
+
+/* How a file does a DISCARD or ZERO, the best way first; the next one where the kernel cannot. */
+enum range_way { RANGE_DISCARD, RANGE_PUNCH, RANGE_ZERO, RANGE_WRITE };
 
 struct disk_request {
 	enum disk_op op;
-	bool fua;	 /* WRITE: on stable storage before it completes */
+	bool fua;	 /* WRITE, DISCARD, ZERO: on stable storage before it completes */
+	bool unmap;	 /* ZERO: the space may be given back */
 	uint64_t offset; /* bytes */
-	uint64_t len;	 /* bytes, the sum over @iov */
+	uint64_t len;	 /* bytes, the sum over @iov; DISCARD and ZERO have none */
 	/*
 	 * Guest memory. The disk moves on in it by disk_request_advance(), which leaves the
 	 * segments that it passes as they were.
@@ -37,6 +47,8 @@ struct disk_request {
 	bool in_bounce; /* the step under way goes through it */
 	bool bounced;	/* some step did; for the count */
 	uint8_t tries;	/* submissions in a row that the kernel sent back (EINTR, EAGAIN) */
+	uint8_t way;	/* enum range_way */
+	uint64_t step;	/* bytes of the step under way, of a DISCARD or ZERO */
 	STAILQ_ENTRY(disk_request) link;
 };
 STAILQ_HEAD(disk_request_list, disk_request);
@@ -66,7 +78,11 @@ struct disk_info {
 	uint32_t optimal_size;	      /* bytes, of a sustained transfer; 0: not known */
 	uint32_t align_mem, align_io; /* what O_DIRECT asks of addresses and of offsets/lengths */
 	bool volatile_cache;	      /* writes need a flush to be durable */
-	char how[96];		      /* for status */
+	/* Bytes that one DISCARD, one ZERO may have; 0: the disk cannot. */
+	uint64_t discard_max, zero_max;
+	uint32_t discard_align; /* bytes: discards that keep to it give all their space back */
+	bool zero_unmaps;	/* a ZERO with unmap may give space back */
+	char how[96];		/* for status */
 };
 
 /* Every disk's queue starts with this: one virtqueue's door to the disk, on one worker. */

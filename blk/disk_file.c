@@ -11,6 +11,8 @@
  *	O_DIRECT, memory misaligned ────► by way of an aligned bounce buffer, a piece at a time
  *	O_DIRECT, place misaligned ─────► the same file through the page cache
  *	buffered ───────────────────────► the page cache
+ *
+ * Ranges without data (DISCARD, ZERO) take disk_file_range.c's ways.
  */
 #include "blk/disk_file.h"
 
@@ -21,7 +23,6 @@
 #include <sys/mman.h>
 
 #define BOUNCE_SIZE (128u << 10) /* a multiple of any alignment that is accepted */
-#define BOUNCE_BUFFERS 16	 /* for each queue; further requests wait for one */
 #define TRIES_MAX 16
 /*
  * Bytes that a queue sends on their way in one round, and in one step of a request. What goes
@@ -30,22 +31,6 @@
  */
 #define ROUND_BYTES (4u << 20)
 #define STEP_BYTES (2u << 20)
-
-struct file_queue {
-	struct disk_queue base;
-	struct disk_request_list wait_sqe;    /* for the next round */
-	struct disk_request_list wait_bounce; /* for a bounce buffer, which another request holds */
-	struct disk_request_list failed;      /* done without I/O, result set */
-	uint8_t *bounce_mem;
-	void *bounce_free[BOUNCE_BUFFERS];
-	unsigned n_bounce_free;
-	uint64_t round_bytes; /* still to be issued before the next reap */
-};
-
-static struct file_disk *file_of(const struct file_queue *q)
-{
-	return container_of(q->base.disk, struct file_disk, disk);
-}
 
 static int file_queue_open(struct disk *d, struct poller *poller, struct disk_queue **out)
 {
@@ -57,7 +42,7 @@ static int file_queue_open(struct disk *d, struct poller *poller, struct disk_qu
 	q->base.poller = poller;
 	STAILQ_INIT(&q->wait_sqe);
 	STAILQ_INIT(&q->wait_bounce);
-	STAILQ_INIT(&q->failed);
+	STAILQ_INIT(&q->early);
 	q->round_bytes = ROUND_BYTES;
 	/* Takes memory only when a guest makes use of it. */
 	q->bounce_mem = mmap(NULL, BOUNCE_BUFFERS * BOUNCE_SIZE, PROT_READ | PROT_WRITE,
@@ -89,7 +74,7 @@ static void file_queue_close(struct disk_queue *dq)
  * alignments of a page and more. (What stays undefined are two writes to the same sectors at
  * the same time, which no disk defines.)
  */
-static int file_fd(const struct file_disk *f, bool place_aligned)
+int file_fd(const struct file_disk *f, bool place_aligned)
 {
 	return !f->direct || place_aligned ? f->fd : f->fd_buffered;
 }
@@ -156,7 +141,7 @@ static void issue_rw(struct file_queue *q, struct disk_request *r)
 	if (unlikely(fd < 0)) {
 		/* The kernel stopped a transfer within a block: the file is not what it was. */
 		r->result = -EIO;
-		STAILQ_INSERT_TAIL(&q->failed, r, link);
+		STAILQ_INSERT_TAIL(&q->early, r, link);
 		return;
 	}
 	if (unlikely(bounce) && !take_bounce(q, r)) {
@@ -203,10 +188,12 @@ static void issue_flush(struct file_queue *q, struct disk_request *r)
 	io_uring_sqe_set_data(sqe, &r->io);
 }
 
-static void file_issue(struct file_queue *q, struct disk_request *r)
+void file_issue(struct file_queue *q, struct disk_request *r)
 {
 	if (r->op == DISK_FLUSH)
 		issue_flush(q, r);
+	else if (unlikely(disk_request_is_range(r)))
+		range_issue(q, r);
 	else
 		issue_rw(q, r);
 }
@@ -219,6 +206,8 @@ static void file_submit(struct disk_queue *dq, struct disk_request *r)
 	r->bounce = NULL;
 	r->tries = 0;
 	r->io.owner = dq->poller;
+	if (unlikely(disk_request_is_range(r)))
+		range_begin(q, r);
 	/* Behind those that wait already. */
 	if (unlikely(!STAILQ_EMPTY(&q->wait_sqe)))
 		STAILQ_INSERT_TAIL(&q->wait_sqe, r, link);
@@ -246,6 +235,8 @@ static bool file_completed(struct file_queue *q, struct disk_request *r)
 		file_issue(q, r);
 		return false;
 	}
+	if (unlikely(disk_request_is_range(r)))
+		return range_completed(q, r, res);
 	if (res < 0) {
 		r->result = res;
 	} else if (r->op == DISK_FLUSH) {
@@ -299,9 +290,9 @@ static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, uns
 	q->round_bytes = ROUND_BYTES;
 	if (unlikely(!STAILQ_EMPTY(&q->wait_sqe)))
 		issue_waiting(q);
-	while (n < max && unlikely(!STAILQ_EMPTY(&q->failed))) {
-		done[n++] = STAILQ_FIRST(&q->failed);
-		STAILQ_REMOVE_HEAD(&q->failed, link);
+	while (n < max && unlikely(!STAILQ_EMPTY(&q->early))) {
+		done[n++] = STAILQ_FIRST(&q->early);
+		STAILQ_REMOVE_HEAD(&q->early, link);
 	}
 	while (n < max && (op = poller_take_done(dq->poller))) {
 		struct disk_request *r = container_of(op, struct disk_request, io);
@@ -319,7 +310,7 @@ static bool file_pending(const struct disk_queue *dq)
 {
 	const struct file_queue *q = container_of(dq, const struct file_queue, base);
 
-	return !STAILQ_EMPTY(&q->wait_sqe) || !STAILQ_EMPTY(&q->failed);
+	return !STAILQ_EMPTY(&q->wait_sqe) || !STAILQ_EMPTY(&q->early);
 }
 
 const struct disk_ops disk_file = {

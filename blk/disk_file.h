@@ -10,9 +10,47 @@ struct file_disk {
 	int fd;		 /* O_DIRECT if @direct; holds the lock (so does fd_buffered) */
 	int fd_buffered; /* the same file through the page cache, see file_fd(); -1: not needed */
 	bool direct, read_only;
-	bool locked;	  /* the image is ours; the control thread's */
-	const char *path; /* the configuration's, which outlives the disk */
+	bool is_device;	      /* a block device */
+	uint32_t range_align; /* bytes: what DISCARD and ZERO ask of offsets and lengths */
+	bool locked;	      /* the image is ours; the control thread's */
+	const char *path;     /* the configuration's, which outlives the disk */
 };
+
+#define BOUNCE_BUFFERS 16 /* for each queue; further requests wait for one */
+
+struct file_queue {
+	struct disk_queue base;
+	struct disk_request_list wait_sqe;    /* for the next round */
+	struct disk_request_list wait_bounce; /* for a bounce buffer, which another request holds */
+	struct disk_request_list early;	      /* done without I/O, result set */
+	bool no_way[RANGE_WRITE];	      /* by enum range_way: the kernel cannot */
+	uint8_t *bounce_mem;
+	void *bounce_free[BOUNCE_BUFFERS];
+	unsigned n_bounce_free;
+	uint64_t round_bytes; /* still to be issued before the next reap */
+};
+
+static inline struct file_disk *file_of(const struct file_queue *q)
+{
+	return container_of(q->base.disk, struct file_disk, disk);
+}
+
+/* Worker thread: the next step of @r. */
+void file_issue(struct file_queue *q, struct disk_request *r);
+/* The descriptor for a transfer whose place is, or is not, aligned to info.align_io; -1: none. */
+int file_fd(const struct file_disk *f, bool place_aligned);
+
+/* DISCARD and ZERO; disk_file_range.c. Worker thread, but for range_probe(). */
+static inline bool disk_request_is_range(const struct disk_request *r)
+{
+	return r->op >= DISK_DISCARD;
+}
+void range_begin(struct file_queue *q, struct disk_request *r);
+void range_issue(struct file_queue *q, struct disk_request *r);
+/* A step has ended with @res. @return true: @r is done, its result set. */
+bool range_completed(struct file_queue *q, struct disk_request *r, int res);
+/* Control thread, of an open file: what ranges it can do, into disk.info. */
+void range_probe(struct file_disk *f, const struct blk_config *cfg);
 
 /* For struct disk_ops. */
 int file_open(const struct blk_config *cfg, struct disk **out, struct error *err);

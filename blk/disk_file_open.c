@@ -264,7 +264,9 @@ static int open_half_built(struct file_disk *f, const struct blk_config *cfg, st
 		if (rc)
 			return rc;
 	}
+	f->is_device = S_ISBLK(st.st_mode);
 	find_topology(f);
+	range_probe(f, cfg);
 	f->disk.info.volatile_cache = !cfg->read_only;
 	describe(f, cfg);
 	return 0;

@@ -11,13 +11,15 @@
 
 /* Bytes in one reap: about as long as the kernel takes for a burst of small requests. */
 #define INSTANT_BYTES_MAX (1u << 20)
+/* Of one DISCARD or WRITE_ZEROES; done in as small steps as all else. */
+#define INSTANT_RANGE_MAX (UINT64_C(256) << 20)
 
 struct instant_queue {
 	struct disk_queue base;
 	struct disk_request_list todo;
 };
 
-/* The next @len bytes of @r, from r->moved on; r->iov starts there. */
+/* The next @len bytes of @r, from r->moved on; r->iov starts there, if it has data. */
 typedef void instant_fn(struct disk *d, struct disk_request *r, size_t len);
 
 /* These four are entries for a struct disk_ops. */

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#define PAGE 4096u
+
 struct ram_disk {
 	struct disk disk;
 	uint8_t *mem; /* info.size bytes */
@@ -58,6 +60,20 @@ fail:
 	return rc;
 }
 
+/* Whole pages go back to the kernel, which gives zeroed ones when they are touched again. */
+static void clear(uint8_t *at, size_t len)
+{
+	size_t before = -(uintptr_t)at & (PAGE - 1);
+	size_t whole = len > before ? ALIGN_DOWN(len - before, (size_t)PAGE) : 0;
+
+	if (whole == 0 || madvise(at + before, whole, MADV_DONTNEED)) {
+		memset(at, 0, len);
+		return;
+	}
+	memset(at, 0, before);
+	memset(at + before + whole, 0, len - before - whole);
+}
+
 static void ram_move(struct disk *d, struct disk_request *r, size_t len)
 {
 	struct ram_disk *ram = container_of(d, struct ram_disk, disk);
@@ -65,10 +81,20 @@ static void ram_move(struct disk *d, struct disk_request *r, size_t len)
 
 	/* The caller checked the range against info.size. */
 	assert(r->offset + r->len <= ram->disk.info.size);
-	if (r->op == DISK_READ)
+	switch (r->op) {
+	case DISK_READ:
 		iov_scatter(r->iov, r->n_iov, at, len);
-	else
+		break;
+	case DISK_WRITE:
 		iov_gather(r->iov, r->n_iov, at, len);
+		break;
+	case DISK_DISCARD:
+	case DISK_ZERO:
+		clear(at, len);
+		break;
+	case DISK_FLUSH:
+		break;
+	}
 }
 
 static unsigned ram_reap(struct disk_queue *dq, struct disk_request **done, unsigned max)

@@ -4,10 +4,13 @@
 #include "blk/iov.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <linux/virtio_blk.h>
 
 static_assert(sizeof(struct virtio_blk_outhdr) == 16, "virtio 1.3 5.2.6: type, reserved, sector");
 static_assert(VIRTIO_BLK_ID_BYTES == BLK_ID_BYTES, "the two have the same source");
+static_assert(sizeof(struct virtio_blk_discard_write_zeroes) == 16,
+	      "virtio 1.3 5.2.6: sector, num_sectors, flags");
 
 /* The answer is known without the disk; the device wrote the first @filled bytes of data. */
 static bool done(struct request *r, uint8_t result, uint32_t filled)
@@ -73,6 +76,48 @@ static bool parse_rw(struct request *r, uint64_t sector, uint64_t len,
 	return true;
 }
 
+/*
+ * DISCARD and WRITE_ZEROES: virtio 1.3 5.2.6. One range a request, as the configuration space says
+ * (max_discard_seg, max_write_zeroes_seg): @data holds @len bytes of it.
+ */
+static bool parse_range(struct request *r, const struct iovec *data, unsigned n, uint64_t len,
+			const struct request_limits *limits)
+{
+	bool is_zero = r->kind == REQUEST_ZERO;
+	uint64_t max = is_zero ? limits->zero_max : limits->discard_max;
+	struct virtio_blk_discard_write_zeroes range;
+	uint64_t sector, bytes;
+	uint32_t flags;
+
+	r->io.n_iov = 0;
+	r->range_len = 0;
+	if (max == 0)
+		return done(r, VIRTIO_BLK_S_UNSUPP, 0);
+	if (limits->read_only || len != sizeof(range) ||
+	    iov_gather(data, n, &range, sizeof(range)) != sizeof(range))
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	flags = le32toh(range.flags);
+	sector = le64toh(range.sector);
+	bytes = (uint64_t)le32toh(range.num_sectors) * BLK_SECTOR;
+
+	/* 5.2.6.2: unknown flags, and "unmap" where everything is unmapped, are unsupported. */
+	if (flags & ~(is_zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0u))
+		return done(r, VIRTIO_BLK_S_UNSUPP, 0);
+	/* In this order nothing wraps, whatever the sector says. */
+	if (sector > limits->capacity / BLK_SECTOR ||
+	    bytes > limits->capacity - sector * BLK_SECTOR || bytes > max)
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	if (bytes == 0)
+		return done(r, VIRTIO_BLK_S_OK, 0);
+
+	r->io.op = is_zero ? DISK_ZERO : DISK_DISCARD;
+	r->io.fua = limits->writethrough;
+	r->io.unmap = limits->zero_unmaps && flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+	r->io.offset = sector * BLK_SECTOR;
+	r->io.len = r->range_len = bytes;
+	return true;
+}
+
 /* A buffer of another size than 20 bytes is the driver's fault, but a harmless one: fill what fits.
  */
 static bool answer_get_id(struct request *r, const struct iovec *in, unsigned n_in,
@@ -120,6 +165,12 @@ bool request_parse(struct request *r, const struct chain *c, const struct reques
 		r->io.offset = r->io.len = 0;
 		r->io.n_iov = 0;
 		return true;
+	case VIRTIO_BLK_T_DISCARD:
+		r->kind = REQUEST_DISCARD;
+		return parse_range(r, out, n_out, c->out_len - sizeof(hdr), limits);
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		r->kind = REQUEST_ZERO;
+		return parse_range(r, out, n_out, c->out_len - sizeof(hdr), limits);
 	case VIRTIO_BLK_T_GET_ID:
 		r->kind = REQUEST_GET_ID;
 		keep_data(r, in, n_in, big);
@@ -132,6 +183,12 @@ bool request_parse(struct request *r, const struct chain *c, const struct reques
 
 void request_from_disk(struct request *r)
 {
+	if (r->io.result == -EOPNOTSUPP &&
+	    (r->kind == REQUEST_DISCARD || r->kind == REQUEST_ZERO)) {
+		/* The disk's file can do nothing of the kind. */
+		done(r, VIRTIO_BLK_S_UNSUPP, 0);
+		return;
+	}
 	if (r->io.result) {
 		/* Some of a failed read may have arrived; none of it is vouched for. */
 		done(r, VIRTIO_BLK_S_IOERR, 0);

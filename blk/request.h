@@ -19,7 +19,15 @@
 #define REQUEST_SEGS_SMALL 16
 
 /* What is counted; the outcome decides under which name. */
-enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_FLUSH, REQUEST_GET_ID, REQUEST_OTHER };
+enum request_kind {
+	REQUEST_READ,
+	REQUEST_WRITE,
+	REQUEST_FLUSH,
+	REQUEST_DISCARD,
+	REQUEST_ZERO,
+	REQUEST_GET_ID,
+	REQUEST_OTHER
+};
 
 struct request {
 	struct disk_request io;
@@ -28,7 +36,8 @@ struct request {
 	uint32_t in_len;   /* bytes that the device may write, the status byte among them */
 	uint32_t filled;   /* of these, written from the start on, the status byte apart */
 	enum request_kind kind;
-	uint8_t result; /* VIRTIO_BLK_S_* */
+	uint64_t range_len; /* bytes, of a DISCARD or WRITE_ZEROES as it was asked for */
+	uint8_t result;	    /* VIRTIO_BLK_S_* */
 	bool malformed;
 	bool busy;	      /* popped, not pushed */
 	uint16_t id, n_slots; /* the chain's */
@@ -37,7 +46,9 @@ struct request {
 
 /* What a request is checked against; fixed while a queue runs. */
 struct request_limits {
-	uint64_t capacity; /* bytes */
+	uint64_t capacity;		/* bytes */
+	uint64_t discard_max, zero_max; /* bytes of one request; 0: not negotiated */
+	bool zero_unmaps;		/* may a WRITE_ZEROES give space back? */
 	bool read_only;
 	bool writethrough; /* the guest cannot flush, so each write is durable when it completes */
 	char id[BLK_ID_BYTES]; /* GET_ID's answer, padded with zeros */

@@ -102,6 +102,7 @@ static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
 		.cache = (enum disk_cache)d->cache,
 		.lock = (enum disk_lock)d->lock,
 		.read_only = d->read_only,
+		.keep_space = !d->discard,
 		.queues = d->queues,
 		.serial = d->serial,
 	};

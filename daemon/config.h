@@ -55,6 +55,7 @@ enum {
 	DISK_READ_ONLY,
 	DISK_CACHE,
 	DISK_LOCK,
+	DISK_DISCARDS,
 	DISK_QUEUES,
 	DISK_SERIAL,
 };
@@ -67,6 +68,7 @@ struct disk_config {
 	bool read_only;
 	int cache; /* enum disk_cache */
 	int lock;  /* enum disk_lock */
+	bool discard;
 	uint32_t queues;
 	char *serial;
 };

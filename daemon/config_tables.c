@@ -103,6 +103,7 @@ static const struct field disk_fields[] = {
 			     D(read_only) },
 	[DISK_CACHE] = { .key = "cache", .kind = FIELD_CHOICE, D(cache), .choices = caches },
 	[DISK_LOCK] = { .key = "lock", .kind = FIELD_CHOICE, D(lock), .choices = locks },
+	[DISK_DISCARDS] = { .key = "discard", .kind = FIELD_BOOL, D(discard) },
 	[DISK_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, D(queues), .min = 1, .max = 256 },
 	[DISK_SERIAL] = { .key = "serial", .kind = FIELD_TEXT, D(serial), .max = SERIAL_MAX },
 };
@@ -112,6 +113,7 @@ static void disk_defaults(void *obj)
 	struct disk_config *d = obj;
 
 	d->socket.mode = -1;
+	d->discard = true;
 	d->queues = 1;
 }
 

@@ -184,6 +184,10 @@ static json_t *blk_counters_json(const struct blk_device *b)
 	put_number(j, "reads", s.reads);
 	put_number(j, "writes", s.writes);
 	put_number(j, "flushes", s.flushes);
+	put_number(j, "discards", s.discards);
+	put_number(j, "write_zeroes", s.zeroes);
+	put_number(j, "discarded_bytes", s.discarded_bytes);
+	put_number(j, "zeroed_bytes", s.zeroed_bytes);
 	put_number(j, "get_ids", s.get_ids);
 	put_number(j, "read_bytes", s.read_bytes);
 	put_number(j, "write_bytes", s.write_bytes);
@@ -208,6 +212,7 @@ static json_t *disk_json(const struct disk_entry *e)
 	put_text(j, "kind", c->file ? "file" : c->null_size ? "null" : "ram");
 	put_text(j, "file", c->file);
 	put(j, "read_only", json_boolean(c->read_only));
+	put(j, "discard", json_boolean(c->discard && !c->read_only));
 	if (!e->device) {
 		put_failure(j, e->failure);
 		return j;

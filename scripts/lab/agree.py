@@ -6,11 +6,17 @@ between must agree exactly: every request and every byte of it, every frame and 
 """
 from . import LabError
 
-# The guest's name of a figure, the daemon's. What the guest's card receives its port transmitted.
+# The guest's name of a figure, the daemon's (if there are several: their sum). Its kernel has no letter for
+# what is zeroed, and counts its bytes as written. What the guest's card receives its port transmitted.
 DISK = {"disk_reads": "reads", "disk_read_bytes": "read_bytes", "disk_writes": "writes",
-        "disk_write_bytes": "write_bytes", "disk_flushes": "flushes"}
+        "disk_write_bytes": ("write_bytes", "zeroed_bytes"), "disk_flushes": "flushes", "disk_discards": "discards",
+        "disk_others": ("write_zeroes", "get_ids")}
 NET = {"net_rx_packets": "tx_packets", "net_rx_bytes": "tx_bytes", "net_tx_packets": "rx_packets",
        "net_tx_bytes": "rx_bytes"}
+
+
+def total(counters, names):
+    return counters[names] if isinstance(names, str) else sum(counters[n] for n in names)
 
 
 class Snapshot:
@@ -22,7 +28,7 @@ class Snapshot:
             self.daemon = {}
             if disk:
                 counters = daemon.disk(disk)["counters"]
-                self.daemon.update({k: counters[v] for k, v in DISK.items()})
+                self.daemon.update({k: total(counters, v) for k, v in DISK.items()})
             if port:
                 counters = daemon.port(port)["counters"]
                 self.daemon.update({k: counters[v] for k, v in NET.items()})

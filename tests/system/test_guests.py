@@ -89,6 +89,30 @@ def test_two_guests_on_two_layouts_talk_and_their_counts_agree(folder):
             assert dict((what, n) for what, n, _ in rows)["net_rx_packets"] > 100
 
 
+def test_a_guest_gives_space_back(folder):
+    image = folder / "disk0.raw"
+    with Daemon(folder, config(folder, 1)) as daemon, Guest(machine(folder)) as guest:
+        guest.boot()
+        guest.job("pattern", "fill", SEED)
+        full = image.stat().st_blocks * 512
+        assert full >= image.stat().st_size
+        guest.job("discard", 4 << 20, 8 << 20)
+        assert image.stat().st_blocks * 512 <= full - (8 << 20) + (64 << 10)
+        before = agree.Snapshot(guest, daemon, "disk0")
+        guest.job("fs_write")  # mkfs discards all there was, and mount zeroes what it needs
+        after = agree.Snapshot(guest, daemon, "disk0")
+        assert not agree.differences(after.since(before))
+        guest.reboot()
+        guest.job("fs_check")
+        guest.reboot()
+        guest.job("discard")
+        assert image.stat().st_blocks * 512 <= 1 << 20
+        counters = daemon.disk("disk0")["counters"]
+        assert counters["discards"] >= 3 and counters["discarded_bytes"] >= (8 << 20) + image.stat().st_size
+        assert counters["errors"] == counters["unsupported"] == 0
+        guest.poweroff()
+
+
 def test_a_killed_front_end_leaves_the_others_alone_and_a_new_guest_takes_its_place(folder):
     with Daemon(folder, config(folder, 2)) as daemon, Guest(machine(folder), "victim") as one, \
             Guest(machine(folder, 1), "neighbour") as two:

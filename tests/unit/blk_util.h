@@ -59,7 +59,7 @@ struct vm {
 	struct guest_blk blk[VM_QUEUES_MAX];
 	unsigned n_queues, queue_size;
 	const struct variant *v;
-	bool no_flush; /* the driver does not negotiate FLUSH */
+	uint64_t features_off; /* that the driver does not negotiate */
 	bool closed;
 };
 
@@ -121,8 +121,7 @@ static inline void vm_connect(struct vm *vm)
 		features |= VU_F_EVENT_IDX;
 	if (vm->v->indirect != DRIVER_DIRECT)
 		features |= VU_F_INDIRECT;
-	if (vm->no_flush)
-		features &= ~(UINT64_C(1) << VIRTIO_BLK_F_FLUSH);
+	features &= ~vm->features_off;
 	frontend_init(&vm->f);
 	vm->f.idle = vm_idle;
 	VM_OK(vm, frontend_connect(&vm->f, vm->socket));

@@ -87,11 +87,11 @@ Test(blk_device, the_configuration_space_tells_capacity_limits_and_topology)
 	cr_assert_eq(c.geometry.heads, 16);
 	cr_assert_eq(c.geometry.sectors, 63);
 	cr_assert_eq(c.geometry.cylinders, IMAGE / 512 / 16 / 63);
-	cr_assert_eq(c.max_discard_sectors, 0);
 	for (unsigned bit = 0; bit < 24; bit++) {
 		bool want = bit == VIRTIO_BLK_F_SEG_MAX || bit == VIRTIO_BLK_F_BLK_SIZE ||
 			    bit == VIRTIO_BLK_F_TOPOLOGY || bit == VIRTIO_BLK_F_FLUSH ||
-			    bit == VIRTIO_BLK_F_MQ || bit == VIRTIO_BLK_F_GEOMETRY;
+			    bit == VIRTIO_BLK_F_MQ || bit == VIRTIO_BLK_F_GEOMETRY ||
+			    bit == VIRTIO_BLK_F_DISCARD || bit == VIRTIO_BLK_F_WRITE_ZEROES;
 
 		cr_assert_eq(!!(vm.f.offered & (UINT64_C(1) << bit)), want, "feature %u", bit);
 	}
@@ -230,8 +230,8 @@ BLK_TEST(blk_device, requests_that_cannot_be_are_refused_and_counted)
 		     VIRTIO_BLK_S_IOERR);
 	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, 0, gpa, 700), VIRTIO_BLK_S_IOERR);
 	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 1), VIRTIO_BLK_S_IOERR);
-	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_DISCARD, 0, gpa, 16), VIRTIO_BLK_S_UNSUPP);
-	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, gpa, 16), VIRTIO_BLK_S_UNSUPP);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_SECURE_ERASE, 0, gpa, 16), VIRTIO_BLK_S_UNSUPP);
+	cr_assert_eq(vm_do(&vm, 0, 15, 0, gpa, 16), VIRTIO_BLK_S_UNSUPP);
 	cr_assert_eq(vm_do(&vm, 0, 0x12345678, 0, gpa, 512), VIRTIO_BLK_S_UNSUPP);
 	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, cap - 128, gpa, 64 * KIB), VIRTIO_BLK_S_OK);
 	s = vm_stats(&vm);
@@ -300,7 +300,7 @@ BLK_TEST(blk_device, writes_are_cached_until_a_flush_and_durable_at_once_without
 	cr_assert_eq(dirty_pages(vm.image), 0);
 	vm_disconnect(&vm);
 
-	vm.no_flush = true;
+	vm.features_off = UINT64_C(1) << VIRTIO_BLK_F_FLUSH;
 	vm_connect(&vm);
 	vm_queue_start(&vm, 0, NULL);
 	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 64 * KIB), VIRTIO_BLK_S_OK);

@@ -3,6 +3,7 @@
 #include "blk/request.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <linux/virtio_blk.h>
 #include <string.h>
 
@@ -217,6 +218,121 @@ Test(blk_request, unknown_types_and_types_that_were_not_offered_are_unsupported)
 	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
 		expect_done(s, usual(s, types[i], 0, true, 512), VIRTIO_BLK_S_UNSUPP, 0);
 		expect_done(s, usual(s, types[i], 0, false, 16), VIRTIO_BLK_S_UNSUPP, 1);
+	}
+	free(s);
+}
+
+/* A DISCARD or WRITE_ZEROES of @n ranges, all the same. @return the status byte. */
+static uint8_t *ranged(struct shape *s, uint32_t type, unsigned n, uint64_t sector,
+		       uint32_t num_sectors, uint32_t flags)
+{
+	struct virtio_blk_discard_write_zeroes range = { .sector = sector,
+							 .num_sectors = num_sectors,
+							 .flags = flags };
+	uint8_t *status = usual(s, type, 99, false, n * (uint32_t)sizeof(range));
+
+	for (unsigned i = 0; i < n; i++)
+		memcpy(s->mem + 16 + i * sizeof(range), &range, sizeof(range));
+	return status;
+}
+
+static void expect_range(const struct request_limits *l, uint32_t type, unsigned n, uint64_t sector,
+			 uint32_t num_sectors, uint32_t flags, uint8_t want)
+{
+	struct shape *s = malloc(sizeof(*s));
+	uint8_t *status = ranged(s, type, n, sector, num_sectors, flags);
+	struct request r;
+
+	cr_assert_not(request_parse(&r, &s->chain, l, big_array));
+	cr_assert_eq(request_finish(&r), 1);
+	cr_assert_eq(*status, want, "type %u, %u ranges, sector %llu, %u sectors, flags %u: %u",
+		     type, n, (unsigned long long)sector, num_sectors, flags, *status);
+	free(s);
+}
+
+static struct request_limits with_ranges(void)
+{
+	struct request_limits l = limits;
+
+	l.discard_max = CAPACITY / 2;
+	l.zero_max = CAPACITY / 4;
+	l.zero_unmaps = true;
+	return l;
+}
+
+Test(blk_request, a_range_is_discarded_or_zeroed_5_2_6)
+{
+	struct request_limits l = with_ranges();
+	struct shape *s = malloc(sizeof(*s));
+	struct request r;
+
+	ranged(s, VIRTIO_BLK_T_DISCARD, 1, 8, 16, 0);
+	cr_assert(request_parse(&r, &s->chain, &l, big_array));
+	cr_assert_eq(r.io.op, DISK_DISCARD);
+	cr_assert_eq(r.io.offset, 8 * 512);
+	cr_assert_eq(r.io.len, 16 * 512);
+	cr_assert_not(r.io.fua);
+	for (unsigned flags = 0; flags < 2; flags++) {
+		ranged(s, VIRTIO_BLK_T_WRITE_ZEROES, 1, CAPACITY / 512 - 1, 1, flags);
+		l.writethrough = true;
+		cr_assert(request_parse(&r, &s->chain, &l, big_array));
+		cr_assert_eq(r.io.op, DISK_ZERO);
+		cr_assert_eq(r.io.unmap, flags);
+		cr_assert_eq(r.io.offset, CAPACITY - 512);
+		cr_assert(r.io.fua);
+	}
+	/* Where space is kept, unmapping is a wish that is not granted. */
+	l.zero_unmaps = false;
+	cr_assert(request_parse(&r, &s->chain, &l, big_array));
+	cr_assert_not(r.io.unmap);
+	free(s);
+}
+
+Test(blk_request, T18_ranges_that_are_not_legal_are_refused_5_2_6_2)
+{
+	static const uint32_t types[] = { VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES };
+	struct request_limits l = with_ranges(), ro = with_ranges();
+
+	ro.read_only = true;
+	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+		uint32_t t = types[i], max = i ? CAPACITY / 4 / 512 : CAPACITY / 2 / 512;
+
+		expect_range(&limits, t, 1, 0, 1, 0, VIRTIO_BLK_S_UNSUPP); /* not negotiated */
+		expect_range(&ro, t, 1, 0, 1, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 0, 0, 1, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 2, 0, 1, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 1, 0, 1, 2, VIRTIO_BLK_S_UNSUPP);
+		expect_range(&l, t, 1, 0, 1, UINT32_MAX, VIRTIO_BLK_S_UNSUPP);
+		expect_range(&l, t, 1, 0, max + 1, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 1, CAPACITY / 512, 1, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 1, CAPACITY / 512 - 1, 2, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 1, UINT64_MAX / 512 + 1, 1, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 1, UINT64_MAX, UINT32_MAX, 0, VIRTIO_BLK_S_IOERR);
+		expect_range(&l, t, 1, 0, 0, 0, VIRTIO_BLK_S_OK);
+	}
+	expect_range(&l, VIRTIO_BLK_T_DISCARD, 1, 0, 1, 1, VIRTIO_BLK_S_UNSUPP);
+}
+
+Test(blk_request, a_range_that_the_disk_cannot_do_is_unsupported_and_a_failed_one_an_error)
+{
+	static const struct {
+		int result;
+		uint8_t status;
+	} rows[] = { { 0, VIRTIO_BLK_S_OK },
+		     { -EOPNOTSUPP, VIRTIO_BLK_S_UNSUPP },
+		     { -EIO, VIRTIO_BLK_S_IOERR } };
+	struct request_limits l = with_ranges();
+	struct shape *s = malloc(sizeof(*s));
+	struct request r;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		uint8_t *status = ranged(s, VIRTIO_BLK_T_DISCARD, 1, 0, 8, 0);
+
+		cr_assert(request_parse(&r, &s->chain, &l, big_array));
+		r.io.result = rows[i].result;
+		request_from_disk(&r);
+		cr_assert_eq(request_finish(&r), 1);
+		cr_assert_eq(*status, rows[i].status);
 	}
 	free(s);
 }

@@ -87,6 +87,7 @@ static const char full[] = "user: root\n"
 			   "    file: /var/lib/a.raw\n"
 			   "    read_only: true\n"
 			   "    cache: writeback\n"
+			   "    discard: false\n"
 			   "    queues: 4\n"
 			   "    serial: S-1\n"
 			   "  - { name: nul, socket: /run/n.sock, null: 1T }\n"
@@ -122,6 +123,8 @@ Test(config, full_file_gives_every_value)
 	cr_assert_str_eq(d->socket.group, "root");
 	cr_assert(d->read_only);
 	cr_assert_eq(d->cache, DISK_CACHE_WRITEBACK);
+	cr_assert_not(d->discard);
+	cr_assert(config_disk(c, 1)->discard);
 	cr_assert_eq(d->queues, 4);
 	cr_assert_str_eq(d->serial, "S-1");
 	cr_assert_eq(config_disk(c, 1)->null_size, UINT64_C(1) << 40);
@@ -166,7 +169,7 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 	expect_problem(DISK("    fille: /x\n"),
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
 		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
-		       "lock, "
+		       "lock, discard, "
 		       "queues, serial)");
 	expect_problem(
 		"zebra: 1\n",
@@ -381,7 +384,7 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
-				"read_only, cache, lock, queues, serial)",
+				"read_only, cache, lock, discard, queues, serial)",
 				"t.yaml:4: disks[1].ram: a disk is one of file, null and ram; "
 				"leave the others out",
 				"t.yaml:4: disks[1].name: \"a\" is already taken by disks[0].name "
