@@ -130,6 +130,12 @@ static uint32_t draw_type(struct guest *g)
 			: VIRTIO_BLK_T_GET_ID;
 }
 
+/* Mostly few: more requests, and less to check. */
+static unsigned draw_sectors(unsigned *rng, unsigned max)
+{
+	return 1 + soak_random(rng, chance(rng, 25) || max < 3 ? max : 3);
+}
+
 /* The request's data in up to PIECES_MAX segments. */
 static unsigned cut(struct disk_guest *d, const struct slot *s, struct driver_seg *segs)
 {
@@ -158,7 +164,7 @@ static bool submit(struct disk_guest *d, unsigned queue, struct slot *s)
 	s->type = draw_type(&d->g);
 	data = s->type == VIRTIO_BLK_T_IN || s->type == VIRTIO_BLK_T_OUT;
 	s->first = data ? soak_random(rng, SECTORS) : 0;
-	s->n = data ? 1 + soak_random(rng, SECTORS - s->first) : 0;
+	s->n = data ? draw_sectors(rng, SECTORS - s->first) : 0;
 	s->in = data && region && d->g.extra_there[region - 1] ? region : 0;
 	for (unsigned i = s->first; i < s->first + s->n; i++) {
 		uint8_t *p = s->buffer[s->in].host + (size_t)i * SECTOR;
@@ -191,6 +197,19 @@ static void disk_work(struct guest *g)
 				break;
 		guest_blk_kick(&d->blk[q]);
 	}
+}
+
+static unsigned disk_in_flight(struct guest *g)
+{
+	struct disk_guest *d = disk_of(g);
+	unsigned n = 0;
+
+	for (unsigned q = 0; q < QUEUES; q++) {
+		reap(d, q);
+		for (unsigned i = 0; i < SLOTS; i++)
+			n += d->slots[q][i].busy;
+	}
+	return n;
 }
 
 static void disk_open(struct guest *g)
@@ -282,6 +301,7 @@ static const struct guest_ops disk_ops = {
 	.open = disk_open,
 	.close = disk_close,
 	.work = disk_work,
+	.in_flight = disk_in_flight,
 	.using = disk_using,
 };
 

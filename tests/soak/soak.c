@@ -7,6 +7,7 @@
 #include "poll/control.h"
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static struct {
 	const char *only; /* one event */
 } options = { .seconds = 10, .rounds = UINT64_MAX };
 
+static volatile sig_atomic_t told_to_stop;
 static uint64_t round_now;
 static const char *event_now = "start";
 
@@ -104,24 +106,46 @@ static void all_progress(struct guest *g[GUESTS])
 		guest_check_progress(g[i]);
 }
 
-/* One thing to one guest. */
+/* One thing to one guest, just after that has asked its device for something. */
+static bool happen(struct event *e, struct guest *to, unsigned *rng)
+{
+	unsigned in_flight;
+
+	event_now = e->name;
+	in_flight = guest_load(to);
+	if (!e->run(to))
+		return false;
+	e->count++;
+	e->loaded += in_flight > 0;
+	e->in_flight += in_flight;
+	/* Often the next thing comes before anything has settled. */
+	if (chance(rng, 30))
+		guest_check_progress(to);
+	return true;
+}
+
 static void one_round(struct guest *g[GUESTS], unsigned *rng)
 {
-	for (;;) {
-		struct event *e = &soak_events[soak_random(rng, soak_n_events)];
-		struct guest *to = g[soak_random(rng, GUESTS)];
+	struct event *e;
 
-		if (options.only && strcmp(options.only, e->name) != 0)
-			continue;
-		event_now = e->name;
-		if (!e->run(to))
-			continue;
-		e->count++;
-		/* Often the next thing comes before anything has settled. */
-		if (chance(rng, 30))
-			guest_check_progress(to);
-		return;
-	}
+	do
+		e = &soak_events[soak_random(rng, soak_n_events)];
+	while (options.only && strcmp(options.only, e->name) != 0);
+	/* It does not apply to every guest, always; if to none of these, then something else. */
+	for (unsigned i = 0; i < 2 * GUESTS; i++)
+		if (happen(e, g[soak_random(rng, GUESTS)], rng))
+			return;
+}
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	told_to_stop = 1;
+}
+
+static bool go_on(uint64_t end)
+{
+	return !told_to_stop && round_now < options.rounds && clock_ns() < end;
 }
 
 static void soak(void)
@@ -138,18 +162,20 @@ static void soak(void)
 	all_free(g);
 	before = leaks_now();
 
-	while (round_now < options.rounds && clock_ns() < end) {
+	while (go_on(end)) {
 		all_new(g);
 		all_begin(g);
 		do
 			one_round(g, &rng);
-		while (++round_now % LEAKS_EVERY && round_now < options.rounds && clock_ns() < end);
+		while (++round_now % LEAKS_EVERY && go_on(end));
 		event_now = "all at once";
 		all_progress(g);
 		all_free(g);
 		event_now = "leaks";
 		leaks_check(&before);
 	}
+	printf("soak: %u descriptors, %u mappings, as before the first round\n", before.fds,
+	       before.maps);
 }
 
 static void usage(void)
@@ -192,13 +218,36 @@ static void parse(int argc, char **argv)
 	options.seed = options.seed ? options.seed : 1;
 }
 
+/* Each kind of event, and how often it met I/O; a soak that it seldom met would prove little. */
+static void report(void)
+{
+	printf("%8s  %18s  %9s  event\n", "times", "with I/O in flight", "in flight");
+	for (unsigned i = 0; i < soak_n_events; i++) {
+		const struct event *e = &soak_events[i];
+		double n = (double)e->count;
+
+		printf("%8llu  %18llu  %9.1f  %s\n", (unsigned long long)e->count,
+		       (unsigned long long)e->loaded, n > 0 ? (double)e->in_flight / n : 0,
+		       e->name);
+		event_now = e->name;
+		if (e->count >= 100 && e->loaded < e->count / 2)
+			soak_fail("it seldom met a request in flight");
+	}
+	printf("soak: %llu rounds, nothing lost, no leak\n", (unsigned long long)round_now);
+}
+
 int main(int argc, char **argv)
 {
-	struct workers_config cfg = { .idle = IDLE_ADAPTIVE };
+	/* They are to give way to each other, and sleep, often: cores are fewer than threads here.
+	 */
+	struct workers_config cfg = { .idle = IDLE_ADAPTIVE, .idle_us = 10 };
 	struct error err = { 0 };
 
 	parse(argc, argv);
 	printf("soak: seed %u\n", options.seed);
+	fflush(stdout);
+	signal(SIGTERM, on_signal);
+	signal(SIGINT, on_signal);
 	log_set_level(LOG_LEVEL_ERROR);
 	cfg.n = soak_n_workers;
 	if (control_init() < 0)
@@ -209,9 +258,6 @@ int main(int argc, char **argv)
 	workers_stop(soak_workers);
 	control_fini();
 
-	for (unsigned i = 0; i < soak_n_events; i++)
-		printf("%8llu  %s\n", (unsigned long long)soak_events[i].count,
-		       soak_events[i].name);
-	printf("soak: %llu rounds, nothing lost, no leak\n", (unsigned long long)round_now);
+	report();
 	return 0;
 }

@@ -45,8 +45,10 @@ struct guest_ops {
 	void (*open)(struct guest *g);
 	/* The device has let go of the rings: takes what is done, forgets the rest. */
 	void (*close)(struct guest *g);
-	/* One step of the driver, on its thread. */
+	/* One step of the driver, by whoever has the rings. */
 	void (*work)(struct guest *g);
+	/* Takes back what is done. @return how many requests or frames the device still has. */
+	unsigned (*in_flight)(struct guest *g);
 	/* Requests or frames under way that use extra region @i. Any thread. */
 	unsigned (*using)(const struct guest *g, unsigned i);
 };
@@ -101,6 +103,8 @@ void guest_begin(struct guest *g); /* and all the rest, up to running queues */
 void guest_hang_up(struct guest *g);
 /* With a front-end's reply: fails unless @rc says that all is well. */
 void guest_ok(struct guest *g, int rc, const char *what);
+/* Asks for something. @return how much the device has not answered yet, at this moment. */
+unsigned guest_load(struct guest *g);
 /* The driver goes on: all that was asked for until now is answered. */
 void guest_check_progress(struct guest *g);
 /* For blk_device_close() and net_device_close(). */
@@ -112,7 +116,8 @@ struct event {
 	const char *name;
 	/* @return false when it does not apply to this guest in its state. */
 	bool (*run)(struct guest *g);
-	uint64_t count;
+	/* How often it was; how often with something in flight as it began, and with how much. */
+	uint64_t count, loaded, in_flight;
 };
 extern struct event soak_events[];
 extern const unsigned soak_n_events;
