@@ -82,7 +82,7 @@ void guest_init(struct guest *g, const char *name, const struct guest_ops *ops, 
 	snprintf(g->path, sizeof(g->path), "soak-%d-%s.sock", (int)getpid(), name);
 	pthread_mutex_init(&g->lock, NULL);
 	frontend_init(&g->f);
-	g->f.timeout_ms = 60000;
+	g->f.timeout_ms = SOAK_PATIENCE_MS;
 	g->f.idle = idle;
 	g->ops->create(g);
 	rc = pthread_create(&g->thread, NULL, driver_main, g);

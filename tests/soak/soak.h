@@ -24,6 +24,8 @@
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
 
+#define SOAK_PATIENCE_MS 900000
+
 /* Regions 0 and 1 always hold rings and buffers; those from here on come and go, with data alone.
  */
 #define EXTRA_FIRST 2
