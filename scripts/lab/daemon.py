@@ -46,14 +46,18 @@ class Daemon:
         self.kill()
 
     def start(self):
+        self.launch()
+        wait_for(self._answers, START_TIMEOUT_S, "sluiced answers on its control socket")
+        return self
+
+    def launch(self):
+        """Starts it, and does not wait."""
         if not (BUILD / "daemon/sluiced").exists():
             raise LabError(f"there is no {BUILD}/daemon/sluiced; run make build")
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [BUILD / "daemon/sluiced", "--config", self.config], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True, **credentials(self.user))
-        wait_for(self._answers, START_TIMEOUT_S, "sluiced answers on its control socket")
-        return self
 
     def _answers(self):
         if self._process.poll() is not None:

@@ -19,7 +19,7 @@ class Disk:
     queues: int = 1
     ring_size: int = 128
     server: bool = False  # QEMU listens, the back-end connects
-    reconnect: bool = False  # QEMU connects again, each second, when the back-end is gone
+    reconnect: bool = False  # QEMU connects again, soon, when the back-end is gone
 
 
 @dataclass
@@ -29,6 +29,8 @@ class Net:
     queues: int = 1  # pairs
     ring_size: int = 256  # QEMU's smallest for a network card
     server: bool = False
+    reconnect: bool = False
+    packed: Optional[bool] = None  # None: as the machine
 
 
 @dataclass
@@ -59,12 +61,18 @@ def _memory(m):
     return f"memory-backend-memfd,id=mem,{size}" + (",hugetlb=on" if m.backing == "hugepages" else "")
 
 
-def _disk_options(m):
+def _chardev(name, device, qemu):
+    server = ",server=on" if device.server else ""
+    reconnect = ""
+    if device.reconnect:
+        reconnect = ",reconnect-ms=100" if qemu.version >= (9, 2) else ",reconnect=1"
+    return f"socket,id={name},path={device.socket}{server}{reconnect}"
+
+
+def _disk_options(m, qemu):
     name = "vhost-user-blk" if m.type == "microvm" else "vhost-user-blk-pci"
     d = m.disk
-    server = ",server=on" if d.server else ""
-    reconnect = ",reconnect=1" if d.reconnect else ""
-    return ["-chardev", f"socket,id=disk,path={d.socket}{server}{reconnect}",
+    return ["-chardev", _chardev("disk", d, qemu),
             "-device", f"{name},chardev=disk,num-queues={d.queues},queue-size={d.ring_size},"
                        f"packed={_on(m.packed)},event_idx={_on(m.event_idx)}"]
 
@@ -72,15 +80,14 @@ def _disk_options(m):
 def _net_options(m, qemu, accelerator):
     n = m.net
     pci = m.type != "microvm"
-    server = ",server=on" if n.server else ""
     device = (f"{'virtio-net-pci' if pci else 'virtio-net-device'},netdev=net,mac={n.mac},"
               f"mq={_on(n.queues > 1)},rx_queue_size={n.ring_size},tx_queue_size={n.ring_size},"
-              f"packed={_on(m.packed)},event_idx={_on(m.event_idx)}")
+              f"packed={_on(m.packed if n.packed is None else n.packed)},event_idx={_on(m.event_idx)}")
     if pci:
         # QEMU 7.2 dies of a network card with MSI-X where there is no KVM.
         old = qemu.version < (8, 0) and accelerator == "tcg"
         device += f",vectors={0 if old else 2 * n.queues + 2}"
-    return ["-chardev", f"socket,id=net,path={n.socket}{server}",
+    return ["-chardev", _chardev("net", n, qemu),
             "-netdev", f"vhost-user,id=net,chardev=net,queues={n.queues}", "-device", device]
 
 
@@ -106,7 +113,7 @@ def command_line(m, files):
     command += ["-serial", "stdio", "-kernel", files["kernel"], "-initrd", files["initramfs"],
                 "-append", append]
     if m.disk:
-        command += _disk_options(m)
+        command += _disk_options(m, qemu)
     if m.net:
         command += _net_options(m, qemu, accelerator)
     return command + m.options

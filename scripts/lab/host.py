@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's end of a network: its tap interface, ping, and files over TCP."""
+import contextlib
 import hashlib
 import os
 import re
@@ -32,6 +33,26 @@ def interface_up(name, address):
 
 def interface_exists(name):
     return Path(f"/sys/class/net/{name}").exists()
+
+
+@contextlib.contextmanager
+def bridge(name, address):
+    """A bridge with an address of the host's. The daemons' taps are put on it by plug()."""
+    # A link address of its own: otherwise it changes with what is plugged in, and guests remember the last one.
+    run(_ip(), "link", "add", name, "address", "52:54:00:5c:ff:01", "type", "bridge")
+    try:
+        interface_up(name, address)
+        yield
+    finally:
+        run(_ip(), "link", "del", name)
+
+
+def is_plugged(name, tap):
+    return Path(f"/sys/class/net/{name}/brif/{tap}").exists()
+
+
+def plug(name, tap):
+    run(_ip(), "link", "set", tap, "master", name, "up")
 
 
 def interface_counters(name):

@@ -8,16 +8,14 @@ the page cache too, which only the dirty log could bring over.
 import contextlib
 import hashlib
 import os
-import secrets
 import socket
-import threading
-import time
 
 import pytest
 from lab import host, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Disk, Guest, Machine, Net
 from lab.qmp import Monitor
+from lab.stream import Stream
 
 DISK_MIB = 32
 SEED = 17
@@ -38,22 +36,6 @@ ROWS = [
 def row_name(row):
     return "-".join([f"qemu{row['qemu']}", "packed" if row["packed"] else "split",
                      "guest announces" if row["announce"] else "sluiced announces", row["cache"]])
-
-
-@contextlib.contextmanager
-def bridge():
-    """A bridge with an address of the host's. The daemons' taps are put on it by plug()."""
-    host.run("ip", "link", "add", NAME, "type", "bridge")
-    try:
-        host.interface_up(NAME, f"{HOST_IP}/24")
-        yield
-    finally:
-        host.run("ip", "link", "del", NAME)
-
-
-def plug(tap):
-    host.run("ip", "link", "set", tap, "master", NAME)
-    host.run("ip", "link", "set", tap, "up")
 
 
 class Announcements:
@@ -83,53 +65,6 @@ class Announcements:
                 return False
             if frame[:6] == b"\xff" * 6 and frame[6:12] == bytes.fromhex(MAC.replace(":", "")):
                 return True
-
-
-class Stream:
-    """Sends without end to the guest's echo service and compares what comes back."""
-
-    def __init__(self):
-        self._socket = wait_for(self._connect, 20, "the guest's echo service answers", 0.2)
-        self._socket.settimeout(20)
-        self._end = False
-        self.bytes = 0
-        self.worst_gap_s = 0.0
-        self.error = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    @staticmethod
-    def _connect():
-        try:
-            return socket.create_connection((GUEST_IP, ECHO_PORT), 2)
-        except OSError:
-            return None
-
-    def _run(self):
-        block = secrets.token_bytes(16384)
-        try:
-            while not self._end:
-                start = time.monotonic()
-                self._socket.sendall(block)
-                got = b""
-                while len(got) < len(block):
-                    piece = self._socket.recv(65536)
-                    if not piece:
-                        raise OSError("the guest has closed the stream")
-                    got += piece
-                if got != block:
-                    raise OSError("the stream came back changed")
-                self.worst_gap_s = max(self.worst_gap_s, time.monotonic() - start)
-                self.bytes += len(block)
-                time.sleep(0.005)  # the guest has one emulated CPU, and more to do
-        except OSError as e:
-            self.error = e
-
-    def stop(self):
-        self._end = True
-        self._thread.join(30)
-        self._socket.close()
-        assert not self.error, f"after {self.bytes} bytes: {self.error}"
 
 
 def configuration(folder, image, tap, lock, cache):
@@ -164,7 +99,7 @@ def two_hosts(row, folder):
     image.touch()
     os.truncate(image, DISK_MIB * 2**20)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(bridge())
+        stack.enter_context(host.bridge(NAME, f"{HOST_IP}/24"))
         daemons, guests = [], []
         for name, lock, more in (("a", "open", []), ("b", "run", ["-incoming", "defer"])):
             place = folder / name
@@ -173,7 +108,7 @@ def two_hosts(row, folder):
             tap = f"{NAME}{name}"
             daemons.append(stack.enter_context(
                 Daemon(place, configuration(place, image, tap, lock, row["cache"]))))
-            plug(tap)
+            host.plug(NAME, tap)
             guests.append(stack.enter_context(Guest(hardware, name)).start())
         guests[0].ready()
         monitors = [stack.enter_context(Monitor(folder / name / "qmp")) for name in "ab"]
@@ -185,7 +120,7 @@ def test_a_guest_migrates_under_load_and_misses_nothing(row, folder):
     with two_hosts(row, folder) as (image, (source, destination), (one, two), (leaving, arriving)):
         one.job("pattern", "fill", SEED)
         one.job("echo", ECHO_PORT)
-        stream, announcements = Stream(), Announcements()
+        stream, announcements = Stream(GUEST_IP, ECHO_PORT), Announcements()
 
         # Slow at first: what the guest reads into its page cache meanwhile is written by sluiced.
         uri = f"unix:{folder}/migration.sock"
