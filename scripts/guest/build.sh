@@ -10,6 +10,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
 modules=(virtio_pci virtio_mmio virtio_blk virtio_net)
+tool=("$here/pattern.c" "$here/churn.c")
 
 die() { printf 'guest: %s\n' "$*" >&2; exit 1; }
 
@@ -20,7 +21,7 @@ busybox=$(command -v busybox) || die "busybox is missing; run scripts/setup.sh -
 mkfs=$(PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4) || die "mkfs.ext4 is missing; run scripts/setup.sh --for demo"
 ldd "$busybox" >/dev/null 2>&1 && die "$busybox is not static; install busybox-static"
 
-hash=$({ cat "$here/build.sh" "$here/init" "$here/pattern.c" "$busybox" "$mkfs"; echo "$version ${modules[*]}"; } |
+hash=$({ cat "$here/build.sh" "$here/init" "${tool[@]}" "$here/sector.h" "$busybox" "$mkfs"; echo "$version ${modules[*]}"; } |
        sha256sum | cut -c 1-16)
 image=$cache/initramfs-$hash.cpio
 pattern=$cache/pattern-$hash
@@ -62,8 +63,8 @@ fill() {
 if [ ! -e "$image" ] || [ ! -e "$pattern" ]; then
   work=$(mktemp -d "$cache/initramfs.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -static -o "$work/pattern" "$here/pattern.c" ||
-    die "cannot build pattern.c; run scripts/setup.sh --for build"
+  ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -static -o "$work/pattern" "${tool[@]}" ||
+    die "cannot build the pattern tool; run scripts/setup.sh --for build"
   mv "$work/pattern" "$pattern"
   mkdir "$work/root"
   fill "$work/root"

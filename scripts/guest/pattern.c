@@ -8,18 +8,18 @@
  *	pattern journal DISK SEED		write block after block, each flushed and then
  *					reported, until the disk is full or a line is read
  *	pattern journal-check DISK SEED COUNT	the first COUNT blocks of a journal
+ *	pattern churn DISK SEED			write, read and flush at random until a line is
+ *					read, and check all the while; see churn.c
+ *	pattern churn-check DISK SEED		the disk that churn leaves
  *
  * The requests have all sizes from one sector up, in no order, at any 512-byte alignment in memory
  * and on the disk, past the page cache where that can be had.
  */
-#include <errno.h>
+#include "sector.h"
+
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <poll.h>
-#include <sched.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -27,43 +27,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SECTOR 512u
 #define REQUEST_MAX (256u * 1024)
 #define JOURNAL_BLOCK 4096u
-#define CPUS_MAX 64
 
-struct disk {
-	int fd;
-	const char *path;
-	uint64_t sectors;
-	uint64_t seed;
-};
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-	return x ^ (x >> 31);
-}
-
-/* A sector begins with its own number and the seed, so that a misplaced one tells where it is from.
- */
-static void sector_make(const struct disk *d, uint64_t sector, uint64_t words[SECTOR / 8])
-{
-	uint64_t x = mix(d->seed ^ mix(sector));
-
-	words[0] = sector;
-	words[1] = d->seed;
-	for (unsigned i = 2; i < SECTOR / 8; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		words[i] = x;
-	}
-}
-
-static int fail(const struct disk *d, const char *what, uint64_t sector)
+int fail(const struct disk *d, const char *what, uint64_t sector)
 {
 	printf("SLUICE error=%s: %s at sector %llu: %s\n", d->path, what,
 	       (unsigned long long)sector, strerror(errno));
@@ -88,7 +55,7 @@ static int write_range(const struct disk *d, uint64_t first, unsigned n, uint8_t
 	uint64_t words[SECTOR / 8];
 
 	for (unsigned i = 0; i < n; i++) {
-		sector_make(d, first + i, words);
+		sector_make(d, first + i, 0, words);
 		memcpy(buf + i * SECTOR, words, SECTOR);
 	}
 	if (pwrite(d->fd, buf, n * SECTOR, (off_t)(first * SECTOR)) != (ssize_t)(n * SECTOR))
@@ -104,7 +71,7 @@ static int check_range(const struct disk *d, uint64_t first, unsigned n, uint8_t
 	if (pread(d->fd, buf, n * SECTOR, (off_t)(first * SECTOR)) != (ssize_t)(n * SECTOR))
 		return fail(d, "read", first);
 	for (unsigned i = 0; i < n; i++) {
-		sector_make(d, first + i, want);
+		sector_make(d, first + i, 0, want);
 		memcpy(got, buf + i * SECTOR, SECTOR);
 		if (memcmp(got, want, SECTOR))
 			return mismatch(d, first + i, got);
@@ -148,23 +115,18 @@ static int walk_share(const struct disk *d, uint64_t first, uint64_t last, bool 
 
 static int walk(const struct disk *d, bool write)
 {
-	long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	int n = n_cpus < 1 ? 1 : n_cpus > CPUS_MAX ? CPUS_MAX : (int)n_cpus;
+	int n = n_cpus();
 	uint64_t share = d->sectors / (unsigned)n;
 	int failures = 0, status;
 
 	fflush(stdout);
 	for (int i = 0; i < n; i++) {
 		pid_t pid = fork();
-		cpu_set_t cpus;
 
 		if (pid < 0)
 			return fail(d, "fork", 0);
 		if (pid == 0) {
-			/* One process a CPU: so every queue of the device is used. */
-			CPU_ZERO(&cpus);
-			CPU_SET(i, &cpus);
-			sched_setaffinity(0, sizeof(cpus), &cpus);
+			pin_to(i);
 			status = walk_share(d, (unsigned)i * share,
 					    i == n - 1 ? d->sectors : (unsigned)(i + 1) * share,
 					    write);
@@ -181,13 +143,12 @@ static int walk(const struct disk *d, bool write)
 	return failures > 0;
 }
 
-/* Takes a line from standard input, if there is one. */
-static bool told_to_stop(void)
+bool told_to_stop(int wait_ms)
 {
 	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
 	char c = 0;
 
-	if (poll(&in, 1, 0) != 1)
+	if (poll(&in, 1, wait_ms) != 1)
 		return false;
 	while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
 		;
@@ -202,7 +163,7 @@ static int journal(const struct disk *d)
 
 	if (posix_memalign((void **)&buf, 4096, JOURNAL_BLOCK))
 		return fail(d, "memory", 0);
-	for (uint64_t i = 0; (i + 1) * n <= d->sectors && !told_to_stop(); i++) {
+	for (uint64_t i = 0; (i + 1) * n <= d->sectors && !told_to_stop(0); i++) {
 		if (write_range(d, i * n, n, buf))
 			return 1;
 		if (fdatasync(d->fd))
@@ -253,11 +214,11 @@ static int disk_open(struct disk *d, const char *path, const char *seed, int mod
 int main(int argc, char **argv)
 {
 	const char *what = argc >= 4 ? argv[1] : "";
-	bool writes = !strcmp(what, "fill") || !strcmp(what, "journal");
+	bool writes = !strcmp(what, "fill") || !strcmp(what, "journal") || !strcmp(what, "churn");
 	struct disk d;
 
 	if (argc < 4) {
-		fprintf(stderr, "Usage: pattern fill|check|journal DISK SEED\n"
+		fprintf(stderr, "Usage: pattern fill|check|journal|churn|churn-check DISK SEED\n"
 				"       pattern journal-check DISK SEED COUNT\n");
 		return 2;
 	}
@@ -269,6 +230,10 @@ int main(int argc, char **argv)
 		return walk(&d, false);
 	if (!strcmp(what, "journal"))
 		return journal(&d);
+	if (!strcmp(what, "churn"))
+		return churn(&d);
+	if (!strcmp(what, "churn-check"))
+		return churn_check(&d);
 	if (!strcmp(what, "journal-check") && argc == 5)
 		return journal_check(&d, strtoull(argv[4], NULL, 0));
 	fprintf(stderr, "pattern: %s: unknown\n", what);
