@@ -1,11 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: crash.sh BUILD ROUNDS
-# kill -9 of sluiced under load, ROUNDS times in all, over layouts, features and queue sizes.
+# usage: crash.sh BUILD ROUNDS [address|thread]
+# kill -9 of sluiced under load, ROUNDS times in all, over layouts, features and queue sizes. With a
+# sanitizer, sluiced and its driver are built for it in a folder of their own, and BUILD is not used.
 set -eu
 
 build=$1
 rounds=$2
+san=${3:-}
+[ -z "$san" ] || build=$("$(dirname "$0")/sanitizer-build.sh" "$san" daemon/sluiced tests/crash/crash)
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 TSAN_OPTIONS=halt_on_error=1
 folder=$(mktemp -d "${TMPDIR:-/tmp}/sluice-crash-XXXXXX")
 kinds=24
 each=$(((rounds + kinds - 1) / kinds))
