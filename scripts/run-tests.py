@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as xml
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,11 @@ class Results:
 
     def __len__(self):
         return len(self.passed) + len(self.failed) + len(self.skipped)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
 
     def print(self):
         for title, rows in (("failed", self.failed), ("skipped", self.skipped)):
@@ -84,21 +90,21 @@ def run_limited(command, test):
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def run_unit_test(results, test, folder):
+def run_unit_test(test, folder):
     """One executable of meson's list, by its exit code or, for criterion, case by case."""
+    results = Results()
     name = test["name"]
     command = list(test["cmd"])
     criterion = is_criterion(command[0])
-    report = folder / f"{len(results)}-{Path(command[0]).name}.json"
+    report = folder / f"{name.replace('/', '-')}.json"
     if criterion:
         command.append(f"--json={report}")
     start = time.monotonic()
-    before = len(results.failed)
     done = run_limited(command, test)
     if done is None:
         results.failed.append((name, f"did not end within {test['timeout']} s"))
         print(f"  {name}: TIMEOUT", flush=True)
-        return
+        return results
     if criterion:
         add_criterion(results, name, report, done.returncode, done.stderr)
     elif done.returncode == EXIT_SKIPPED:
@@ -107,18 +113,20 @@ def run_unit_test(results, test, folder):
         results.passed.append(name)
     else:
         results.failed.append((name, one_line((done.stdout + done.stderr)[-300:], f"exit code {done.returncode}")))
-    failed = len(results.failed) > before
-    print(f"  {name}: {'FAILED' if failed else 'ok'} ({time.monotonic() - start:.1f} s)", flush=True)
-    if failed:
-        print(done.stdout + done.stderr)
+    verdict = "FAILED" if results.failed else "ok"
+    print(f"  {name}: {verdict} ({time.monotonic() - start:.1f} s)\n"
+          + (done.stdout + done.stderr if results.failed else ""), end="", flush=True)
+    return results
 
 
 def run_unit_tests(results, build):
+    """As many at a time as there are CPUs, as meson would."""
     listed = subprocess.run(["meson", "introspect", "--tests", str(build)], check=True,
                             stdout=subprocess.PIPE, text=True)
-    with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder:
-        for test in json.loads(listed.stdout):
-            run_unit_test(results, test, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder, \
+            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for of_one in pool.map(lambda test: run_unit_test(test, Path(folder)), json.loads(listed.stdout)):
+            results.add(of_one)
 
 
 def run_system_tests(results, build, arguments):
