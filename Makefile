@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick soak bench-ring bench-fairness bench-docs crash lint format clean help mutations
+.PHONY: all build setup demo test unit fuzz fuzz-quick soak bench-ring bench-fairness bench-docs crash crash-guest migration lint format clean help mutations
 
 all: build
 
@@ -13,7 +13,9 @@ help:
 	@echo 'make demo     two real guests on sluiced: disk, network, reboot; under three minutes'
 	@echo 'make test     every test that this machine can run; ends in "N passed, N failed, N skipped"'
 	@echo 'make unit     the unit tests alone'
-	@echo 'make crash    kill sluiced under load, ROUNDS=500 times; nothing may be lost'
+	@echo 'make crash    kill sluiced under load, ROUNDS=500 times; nothing may be lost; SAN=address or SAN=thread'
+	@echo 'make crash-guest     the same with real guests, ROUNDS=300 times'
+	@echo 'make migration       a real guest to and fro between two sluiced, ROUNDS=20 times'
 	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang); fuzz-quick: 3 seconds each'
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
 	@echo 'make bench-docs      all of it, written into docs/benchmarks.md'
@@ -45,9 +47,21 @@ test:
 unit: build
 	/usr/bin/python3 scripts/run-tests.py --build $(BUILD) --only unit
 
-ROUNDS ?= 500
-crash: build
-	scripts/crash.sh $(BUILD) $(ROUNDS)
+crash: ROUNDS ?= 500
+crash: $(if $(SAN),,build)
+	scripts/crash.sh $(BUILD) $(ROUNDS) $(SAN)
+
+# Over four rows of QEMU version, ring layout and cache mode.
+crash-guest: ROUNDS ?= 300
+crash-guest: build
+	SLUICE_BUILD=$(abspath $(BUILD)) SLUICE_CRASH_GUEST_KILLS=$$((($(ROUNDS) + 3) / 4)) \
+		/usr/bin/python3 -m pytest -p no:cacheprovider -q -s tests/system/test_crash.py -k notice
+
+# In each of two rows.
+migration: ROUNDS ?= 20
+migration: build
+	SLUICE_BUILD=$(abspath $(BUILD)) SLUICE_MIGRATIONS=$(ROUNDS) \
+		/usr/bin/python3 -m pytest -p no:cacheprovider -q -s tests/system/test_migration_loop.py
 
 TIME ?= 60
 fuzz:

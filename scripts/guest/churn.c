@@ -20,7 +20,7 @@
 #define BLOCK_SECTORS (BLOCK / SECTOR)
 #define BLOCKS_MAX 8u /* of a request */
 #define HOT 16u	      /* blocks of a share that are written over and over */
-#define PER_CPU 4
+#define PER_CPU 8
 #define WRITERS_MAX (PER_CPU * CPUS_MAX)
 #define REPORT_MS 100
 

@@ -11,10 +11,10 @@ from .daemon import wait_for
 class Stream:
     """Sends without end to the guest's echo service and compares what comes back."""
 
-    def __init__(self, address, port):
+    def __init__(self, address, port, timeout_s=20):
         self._address = (address, port)
         self._socket = wait_for(self._connect, 20, "the guest's echo service answers", 0.2)
-        self._socket.settimeout(20)
+        self._socket.settimeout(timeout_s)
         self._end = False
         self.bytes = 0
         self.worst_gap_s = 0.0
@@ -47,6 +47,11 @@ class Stream:
                 time.sleep(0.005)  # the guest has one emulated CPU, and more to do
         except OSError as e:
             self.error = e
+
+    def goes_on(self, kib, timeout_s=30):
+        """That much more has come back."""
+        enough = self.bytes + (kib << 10)
+        wait_for(lambda: self.error or self.bytes >= enough, timeout_s, "the stream goes on")
 
     def stop(self):
         self._end = True
