@@ -123,7 +123,7 @@ static void submit_random(struct vm *vm, const uint64_t *pool, unsigned *seed)
 	}
 	if (type == 77) { /* answered UNSUPP at the last byte */
 		segs[0].len = 16;
-		*(uint32_t *)guest_ptr(&vm->mem, segs[0].gpa, 4) = 77;
+		memcpy(guest_ptr(&vm->mem, segs[0].gpa, 4), &type, sizeof(type));
 		segs[1] = random_data(vm, pool, seed, 5000, true);
 		VM_OK(vm, guest_blk_submit_raw(&vm->blk[0], segs, 1, 1, NULL));
 		return;
