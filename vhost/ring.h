@@ -58,8 +58,9 @@ struct chain {
 	uint16_t id;	  /* split: index of the head descriptor; packed: the buffer id */
 	uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
 	uint16_t n_out, n_in;
-	uint32_t out_len, in_len; /* bytes, the sums over the segments */
-	uint16_t n_empty;	  /* zero-length descriptors: no segments, but they were read */
+	uint32_t out_len;   /* bytes, the sum over the segments */
+	uint16_t n_empty;   /* zero-length descriptors: no segments, but they were read */
+	uint32_t in_len;    /* bytes. Not beside out_len, or gcc 12 makes a vector of the two */
 	struct iovec *segs; /* n_out + n_in, within the caller's array; may change in its content */
 };
 

@@ -136,33 +136,34 @@ HOT void cursor_store(struct ring *r, const struct ring_cursor *at)
 }
 
 /*
- * The everyday chain: one buffer of @len bytes, within the region at hand, as the only segment of
- * @c. @return false: it is something else, legal or not, and the walkers see to it.
+ * The everyday chain: one buffer, @d, as the only segment of @c. @return false: it does not lie
+ * within the region at hand, and the walkers see to it.
  */
-HOT bool chain_single(struct chain *c, const struct ring_cursor *at, gpa_t addr, uint32_t len,
-		      bool in, struct iovec *seg)
+HOT bool chain_single(struct chain *c, const struct ring_cursor *at, const struct ring_desc *d,
+		      struct iovec *seg)
 {
-	uint64_t offset = addr - at->gpa; /* below the region: wraps to a huge number */
+	uint64_t offset = d->addr - at->gpa; /* below the region: wraps to a huge number */
 	uint8_t *host = at->host + offset;
 
-	if (unlikely(len == 0 || offset >= at->size || len > at->size - offset))
+	if (unlikely(d->len == 0 || offset >= at->size || d->len > at->size - offset))
 		return false;
 	seg->iov_base = host;
-	seg->iov_len = len;
+	seg->iov_len = d->len;
+	c->id = d->id;
 	c->n_slots = 1;
 	c->n_empty = 0;
 	c->segs = seg;
+	__builtin_prefetch(host); /* a header is read or written first, and soon */
 	/* A branch, not arithmetic: a queue's chains nearly always go one way. */
-	if (in) {
+	if (d->flags & VRING_DESC_F_WRITE) {
 		c->n_out = 0;
 		c->n_in = 1;
 		c->out_len = 0;
-		c->in_len = len;
+		c->in_len = d->len;
 	} else {
-		__builtin_prefetch(host); /* a header is read first, and soon */
 		c->n_out = 1;
 		c->n_in = 0;
-		c->out_len = len;
+		c->out_len = d->len;
 		c->in_len = 0;
 	}
 	return true;
@@ -197,45 +198,77 @@ WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, g
 	return (int)n;
 }
 
-/* Adds the buffer that @d describes to @c. @room: segments that c->segs holds. */
-HOT enum walk chain_add(struct ring *r, struct ring_cursor *at, struct chain *c,
-			const struct ring_desc *d, unsigned room)
+/* A chain that is being put together: in registers, and written to its struct chain once. */
+struct gather {
+	struct iovec *first, *seg, *end; /* of its segments: the first, the next, behind the last */
+	struct iovec *in_first;		 /* the first "in" one, once there is one: */
+	uint16_t in;			 /* then VRING_DESC_F_WRITE, else 0 */
+	uint16_t n_empty;
+	uint64_t bytes, out_bytes; /* of all; of those before in_first */
+};
+
+/* @room: segments that @segs holds. */
+HOT struct gather gather_begin(struct iovec *segs, unsigned room)
 {
-	bool in = d->flags & VRING_DESC_F_WRITE;
+	return (struct gather) { .first = segs, .seg = segs, .end = segs + room };
+}
+
+/* Adds the buffer that @d describes to @g. */
+HOT enum walk gather_add(struct ring *r, struct ring_cursor *at, struct gather *g,
+			 const struct ring_desc *d)
+{
+	uint16_t in = d->flags & VRING_DESC_F_WRITE;
 	uint64_t offset = d->addr - at->gpa; /* below the region: wraps to a huge number */
-	unsigned n = c->n_out + c->n_in;
-	int n_more = 1;
+	int n = 1;
 
 	/* virtio 1.3, 2.7.4.2 and 2.8.9: device-readable buffers come first. */
-	if (unlikely(!in && c->n_in))
+	if (unlikely(in < g->in))
 		return walk_break(r, "device-readable descriptor after a device-writable one");
-	/* 2.7.5 and 2.8.5: at most 2^32 bytes in all; we stay one below, to count in 32 bits. */
-	if (unlikely(d->len > UINT32_MAX - c->out_len - c->in_len))
-		return walk_break(r, "descriptor chain of 4 GiB or more");
 	if (unlikely(d->len == 0)) {
 		/* Else a guest could have 32768 of them read for each byte that it asks for. */
-		if (unlikely(++c->n_empty > RING_CHAIN_SEGS_MAX))
+		if (unlikely(++g->n_empty > RING_CHAIN_SEGS_MAX))
 			return walk_break(r,
 					  "descriptor chain with too many zero-length descriptors");
 		return WALK_DONE;
 	}
-	if (unlikely(n >= room))
+	if (unlikely(g->seg == g->end))
 		return WALK_NO_ROOM;
+	if (unlikely(in != g->in)) {
+		g->in = in;
+		g->in_first = g->seg;
+		g->out_bytes = g->bytes;
+	}
 	if (likely(offset < at->size && d->len <= at->size - offset)) {
-		c->segs[n].iov_base = at->host + offset;
-		c->segs[n].iov_len = d->len;
+		g->seg->iov_base = at->host + offset;
+		g->seg->iov_len = d->len;
 	} else {
-		n_more = chain_add_pieces(r, c->segs + n, room - n, d->addr, d->len, in);
-		if (unlikely(n_more < 0))
+		n = chain_add_pieces(r, g->seg, (unsigned)(g->end - g->seg), d->addr, d->len, in);
+		if (unlikely(n < 0))
 			return WALK_BROKEN;
-		if (unlikely(n_more == 0))
+		if (unlikely(n == 0))
 			return WALK_NO_ROOM;
 		cursor_region(r, at);
 	}
-	c->n_in += in ? n_more : 0;
-	c->n_out += in ? 0 : n_more;
-	c->in_len += in ? d->len : 0;
-	c->out_len += in ? 0 : d->len;
+	g->seg += n;
+	g->bytes += d->len;
+	return WALK_DONE;
+}
+
+/* All of it is there: into @c, but for what names the chain. */
+HOT enum walk gather_end(struct ring *r, const struct gather *g, struct chain *c)
+{
+	const struct iovec *in_first = g->in ? g->in_first : g->seg;
+	uint64_t out_bytes = g->in ? g->out_bytes : g->bytes;
+
+	/* 2.7.5 and 2.8.5: at most 2^32 bytes in all; we stay one below, to count in 32 bits. */
+	if (unlikely(g->bytes > UINT32_MAX))
+		return walk_break(r, "descriptor chain of 4 GiB or more");
+	c->n_out = (uint16_t)(in_first - g->first);
+	c->n_in = (uint16_t)(g->seg - in_first);
+	c->out_len = (uint32_t)out_bytes;
+	c->in_len = (uint32_t)(g->bytes - out_bytes);
+	c->n_empty = g->n_empty;
+	c->segs = g->first;
 	return WALK_DONE;
 }
 
@@ -263,29 +296,32 @@ HOT bool ring_indirect_legal(struct ring *r, const struct ring_desc *d)
 
 /* An indirect table: in one piece nearly always, else read descriptor by descriptor. */
 struct ring_table {
-	const uint8_t *host; /* NULL: it spans regions, or does not lie in any */
+	const uint8_t *host; /* NULL: it spans regions, or its address is odd */
 	gpa_t addr;
+	unsigned n; /* descriptors; 0: there is no table, the chain is in the ring */
 };
 
 /* Defined in ring.c: 16 bytes at @addr that may span regions. @return false after ring_miss(). */
 bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16]) COLD;
 
+/* The table that @d, a legal one, refers to. @return false after ring_miss(). */
 HOT bool ring_table_open(struct ring *r, const struct ring_cursor *at, struct ring_table *t,
-			 struct ring_desc table)
+			 const struct ring_desc *d)
 {
-	uint64_t piece = table.len, offset = table.addr - at->gpa;
+	uint64_t piece = d->len, offset = d->addr - at->gpa;
 
-	t->addr = table.addr;
-	if (likely(offset < at->size && table.len <= at->size - offset))
+	t->addr = d->addr;
+	t->n = d->len / sizeof(struct vring_desc);
+	if (likely(offset < at->size && d->len <= at->size - offset))
 		t->host = at->host + offset;
 	else
-		t->host = mem_resolve(r->through[0], table.addr, &piece, &r->map_hint);
+		t->host = mem_resolve(r->through[0], d->addr, &piece, &r->map_hint);
 	if (unlikely(!t->host)) {
-		ring_miss(r, table.addr, false, "indirect table outside guest memory");
+		ring_miss(r, d->addr, false, "indirect table outside guest memory");
 		return false;
 	}
 	/* An odd address would make the atomic reads below misaligned: take the slow way. */
-	if (unlikely(piece < table.len || (uintptr_t)t->host % sizeof(uint64_t) != 0))
+	if (unlikely(piece < d->len || (uintptr_t)t->host % sizeof(uint64_t) != 0))
 		t->host = NULL;
 	return true;
 }
@@ -304,6 +340,25 @@ HOT bool ring_table_read(struct ring *r, enum ring_layout layout, const struct r
 	}
 	*d = layout == RING_PACKED ? packed_desc_read(p) : split_desc_read(p);
 	return true;
+}
+
+/*
+ * From @d, which refers to a table, on to the table's first descriptor, which takes @d's place (and
+ * keeps its id). @t: where the chain is until now, and then.
+ */
+HOT enum walk ring_table_enter(struct ring *r, enum ring_layout layout,
+			       const struct ring_cursor *at, struct ring_table *t,
+			       struct ring_desc *d)
+{
+	uint16_t id = d->id;
+
+	if (unlikely(t->n))
+		return walk_break(r, "indirect table within an indirect table");
+	if (unlikely(!ring_indirect_legal(r, d)) || unlikely(!ring_table_open(r, at, t, d)) ||
+	    unlikely(!ring_table_read(r, layout, t, 0, d)))
+		return WALK_BROKEN;
+	d->id = id;
+	return WALK_DONE;
 }
 
 #endif

@@ -13,7 +13,7 @@
 
 /*
  * Defined in ring_track.c, for rings with r->track: its halves of pop, push and publish. @after:
- * the place in the available ring after the chain. ring_publish_tracked() sees to the dirty log.
+ * the place in the available ring after the chain. ring_publish_tracked() calls ring_show() itself.
  */
 unsigned ring_pop_tracked(struct ring *r, struct chain *chains, unsigned n, struct iovec *segs,
 			  unsigned n_segs);
@@ -45,39 +45,93 @@ HOT uint64_t chain_weight(const struct chain *c)
 	       (uint64_t)(c->n_out + c->n_in + c->n_empty) * RING_DESC_WEIGHT;
 }
 
+/* The next chain's first descriptor; see the layouts' own. */
+HOT enum walk ring_next(struct ring *r, enum ring_layout layout, const struct ring_cursor *at,
+			struct ring_desc *d)
+{
+	return layout == RING_SPLIT ? split_next(r, at, d) : packed_next(r, at, d);
+}
+
+/* Past a chain of one descriptor. */
+HOT void cursor_next(const struct ring *r, enum ring_layout layout, struct ring_cursor *at)
+{
+	at->idx++;
+	if (layout == RING_PACKED && unlikely(at->idx == r->size)) {
+		at->idx = 0;
+		at->wrap = !at->wrap;
+	}
+}
+
+/* Any chain; @d is its first descriptor. Copies, so that pop keeps its own in registers. */
+HOT enum walk ring_walk(struct ring *r, enum ring_layout layout, struct ring_cursor *at,
+			struct chain *c, const struct ring_desc *d, const struct ring_table *t,
+			struct iovec *segs, unsigned room)
+{
+	struct ring_cursor walker = *at;
+	struct ring_desc first = *d;
+	struct ring_table table = *t;
+	enum walk rc = layout == RING_SPLIT
+			       ? split_walk(r, &walker, c, &first, &table, segs, room)
+			       : packed_walk(r, &walker, c, &first, &table, segs, room);
+
+	*at = walker;
+	return rc;
+}
+
+/* Is @d a whole chain, with an id that may be? */
+HOT bool ring_is_single(const struct ring *r, enum ring_layout layout, const struct ring_table *t,
+			const struct ring_desc *d)
+{
+	if (layout == RING_SPLIT)
+		return split_is_single(d);
+	return packed_is_single(t, d) && d->id < r->size;
+}
+
 /* Chains that the driver has made available. */
 HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
 			  struct iovec *segs, unsigned n_segs, enum ring_tracking tracking)
 {
-	struct ring_cursor at;
-	unsigned got, used = 0, most;
+	struct ring_cursor at = cursor_load(r);
+	struct chain *c = chains, *end;
+	struct iovec *const segs_end = segs + n_segs;
 	uint64_t weight = 0;
+	unsigned got, most;
 
 	if (layout == RING_SPLIT)
 		n = split_available(r, n);
 	most = MIN(n, r->size - r->in_flight);
-	at = cursor_load(r);
-	for (got = 0; got < most; got++) {
-		struct chain *c = &chains[got];
-		unsigned room = MIN(n_segs - used, (unsigned)RING_CHAIN_SEGS_MAX);
-		enum walk rc = layout == RING_SPLIT ? split_take(r, &at, c, segs + used, room)
-						    : packed_take(r, &at, c, segs + used, room);
+	/* Enough weight for once: others have a turn then. */
+	for (end = chains + most; c != end && weight < RING_POP_WEIGHT; c++) {
+		struct ring_table t = { 0 };
+		struct ring_desc d;
+		enum walk rc = ring_next(r, layout, &at, &d);
 
-		if (likely(rc == WALK_DONE)) {
-			if (tracking == RING_TRACKED && !ring_track_popped(r, layout, c, at.idx))
-				break;
-			used += c->n_out + c->n_in;
-			weight += chain_weight(c);
-			if (likely(weight < RING_POP_WEIGHT))
-				continue;
-			got++; /* enough for once: others have a turn now */
+		if (rc == WALK_DONE && (d.flags & VRING_DESC_F_INDIRECT))
+			rc = ring_table_enter(r, layout, &at, &t, &d);
+		if (unlikely(rc != WALK_DONE))
 			break;
+		if (likely(ring_is_single(r, layout, &t, &d) && segs != segs_end &&
+			   chain_single(c, &at, &d, segs))) {
+			cursor_next(r, layout, &at);
+			segs++;
+			weight += d.len + RING_DESC_WEIGHT;
+		} else {
+			unsigned room = MIN((unsigned)(segs_end - segs),
+					    (unsigned)RING_CHAIN_SEGS_MAX);
+
+			rc = ring_walk(r, layout, &at, c, &d, &t, segs, room);
+			/* No room: it is taken again next time, with all of @segs to itself. */
+			if (rc == WALK_NO_ROOM && (c == chains || room == RING_CHAIN_SEGS_MAX))
+				ring_break(r, "descriptor chain with too many segments");
+			if (unlikely(rc != WALK_DONE))
+				break;
+			segs += c->n_out + c->n_in;
+			weight += chain_weight(c);
 		}
-		/* No room: it is taken again next time, with all of @segs to itself. */
-		if (rc == WALK_NO_ROOM && (got == 0 || room == RING_CHAIN_SEGS_MAX))
-			ring_break(r, "descriptor chain with too many segments");
-		break;
+		if (tracking == RING_TRACKED && !ring_track_popped(r, layout, c, at.idx))
+			break;
 	}
+	got = (unsigned)(c - chains);
 	cursor_store(r, &at);
 	r->in_flight += got;
 	counter_add(&r->stats.popped, got);
@@ -162,22 +216,27 @@ HOT void ring_push_many(struct ring *r, enum ring_layout layout, const struct ch
 	r->in_flight -= n - 1;
 }
 
+/* What was put onto the ring, to the driver; and into the dirty log. */
+HOT void ring_show(struct ring *r, enum ring_layout layout)
+{
+	if (unlikely(r->log))
+		ring_log_staged(r);
+	if (layout == RING_SPLIT)
+		split_publish(r);
+	else
+		packed_publish(r);
+	if (unlikely(r->log))
+		ring_log_published(r);
+}
+
 HOT void ring_publish(struct ring *r, enum ring_layout layout)
 {
 	if (r->staged == 0)
 		return;
-	if (unlikely(r->track)) {
+	if (unlikely(r->track))
 		ring_publish_tracked(r);
-	} else {
-		if (unlikely(r->log))
-			ring_log_staged(r);
-		if (layout == RING_SPLIT)
-			split_publish(r);
-		else
-			packed_publish(r);
-		if (unlikely(r->log))
-			ring_log_published(r);
-	}
+	else
+		ring_show(r, layout);
 	counter_add(&r->stats.pushed, r->staged);
 	r->uncalled += layout == RING_SPLIT ? r->staged : r->staged_slots;
 	r->staged = 0;

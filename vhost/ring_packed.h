@@ -34,97 +34,88 @@ HOT void packed_advance(const struct ring *r, uint16_t *idx, bool *wrap, uint32_
 	*idx = (uint16_t)next;
 }
 
-/* 2.8.8: all of the table's descriptors, in order; next and the AVAIL/USED bits mean nothing. */
-HOT enum walk packed_walk_indirect(struct ring *r, struct ring_cursor *at, struct chain *c,
-				   struct ring_desc table, unsigned room)
+/* 2.8.6, 2.8.8: is @d all there is of its chain? In a table next means nothing. */
+HOT bool packed_is_single(const struct ring_table *t, const struct ring_desc *d)
 {
-	unsigned count = table.len / sizeof(struct vring_packed_desc);
-	struct ring_table t;
+	return !(d->flags & VRING_DESC_F_INDIRECT) &&
+	       (t->n ? t->n == 1 : !(d->flags & VRING_DESC_F_NEXT));
+}
 
-	if (!ring_table_open(r, at, &t, table))
-		return WALK_BROKEN;
-	for (unsigned i = 0; i < count; i++) {
-		struct ring_desc d;
+/* 2.8.8: the descriptors of the table @t, all of them, of which @d is the first. */
+HOT enum walk packed_walk_table(struct ring *r, struct ring_cursor *at, struct gather *g,
+				const struct ring_table *t, struct ring_desc d)
+{
+	for (unsigned i = 1;; i++) {
 		enum walk rc;
 
-		if (!ring_table_read(r, RING_PACKED, &t, i, &d))
-			return WALK_BROKEN;
 		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
 			return walk_break(r, "indirect table within an indirect table");
-		rc = chain_add(r, at, c, &d, room);
-		if (unlikely(rc != WALK_DONE))
+		rc = gather_add(r, at, g, &d);
+		if (unlikely(rc != WALK_DONE) || i == t->n)
 			return rc;
+		if (unlikely(!ring_table_read(r, RING_PACKED, t, i, &d)))
+			return WALK_BROKEN;
 	}
-	return WALK_DONE;
 }
 
 /*
- * 2.8.6: the chain in the slots from avail_idx on, of which @d is the first. Only the first says
- * "available", for the driver writes that one last; the id stands in the last.
+ * 2.8.6: the chain in the slots from @at on, of which @first is the first, or the first of the
+ * table
+ * (@t) that the first one refers to. Only the first says "available", for the driver writes that
+ * one last; the id stands in the last.
  */
-WALKER enum walk packed_walk(struct ring *r, struct chain *chain, struct ring_desc d,
+WALKER enum walk packed_walk(struct ring *r, struct ring_cursor *at, struct chain *c,
+			     const struct ring_desc *first, const struct ring_table *t,
 			     struct iovec *segs, unsigned room)
 {
-	/* Not *chain itself: so it is built in registers, and written once. */
-	struct chain c = { .segs = segs };
-	struct ring_cursor at = cursor_load(r);
-	uint16_t slot = r->avail_idx;
-	bool wrap = r->avail_wrap;
+	struct gather g = gather_begin(segs, room);
+	struct ring_cursor near = *at;
+	struct ring_table table = *t;
+	struct ring_desc d = *first;
+	uint16_t n_slots = 1, id = d.id;
+	enum walk rc;
 
-	for (;;) {
-		enum walk rc;
-
-		c.n_slots++;
+	while (!table.n) {
 		if (d.flags & VRING_DESC_F_INDIRECT) {
-			if (unlikely(!ring_indirect_legal(r, &d)))
-				return WALK_BROKEN;
-			rc = packed_walk_indirect(r, &at, &c, d, room);
-		} else {
-			rc = chain_add(r, &at, &c, &d, room);
+			rc = ring_table_enter(r, RING_PACKED, &near, &table, &d);
+			if (unlikely(rc != WALK_DONE))
+				return rc;
+			break;
 		}
+		rc = gather_add(r, &near, &g, &d);
 		if (unlikely(rc != WALK_DONE))
 			return rc;
 		if (!(d.flags & VRING_DESC_F_NEXT))
 			break;
-		if (unlikely(c.n_slots >= r->size))
+		if (unlikely(n_slots >= r->size))
 			return walk_break(r, "descriptor chain longer than the queue");
-		packed_advance(r, &slot, &wrap, 1);
-		d = packed_desc_read(&r->packed.desc[slot]);
+		n_slots++;
+		packed_advance(r, &near.idx, &near.wrap, 1);
+		d = packed_desc_read(&r->packed.desc[near.idx]);
+		id = d.id;
 	}
-	if (unlikely(d.id >= r->size))
+	if (table.n) {
+		rc = packed_walk_table(r, &near, &g, &table, d);
+		if (unlikely(rc != WALK_DONE))
+			return rc;
+	}
+	if (unlikely(id >= r->size))
 		return walk_break(r, "buffer id outside the queue");
-	c.id = d.id;
-	*chain = c;
-	packed_advance(r, &r->avail_idx, &r->avail_wrap, c.n_slots);
+	rc = gather_end(r, &g, c);
+	if (unlikely(rc != WALK_DONE))
+		return rc;
+	c->id = id;
+	c->n_slots = n_slots;
+	packed_advance(r, &near.idx, &near.wrap, 1);
+	*at = near;
 	return WALK_DONE;
 }
 
-/* WALK_NONE where no chain is available. */
-HOT enum walk packed_take(struct ring *r, struct ring_cursor *at, struct chain *c,
-			  struct iovec *segs, unsigned room)
+/* The first descriptor of the next chain; WALK_NONE where none is available. */
+HOT enum walk packed_next(const struct ring *r, const struct ring_cursor *at, struct ring_desc *d)
 {
-	const unsigned is_avail = PACKED_F_AVAIL | PACKED_F_USED;
-	const unsigned is_long = VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT;
-	struct ring_desc d = packed_desc_read(&r->packed.desc[at->idx]);
-	unsigned mark = at->wrap ? PACKED_F_AVAIL : PACKED_F_USED;
-	enum walk rc;
-
-	/* One comparison for "available" and for "no more than this one". */
-	if (likely((d.flags & (is_avail | is_long)) == mark && d.id < r->size && room &&
-		   chain_single(c, at, d.addr, d.len, d.flags & VRING_DESC_F_WRITE, segs))) {
-		c->id = d.id;
-		if (unlikely(++at->idx == r->size)) {
-			at->idx = 0;
-			at->wrap = !at->wrap;
-		}
-		return WALK_DONE;
-	}
-	if ((d.flags & is_avail) != mark)
-		return WALK_NONE;
-	cursor_store(r, at);
-	rc = packed_walk(r, c, d, segs, room);
-	*at = cursor_load(r);
-	return rc;
+	*d = packed_desc_read(&r->packed.desc[at->idx]);
+	return packed_is_available(at->wrap, d->flags) ? WALK_DONE : WALK_NONE;
 }
 
 /*

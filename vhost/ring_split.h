@@ -40,87 +40,77 @@ HOT bool split_has_work(const struct ring *r)
 	return le16_relaxed(&r->split.avail->idx) != r->avail_idx;
 }
 
-/* 2.7.5.3: a table whose descriptors link each other by next, starting with the first. */
-HOT enum walk split_walk_indirect(struct ring *r, struct ring_cursor *at, struct chain *c,
-				  struct ring_desc table, unsigned room)
+/* 2.7.5, 2.7.5.3: is @d all there is of its chain, be that in a table or not? */
+HOT bool split_is_single(const struct ring_desc *d)
 {
-	unsigned count = table.len / sizeof(struct vring_desc), i = 0;
-	struct ring_table t;
-
-	if (!ring_table_open(r, at, &t, table))
-		return WALK_BROKEN;
-	for (unsigned steps = 0; steps < count; steps++) {
-		struct ring_desc d;
-		enum walk rc;
-
-		if (!ring_table_read(r, RING_SPLIT, &t, i, &d))
-			return WALK_BROKEN;
-		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
-			return walk_break(r, "indirect table within an indirect table");
-		rc = chain_add(r, at, c, &d, room);
-		if (unlikely(rc != WALK_DONE) || !(d.flags & VRING_DESC_F_NEXT))
-			return rc;
-		i = d.next;
-		if (unlikely(i >= count))
-			return walk_break(r, "next index outside the indirect table");
-	}
-	return walk_break(r, "descriptor loop in an indirect table");
+	return !(d->flags & (VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT));
 }
 
-/* 2.7.5: the chain that starts at @head, with @d. */
-WALKER enum walk split_walk(struct ring *r, struct chain *chain, uint16_t head, struct ring_desc d,
+/*
+ * 2.7.5: the chain that starts with @first, as split_next() has it, in the ring or in a table (@t).
+ * Descriptors link each other by next, in either.
+ */
+WALKER enum walk split_walk(struct ring *r, struct ring_cursor *at, struct chain *c,
+			    const struct ring_desc *first, const struct ring_table *t,
 			    struct iovec *segs, unsigned room)
 {
-	/* Not *chain itself: so it is built in registers, and written once. */
-	struct chain c = { .id = head, .n_slots = 1, .segs = segs };
-	struct ring_cursor at = cursor_load(r);
-	enum walk rc = WALK_NONE;
+	struct gather g = gather_begin(segs, room);
+	struct ring_cursor near = *at;
+	struct ring_table table = *t;
+	struct ring_desc d = *first;
+	enum walk rc;
 
-	for (unsigned steps = 1; rc == WALK_NONE; steps++) {
-		if (d.flags & VRING_DESC_F_INDIRECT) {
+	for (unsigned steps = 1;; steps++) {
+		unsigned size;
+
+		if (unlikely(d.flags & VRING_DESC_F_INDIRECT)) {
 			/* 2.7.5.3.2: after zero or more direct ones, and the last of the chain. */
-			if (unlikely(!ring_indirect_legal(r, &d)))
-				return WALK_BROKEN;
-			rc = split_walk_indirect(r, &at, &c, d, room);
-			break;
+			rc = ring_table_enter(r, RING_SPLIT, &near, &table, &d);
+			if (unlikely(rc != WALK_DONE))
+				return rc;
+			steps = 0;
+			continue;
 		}
-		rc = chain_add(r, &at, &c, &d, room);
-		if (unlikely(rc != WALK_DONE) || !(d.flags & VRING_DESC_F_NEXT))
+		rc = gather_add(r, &near, &g, &d);
+		if (unlikely(rc != WALK_DONE))
+			return rc;
+		if (!(d.flags & VRING_DESC_F_NEXT))
 			break;
-		if (unlikely(steps >= r->size))
-			return walk_break(r, "descriptor loop");
-		if (unlikely(d.next >= r->size))
-			return walk_break(r, "descriptor index outside the queue");
-		d = split_desc_read(&r->split.desc[d.next]);
-		rc = WALK_NONE;
+		size = table.n ? table.n : r->size;
+		if (unlikely(d.next >= size))
+			return walk_break(r, table.n ? "next index outside the indirect table"
+						     : "descriptor index outside the queue");
+		if (unlikely(steps >= size))
+			return walk_break(r, table.n ? "descriptor loop in an indirect table"
+						     : "descriptor loop");
+		if (!table.n)
+			d = split_desc_read(&r->split.desc[d.next]);
+		else if (unlikely(!ring_table_read(r, RING_SPLIT, &table, d.next, &d)))
+			return WALK_BROKEN;
 	}
-	*chain = c;
-	return rc;
+	rc = gather_end(r, &g, c);
+	if (unlikely(rc != WALK_DONE))
+		return rc;
+	c->id = first->id;
+	c->n_slots = 1;
+	near.idx++;
+	*at = near;
+	return WALK_DONE;
 }
 
-/* Only called where split_available() said that a chain is there. */
-HOT enum walk split_take(struct ring *r, struct ring_cursor *at, struct chain *c,
-			 struct iovec *segs, unsigned room)
+/*
+ * The head of the next chain, and its descriptor: @d->id is the head's index. Only called where
+ * split_available() said that a chain is there.
+ */
+HOT enum walk split_next(struct ring *r, const struct ring_cursor *at, struct ring_desc *d)
 {
 	uint16_t head = le16_relaxed(&r->split.avail->ring[at->idx & (r->size - 1)]);
-	struct ring_desc d;
-	enum walk rc;
 
 	if (unlikely(head >= r->size))
 		return walk_break(r, "descriptor index outside the queue");
-	d = split_desc_read(&r->split.desc[head]);
-	if (likely(!(d.flags & (VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT)) && room &&
-		   chain_single(c, at, d.addr, d.len, d.flags & VRING_DESC_F_WRITE, segs))) {
-		c->id = head;
-		at->idx++;
-		return WALK_DONE;
-	}
-	rc = split_walk(r, c, head, d, segs, room);
-	if (likely(rc == WALK_DONE)) {
-		at->idx++;
-		cursor_region(r, at);
-	}
-	return rc;
+	*d = split_desc_read(&r->split.desc[head]);
+	d->id = head;
+	return WALK_DONE;
 }
 
 HOT void split_put_used(struct ring *r, uint16_t idx, uint16_t id, uint32_t written)

@@ -138,29 +138,34 @@ bool ring_track_popped(struct ring *r, enum ring_layout layout, const struct cha
 }
 
 /* A chain of again_desc[], as packed_walk() does it with those of the ring. */
-static enum walk walk_again(struct ring *r, struct chain *c, unsigned room)
+static enum walk walk_again(struct ring *r, struct ring_cursor *at, struct chain *c, uint16_t id,
+			    struct iovec *segs, unsigned room)
 {
 	const struct ring_track *t = r->track;
-	struct ring_cursor at = cursor_load(r);
-	uint16_t e = t->chain[c->id].first;
+	struct gather g = gather_begin(segs, room);
+	uint16_t e = t->chain[id].first;
 
+	c->id = id;
+	c->n_slots = t->chain[id].n_slots;
 	for (unsigned i = 0; i < c->n_slots; i++) {
 		const struct track_desc *td = &t->again_desc[e];
 		struct ring_desc d = { .addr = td->addr, .len = td->len, .flags = td->flags };
 		enum walk rc;
 
 		if (d.flags & VRING_DESC_F_INDIRECT) {
-			if (!ring_indirect_legal(r, &d))
-				return WALK_BROKEN;
-			rc = packed_walk_indirect(r, &at, c, d, room);
+			struct ring_table table = { 0 };
+
+			rc = ring_table_enter(r, RING_PACKED, at, &table, &d);
+			if (rc == WALK_DONE)
+				rc = packed_walk_table(r, at, &g, &table, d);
 		} else {
-			rc = chain_add(r, &at, c, &d, room);
+			rc = gather_add(r, at, &g, &d);
 		}
 		if (rc != WALK_DONE)
 			return rc;
 		e = td->next;
 	}
-	return WALK_DONE;
+	return gather_end(r, &g, c);
 }
 
 /* They are in r->in_flight and in the in-flight buffer already. */
@@ -168,20 +173,24 @@ static unsigned pop_again(struct ring *r, struct chain *chains, unsigned n, stru
 			  unsigned n_segs)
 {
 	struct ring_track *t = r->track;
+	struct ring_cursor at = cursor_load(r);
 	unsigned got, used = 0;
 
 	for (got = 0; got < n && r->n_again; got++) {
 		struct chain *c = &chains[got];
+		uint16_t id = t->again[t->again_at];
 		unsigned room = MIN(n_segs - used, (unsigned)RING_CHAIN_SEGS_MAX);
 		enum walk rc;
 
-		*c = (struct chain) { .id = t->again[t->again_at], .segs = segs + used };
-		c->n_slots = t->chain[c->id].n_slots;
-		if (r->layout == RING_SPLIT)
-			rc = split_walk(r, c, c->id, split_desc_read(&r->split.desc[c->id]),
-					c->segs, room);
-		else
-			rc = walk_again(r, c, room);
+		if (r->layout == RING_SPLIT) {
+			const struct ring_table none = { 0 };
+			struct ring_desc d = split_desc_read(&r->split.desc[id]);
+
+			d.id = id;
+			rc = split_walk(r, &at, c, &d, &none, segs + used, room);
+		} else {
+			rc = walk_again(r, &at, c, id, segs + used, room);
+		}
 		if (rc == WALK_NO_ROOM && (got == 0 || room == RING_CHAIN_SEGS_MAX))
 			ring_break(r, "descriptor chain with too many segments");
 		if (rc != WALK_DONE)
@@ -190,7 +199,7 @@ static unsigned pop_again(struct ring *r, struct chain *chains, unsigned n, stru
 		t->again_at++;
 		r->n_again--;
 		if (t->in_order)
-			order_append(t, c->id);
+			order_append(t, id);
 	}
 	counter_add(&r->stats.popped, got);
 	counter_add(&r->stats.again, got);
@@ -247,19 +256,6 @@ void ring_push_tracked(struct ring *r, uint16_t id, uint32_t written)
 	}
 }
 
-/* What was pushed, onto the ring, to the driver; and into the dirty log, as ring_publish() does. */
-HOT void show(struct ring *r, enum ring_layout layout)
-{
-	if (unlikely(r->log))
-		ring_log_staged(r);
-	if (layout == RING_SPLIT)
-		split_publish(r);
-	else
-		packed_publish(r);
-	if (unlikely(r->log))
-		ring_log_published(r);
-}
-
 /* "When supplying used buffers to the driver", split: the whole batch with one used index. */
 static void publish_split(struct ring *r, struct ring_track *t)
 {
@@ -273,7 +269,7 @@ static void publish_split(struct ring *r, struct ring_track *t)
 		PUT(reg->last_batch_head, id);
 		t->last_batch_head = id;
 	}
-	show(r, RING_SPLIT);
+	ring_show(r, RING_SPLIT);
 	for (uint32_t i = 0; i < t->n_batch; i++)
 		PUT(reg->desc[t->batch[i]].inflight, 0);
 	PUT(reg->used_idx, r->used_idx);
@@ -299,7 +295,7 @@ static void publish_packed(struct ring *r, struct ring_track *t)
 		packed_push(r, id, ch->n_slots, ch->written);
 		PUT(reg->used_idx, r->used_idx);
 		PUT(reg->used_wrap_counter, r->used_wrap);
-		show(r, RING_PACKED);
+		ring_show(r, RING_PACKED);
 		PUT(reg->desc[ch->first].inflight, 0);
 		PUT(reg->old_free_head, ch->first);
 		PUT(reg->old_used_idx, r->used_idx);
@@ -317,7 +313,7 @@ void ring_publish_tracked(struct ring *r)
 	struct ring_track *t = r->track;
 
 	if (!t->region) {
-		show(r, r->layout);
+		ring_show(r, r->layout);
 		return;
 	}
 	if (r->layout == RING_SPLIT)
