@@ -92,6 +92,8 @@ static void say_hello(struct dpdk_device *d)
 		features |= VU_F_INDIRECT;
 	if (d->row.event_idx)
 		features |= VU_F_EVENT_IDX;
+	if (d->row.in_order)
+		features |= VU_F_IN_ORDER;
 	rc = frontend_connect(f, d->path);
 	if (rc == 0)
 		rc = frontend_hello(f, VU_PF_MQ | VU_PF_REPLY_ACK);

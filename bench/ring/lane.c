@@ -14,6 +14,7 @@ struct driver_config lane_ring_config(const struct row *row)
 		.indirect = row->indirect ? DRIVER_INDIRECT_ALL : DRIVER_DIRECT,
 		.indirect_segs = row->indirect ? TABLE_SEGS : 0,
 		.event_idx = row->event_idx,
+		.in_order = row->in_order,
 		.base = driver_base_start(row->layout),
 	};
 }

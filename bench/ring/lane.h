@@ -22,6 +22,14 @@ struct rte_mempool;
  * first lines do not share a few sets of the cache. */
 #define BUF_STRIDE 1600
 
+/* What else a ring may have to keep: of ours alone, and only of ring_pop() and its like. */
+enum row_extra {
+	EXTRA_NONE,
+	EXTRA_HELD,	/* IN_ORDER as a disk has it: what is pushed early is held for its turn */
+	EXTRA_INFLIGHT, /* the in-flight buffer of disks */
+	EXTRA_LOG,	/* the dirty log of a migration */
+};
+
 /* What a row of the table varies. */
 struct row {
 	enum driver_layout layout;
@@ -29,7 +37,14 @@ struct row {
 	unsigned segs;	/* descriptors a chain: 1, or 3 (header, half a frame, half a frame) */
 	bool indirect;	/* through an indirect table, always */
 	bool event_idx;
+	bool in_order;
+	enum row_extra extra;
 };
+
+static inline bool row_is_ours_alone(const struct row *row)
+{
+	return row->extra != EXTRA_NONE;
+}
 
 struct lane {
 	struct row row;

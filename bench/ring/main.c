@@ -26,13 +26,24 @@ struct options {
 	const char *only;
 };
 
-static const struct row rows[] = {
-#define LAYOUT_ROWS(l)                                                                           \
-	{ l, 1, 1, false, false }, { l, 32, 1, false, false }, { l, 1, 3, false, false },        \
-		{ l, 32, 3, false, false }, { l, 1, 1, false, true }, { l, 32, 1, false, true }, \
-		{ l, 1, 3, true, false }, { l, 32, 3, true, false }, { l, 32, 1, true, true },
-	LAYOUT_ROWS(DRIVER_SPLIT) LAYOUT_ROWS(DRIVER_PACKED)
-};
+#define ROW(l, n, k, ...) { .layout = l, .batch = n, .segs = k, __VA_ARGS__ },
+#define LAYOUT_ROWS(l)                                       \
+	ROW(l, 1, 1)                                         \
+	ROW(l, 32, 1)                                        \
+	ROW(l, 1, 3)                                         \
+	ROW(l, 32, 3)                                        \
+	ROW(l, 1, 1, .event_idx = true)                      \
+	ROW(l, 32, 1, .event_idx = true)                     \
+	ROW(l, 1, 3, .indirect = true)                       \
+	ROW(l, 32, 3, .indirect = true)                      \
+	ROW(l, 32, 1, .indirect = true, .event_idx = true)   \
+	ROW(l, 1, 1, .in_order = true)                       \
+	ROW(l, 32, 1, .in_order = true)                      \
+	ROW(l, 32, 1, .in_order = true, .extra = EXTRA_HELD) \
+	ROW(l, 32, 1, .extra = EXTRA_INFLIGHT)               \
+	ROW(l, 32, 1, .extra = EXTRA_LOG)
+
+static const struct row rows[] = { LAYOUT_ROWS(DRIVER_SPLIT) LAYOUT_ROWS(DRIVER_PACKED) };
 
 static int compare(const void *a, const void *b)
 {
@@ -136,6 +147,8 @@ static void run_row(struct bench *b, const struct row *row, double results[N_COL
 		unsigned run = i ? i - 1 : 0;
 
 		run_pop_push(b, run);
+		if (row_is_ours_alone(row))
+			continue;
 		b->runs[DEQUEUE][run] = run_dequeue(b, true);
 		b->runs[RTE_DEQUEUE][run] = run_dequeue(b, false);
 		b->runs[ENQUEUE][run] = run_enqueue(b, true);
@@ -150,9 +163,15 @@ static void run_row(struct bench *b, const struct row *row, double results[N_COL
 
 static const char *row_name(const struct row *r, char *name, size_t n)
 {
-	snprintf(name, n, "%s, batch %u, chain %u%s%s",
+	static const char *const extra[] = { [EXTRA_NONE] = "",
+					     [EXTRA_HELD] = ", held",
+					     [EXTRA_INFLIGHT] = ", inflight",
+					     [EXTRA_LOG] = ", log" };
+
+	snprintf(name, n, "%s, batch %u, chain %u%s%s%s%s",
 		 r->layout == DRIVER_SPLIT ? "split" : "packed", r->batch, r->segs,
-		 r->indirect ? ", indirect" : "", r->event_idx ? ", event_idx" : "");
+		 r->indirect ? ", indirect" : "", r->event_idx ? ", event_idx" : "",
+		 r->in_order ? ", in_order" : "", extra[r->extra]);
 	return name;
 }
 
@@ -173,19 +192,24 @@ static void print_row(const struct options *o, const struct row *r, const double
 {
 	char name[80];
 
-	if (!o->json) {
-		printf("%-44s %6.1f %6.1f | %8.1f %9.1f %6.2f | %8.1f %9.1f %6.2f\n",
-		       row_name(r, name, sizeof(name)), v[POP], v[PUSH], v[DEQUEUE], v[RTE_DEQUEUE],
-		       v[RTE_DEQUEUE] / v[DEQUEUE], v[ENQUEUE], v[RTE_ENQUEUE],
-		       v[RTE_ENQUEUE] / v[ENQUEUE]);
+	row_name(r, name, sizeof(name));
+	if (!o->json && row_is_ours_alone(r)) {
+		printf("%-44s %6.1f %6.1f |\n", name, v[POP], v[PUSH]);
 		return;
 	}
-	printf("%s\n  { \"layout\": \"%s\", \"batch\": %u, \"chain\": %u, \"indirect\": %s, "
-	       "\"event_idx\": %s, \"pop\": %.2f, \"push\": %.2f, \"dequeue\": %.2f, "
-	       "\"rte_dequeue\": %.2f, \"enqueue\": %.2f, \"rte_enqueue\": %.2f }",
-	       first ? "" : ",", r->layout == DRIVER_SPLIT ? "split" : "packed", r->batch, r->segs,
-	       r->indirect ? "true" : "false", r->event_idx ? "true" : "false", v[POP], v[PUSH],
-	       v[DEQUEUE], v[RTE_DEQUEUE], v[ENQUEUE], v[RTE_ENQUEUE]);
+	if (!o->json) {
+		printf("%-44s %6.1f %6.1f | %8.1f %9.1f %6.2f | %8.1f %9.1f %6.2f\n", name, v[POP],
+		       v[PUSH], v[DEQUEUE], v[RTE_DEQUEUE], v[RTE_DEQUEUE] / v[DEQUEUE], v[ENQUEUE],
+		       v[RTE_ENQUEUE], v[RTE_ENQUEUE] / v[ENQUEUE]);
+		return;
+	}
+	printf("%s\n  { \"name\": \"%s\", \"pop\": %.2f, \"push\": %.2f", first ? "" : ",", name,
+	       v[POP], v[PUSH]);
+	if (!row_is_ours_alone(r))
+		printf(", \"dequeue\": %.2f, \"rte_dequeue\": %.2f, \"enqueue\": %.2f, "
+		       "\"rte_enqueue\": %.2f",
+		       v[DEQUEUE], v[RTE_DEQUEUE], v[ENQUEUE], v[RTE_ENQUEUE]);
+	printf(" }");
 }
 
 static void usage(FILE *to)
@@ -296,6 +320,8 @@ int main(int argc, char **argv)
 		run_row(&b, &rows[i], v);
 		print_row(&b.opt, &rows[i], v, n_shown++ == 0);
 		fflush(stdout);
+		if (row_is_ours_alone(&rows[i]))
+			continue;
 		n_behind += v[DEQUEUE] > v[RTE_DEQUEUE] || v[ENQUEUE] > v[RTE_ENQUEUE];
 	}
 	if (b.opt.json)

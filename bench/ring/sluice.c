@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "vhost/ring.h"
+#include "vhost/ring_track.h"
 
 #include <err.h>
 #include <linux/virtio_net.h>
@@ -11,6 +12,10 @@
 #include <rte_memcpy.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Of either layout. */
+#define INFLIGHT_BYTES \
+	(sizeof(struct inflight_packed) + RING_SIZE * sizeof(struct inflight_packed_desc))
 
 struct sluice_device {
 	struct row row;
@@ -20,9 +25,36 @@ struct sluice_device {
 	struct ring ring[N_QUEUES];
 	struct lane lane[N_QUEUES];
 	struct rte_mempool *pool;
+	void *inflight; /* EXTRA_INFLIGHT: the buffer */
+	struct ring_log log;
 	struct chain chains[RING_SIZE];
 	struct iovec segs[RING_SIZE * SEGS_MAX + RING_CHAIN_SEGS_MAX];
 };
+
+/* What the row has besides, on the queue of pop and push. */
+static void open_extra(struct sluice_device *d, struct ring *r, gpa_t device_gpa)
+{
+	gpa_t top = d->memory.region[d->memory.n - 1].gpa + d->memory.region[d->memory.n - 1].size;
+
+	if (d->row.extra == EXTRA_LOG) {
+		d->log.n_pages = top >> LOG_PAGE_SHIFT;
+		d->log.bits = calloc(1, d->log.n_pages / 8 + 1);
+		d->log.data = d->log.device_area = true;
+		d->log.device_gpa = device_gpa;
+		d->log.call_fd = -1;
+		r->log = &d->log;
+		if (!d->log.bits)
+			errx(1, "out of memory");
+		return;
+	}
+	if (d->row.extra == EXTRA_INFLIGHT)
+		d->inflight = calloc(1, INFLIGHT_BYTES);
+	r->track = ring_track_new(r->layout, r->size, d->row.extra == EXTRA_HELD, d->inflight);
+	if (!r->track || (d->row.extra == EXTRA_INFLIGHT && !d->inflight))
+		errx(1, "out of memory");
+	if (d->inflight)
+		ring_track_begin(r);
+}
 
 static void open_queue(struct sluice_device *d, unsigned queue)
 {
@@ -51,6 +83,10 @@ static void open_queue(struct sluice_device *d, unsigned queue)
 		why = ring_init(&d->ring[queue], &ring);
 	if (why)
 		errx(1, "%s", why);
+	if (queue == QUEUE_OUT && row_is_ours_alone(&d->row))
+		open_extra(d, &d->ring[queue],
+			   cfg.area_gpa + (uint64_t)((uint8_t *)driver_device_area(r) -
+						     (uint8_t *)cfg.area));
 	if (lane_open(&d->lane[queue], &d->row, queue == QUEUE_IN, &d->memory, r) < 0)
 		errx(1, "no guest memory for buffers");
 }
@@ -90,6 +126,9 @@ void sluice_close(struct sluice_device *d)
 {
 	for (unsigned i = 0; i < N_QUEUES; i++)
 		driver_ring_fini(&d->driver[i]);
+	ring_track_free(d->ring[QUEUE_OUT].track);
+	free(d->inflight);
+	free(d->log.bits);
 	mem_map_free(d->map);
 	guest_memory_destroy(&d->memory);
 	free(d);
@@ -135,11 +174,32 @@ HOT void pop_push(struct sluice_device *d, enum ring_layout layout, uint64_t *po
 	*push = clock_cycles() - start;
 }
 
+/*
+ * What is written soon was last touched a ring ago, and lies in L2: asked for before the copies, as
+ * rte_vhost asks for the guest's buffers.
+ */
+HOT void look_ahead_mbufs(struct rte_mbuf **mbufs, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		__builtin_prefetch(rte_pktmbuf_mtod(mbufs[i], void *), 1);
+}
+
+/* Likewise; ring_pop() has seen to the first line. */
+HOT void look_ahead_chains(const struct chain *chains, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		__builtin_prefetch((char *)chains[i].segs[0].iov_base + CACHE_LINE, 1);
+}
+
 /* The frame of @c, behind the header, to @to; by the same copying function as rte_vhost uses. */
 HOT void copy_out(const struct chain *c, uint8_t *to)
 {
 	size_t skip = HDR_BYTES;
 
+	if (likely(c->n_out == 1)) {
+		rte_memcpy(to, (uint8_t *)c->segs[0].iov_base + skip, c->out_len - skip);
+		return;
+	}
 	for (unsigned i = 0; i < c->n_out; i++) {
 		const struct iovec *v = &c->segs[i];
 
@@ -165,6 +225,7 @@ HOT uint64_t dequeue(struct sluice_device *d, enum ring_layout layout, struct rt
 
 		if (unlikely(got == 0 || rte_pktmbuf_alloc_bulk(d->pool, mbufs + done, got)))
 			lost(r, done, n);
+		look_ahead_mbufs(mbufs + done, got);
 		for (unsigned i = 0; i < got; i++) {
 			const struct chain *c = &d->chains[i];
 			struct rte_mbuf *m = mbufs[done + i];
@@ -219,6 +280,7 @@ HOT uint64_t enqueue(struct sluice_device *d, enum ring_layout layout, struct rt
 {
 	struct ring *r = &d->ring[QUEUE_IN];
 	unsigned n = d->lane[QUEUE_IN].n_chains, done = 0;
+	uint32_t written[BATCH_MAX];
 	uint64_t start = clock_cycles();
 
 	while (done < n) {
@@ -227,6 +289,7 @@ HOT uint64_t enqueue(struct sluice_device *d, enum ring_layout layout, struct rt
 
 		if (unlikely(got == 0))
 			lost(r, done, n);
+		look_ahead_chains(d->chains, got);
 		for (unsigned i = 0; i < got; i++) {
 			const struct chain *c = &d->chains[i];
 			const struct rte_mbuf *m = mbufs[done + i];
@@ -236,8 +299,9 @@ HOT uint64_t enqueue(struct sluice_device *d, enum ring_layout layout, struct rt
 				     c->in_len < HDR_BYTES + m->pkt_len))
 				lost(r, done, n);
 			copy_in(c, &h, rte_pktmbuf_mtod(m, const uint8_t *), m->pkt_len);
-			ring_push(r, layout, c->id, c->n_slots, HDR_BYTES + m->pkt_len);
+			written[i] = HDR_BYTES + m->pkt_len;
 		}
+		ring_push_many(r, layout, d->chains, got, written);
 		ring_publish(r, layout);
 		ring_call(r, layout);
 		done += got;
