@@ -65,6 +65,11 @@ const struct vhost_device *blk_device_vhost(const struct blk_device *b);
 void blk_device_on_closed(struct blk_device *b, void (*fn)(void *arg), void *arg);
 void blk_device_stats(const struct blk_device *b, struct blk_stats *out);
 const struct blk_config *blk_device_config(const struct blk_device *b);
+/*
+ * Makes the disk @size bytes large, or, where that is 0, as large as its file has become; a raw
+ * image grows with it. A running guest is told. Smaller is refused. @return 0 or -errno with @err.
+ */
+int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err);
 uint64_t blk_device_capacity(const struct blk_device *b); /* bytes */
 /* How I/O is done for this disk ("io_uring, O_DIRECT, alignment 512"), for status. */
 const char *blk_device_how(const struct blk_device *b);

@@ -516,6 +516,52 @@ const struct blk_config *blk_device_config(const struct blk_device *b)
 	return &b->cfg;
 }
 
+static int check_size(const struct blk_device *b, uint64_t size, struct error *err)
+{
+	uint64_t old = b->disk->info.size;
+
+	if (!b->disk->ops->resize)
+		return error_set(err, -EOPNOTSUPP, "disk %s: a %s disk cannot be resized",
+				 b->cfg.name, b->disk->ops->name);
+	if (size % BLK_SECTOR)
+		return error_set(err, -EINVAL,
+				 "disk %s: %llu bytes are no whole number of sectors of %d",
+				 b->cfg.name, (unsigned long long)size, BLK_SECTOR);
+	if (size && size < old)
+		return error_set(err, -EINVAL,
+				 "disk %s has %llu bytes, and %llu would cut off what the guest "
+				 "has there; a disk can only grow",
+				 b->cfg.name, (unsigned long long)old, (unsigned long long)size);
+	return 0;
+}
+
+int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err)
+{
+	uint64_t old = b->disk->info.size, now;
+	int rc = check_size(b, size, err);
+
+	if (rc == 0)
+		rc = b->disk->ops->resize(b->disk, size, &now, err);
+	if (rc)
+		return rc;
+	now = ALIGN_DOWN(now, (uint64_t)BLK_SECTOR);
+	if (now < old)
+		return error_set(err, -ESTALE,
+				 "disk %s: its file has become shorter, from %llu to %llu bytes; "
+				 "the guest is not told, and cannot use what is missing",
+				 b->cfg.name, (unsigned long long)old, (unsigned long long)now);
+	if (now == old)
+		return 0;
+	b->disk->info.size = now;
+	/* Before the guest is told: it may use the room at once. */
+	for (unsigned i = 0; i < b->vhost.n_queues; i++)
+		blk_queue_resize(&b->vhost.queues[i], now);
+	vhost_device_config_changed(&b->vhost);
+	log_info("disk %s: grown from %llu to %llu bytes", b->cfg.name, (unsigned long long)old,
+		 (unsigned long long)now);
+	return 0;
+}
+
 uint64_t blk_device_capacity(const struct blk_device *b)
 {
 	return b->disk->info.size;

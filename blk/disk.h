@@ -102,6 +102,12 @@ struct disk_ops {
 	 */
 	int (*use)(struct disk *d, struct error *err);
 	void (*release)(struct disk *d);
+	/*
+	 * Control thread, where the size can change, else NULL: makes the disk @size bytes large;
+	 * 0: takes notice of how large it is by now. Never smaller. info.size is the caller's to
+	 * set. @return 0 with *@now, or -errno with @err.
+	 */
+	int (*resize)(struct disk *d, uint64_t size, uint64_t *now, struct error *err);
 	/* Control thread; @poller is the queue's, not yet on its worker. */
 	int (*queue_open)(struct disk *d, struct poller *poller, struct disk_queue **out);
 	void (*queue_close)(struct disk_queue *q); /* nothing in flight */

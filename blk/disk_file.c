@@ -319,6 +319,7 @@ const struct disk_ops disk_file = {
 	.close = file_close,
 	.use = file_use,
 	.release = file_release,
+	.resize = file_resize,
 	.queue_open = file_queue_open,
 	.queue_close = file_queue_close,
 	.submit = file_submit,

@@ -56,6 +56,11 @@ void range_probe(struct file_disk *f, const struct blk_config *cfg);
 int file_open(const struct blk_config *cfg, struct disk **out, struct error *err);
 void file_close(struct disk *d);
 
+/* For struct disk_ops; disk_file_resize.c. */
+int file_resize(struct disk *d, uint64_t size, uint64_t *now, struct error *err);
+/* The size of the open file or device, in bytes. @return 0 or -errno. */
+int file_size(int fd, uint64_t *size);
+
 /* For struct disk_ops; disk_file_use.c. */
 int file_use(struct disk *d, struct error *err);
 void file_release(struct disk *d);

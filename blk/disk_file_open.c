@@ -86,13 +86,10 @@ static int open_file(const struct blk_config *cfg, mode_t mode, int extra_flags)
 static int find_size(struct file_disk *f, const struct blk_config *cfg, struct error *err)
 {
 	uint64_t size, *out = &f->disk.info.size;
-	struct stat st;
+	int rc = file_size(f->fd, &size);
 
-	if (fstat(f->fd, &st))
-		return explain(cfg, -errno, err);
-	size = (uint64_t)st.st_size;
-	if (S_ISBLK(st.st_mode) && ioctl(f->fd, BLKGETSIZE64, &size))
-		return explain(cfg, -errno, err);
+	if (rc)
+		return explain(cfg, rc, err);
 	if (size < SECTOR)
 		return error_set(err, -EINVAL,
 				 "disk image %s has %llu bytes, less than a sector of 512; make it "

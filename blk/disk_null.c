@@ -33,6 +33,13 @@ static int null_open(const struct blk_config *cfg, struct disk **out, struct err
 	return 0;
 }
 
+static int null_resize(struct disk *d, uint64_t size, uint64_t *now, struct error *err)
+{
+	(void)err;
+	*now = size ? size : d->info.size;
+	return 0;
+}
+
 static void null_move(struct disk *d, struct disk_request *r, size_t len)
 {
 	(void)d;
@@ -49,6 +56,7 @@ const struct disk_ops disk_null = {
 	.name = "null",
 	.open = null_open,
 	.close = null_close,
+	.resize = null_resize,
 	.queue_open = instant_queue_open,
 	.queue_close = instant_queue_close,
 	.submit = instant_submit,

@@ -62,6 +62,19 @@ void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker 
 		worker_call(vq->worker, &q->drain_call);
 }
 
+static void set_capacity(struct virtqueue *vq, void *arg)
+{
+	struct blk_queue *q = vq->priv;
+
+	q->limits.capacity = *(uint64_t *)arg;
+}
+
+void blk_queue_resize(struct virtqueue *vq, uint64_t capacity)
+{
+	if (vq->priv)
+		vhost_queue_change(vq, set_capacity, &capacity);
+}
+
 /* On the worker. The disk may have moved an iov on; what it left behind is done. */
 static bool request_uses(const struct request *r, uintptr_t start, uint64_t len)
 {

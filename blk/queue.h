@@ -78,6 +78,8 @@ void blk_queue_free(struct blk_queue *q);
 /* See struct vhost_device_ops. */
 void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq);
 void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to);
+/* Control thread, the disk is this large now. */
+void blk_queue_resize(struct virtqueue *vq, uint64_t capacity);
 bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len);
 
 #endif

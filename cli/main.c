@@ -27,6 +27,9 @@ static const char help[] =
 	"  queue move DEVICE QUEUE WORKER\n"
 	"                          has a queue of a disk or port served by another "
 	"worker from now on\n"
+	"  disk resize DISK [SIZE] makes a disk larger while its guest runs; without SIZE "
+	"as large as\n"
+	"                          its file or device has become\n"
 	"\n"
 	"Options:\n"
 	"  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "
@@ -163,6 +166,12 @@ static bool parse_number(const char *text, json_int_t *out)
 	return errno == 0 && end != text && *end == '\0' && *out >= 0;
 }
 
+static int call_failed(const struct error *err)
+{
+	fprintf(stderr, "sluice: %s\n", err->text);
+	return err->code == -EPROTO ? EXIT_FAILED : EXIT_NO_DAEMON;
+}
+
 static int queue_command(const struct arguments *a)
 {
 	json_int_t queue, worker;
@@ -181,10 +190,8 @@ static int queue_command(const struct arguments *a)
 				  json_pack("{s:s, s:I, s:I}", "device", a->words[2], "queue",
 					    queue, "worker", worker),
 				  &err);
-	if (!answer) {
-		fprintf(stderr, "sluice: %s\n", err.text);
-		return err.code == -EPROTO ? EXIT_FAILED : EXIT_NO_DAEMON;
-	}
+	if (!answer)
+		return call_failed(&err);
 	if (a->json)
 		json_dumpf(answer, stdout, JSON_INDENT(2));
 	else if (!json_is_true(json_object_get(answer, "moved")))
@@ -197,12 +204,42 @@ static int queue_command(const struct arguments *a)
 	return EXIT_GOOD;
 }
 
+static int disk_command(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *answer, *params;
+
+	if (a->n < 3 || a->n > 4 || strcmp(a->words[1], "resize") != 0) {
+		fputs("sluice: it is: disk resize DISK [SIZE]\n", stderr);
+		return usage_error();
+	}
+	params = json_pack("{s:s}", "disk", a->words[2]);
+	if (a->n == 4)
+		json_object_set_new(params, "size", json_string(a->words[3]));
+	answer = client_call_with(a->socket, "disk.resize", params, &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json)
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+	else if (json_integer_value(json_object_get(answer, "grown")) == 0)
+		printf("%s has %" JSON_INTEGER_FORMAT " bytes, as before", a->words[2],
+		       json_integer_value(json_object_get(answer, "capacity")));
+	else
+		printf("%s has %" JSON_INTEGER_FORMAT " bytes, %" JSON_INTEGER_FORMAT " more",
+		       a->words[2], json_integer_value(json_object_get(answer, "capacity")),
+		       json_integer_value(json_object_get(answer, "grown")));
+	putchar('\n');
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
 static const struct command {
 	const char *name;
 	int (*run)(const struct arguments *a);
 } commands[] = {
 	{ "status", status_command },
 	{ "queue", queue_command },
+	{ "disk", disk_command },
 };
 
 int main(int argc, char **argv)

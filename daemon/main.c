@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "daemon/appliance.h"
 #include "daemon/control_path.h"
+#include "daemon/disk_control.h"
 #include "daemon/options.h"
 #include "daemon/privilege.h"
 #include "daemon/queue_control.h"
@@ -33,6 +34,7 @@ struct daemon {
 static const struct rpc_method methods[] = {
 	{ "status", status_call },
 	{ "queue.move", queue_move_call },
+	{ "disk.resize", disk_resize_call },
 	{ "version", version_call },
 	{ NULL, NULL },
 };

@@ -4,20 +4,7 @@
 #include "base/log.h"
 #include "daemon/status.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
-
-PRINTF_LIKE(2, 3) static json_t *refuse(struct rpc_error *err, const char *fmt, ...)
-{
-	va_list args;
-
-	err->code = RPC_INVALID_PARAMS;
-	va_start(args, fmt);
-	vsnprintf(err->text, sizeof(err->text), fmt, args);
-	va_end(args);
-	return NULL;
-}
 
 /* The open disk or guest port called @name; NULL: none. */
 static const struct vhost_device *find_device(const struct appliance *a, const char *name)
@@ -51,17 +38,17 @@ json_t *queue_move_call(void *ctx, const json_t *params, struct rpc_error *err)
 	if (!json_is_object(params) ||
 	    json_unpack_ex((json_t *)params, &wrong, JSON_STRICT, "{s:s, s:I, s:I}", "device",
 			   &name, "queue", &queue, "worker", &worker) < 0)
-		return refuse(err, "queue.move takes \"device\", a name, and \"queue\" and "
-				   "\"worker\", numbers");
+		return rpc_refuse(err, "queue.move takes \"device\", a name, and \"queue\" and "
+				       "\"worker\", numbers");
 	d = find_device(a, name);
 	if (!d)
-		return refuse(err, "there is no open disk or guest port called \"%s\"", name);
+		return rpc_refuse(err, "there is no open disk or guest port called \"%s\"", name);
 	if (queue < 0 || queue >= d->n_queues)
-		return refuse(err, "%s has queues 0 to %u, and no %" JSON_INTEGER_FORMAT, name,
-			      d->n_queues - 1, queue);
+		return rpc_refuse(err, "%s has queues 0 to %u, and no %" JSON_INTEGER_FORMAT, name,
+				  d->n_queues - 1, queue);
 	if (worker < 0 || worker >= workers_count(a->workers))
-		return refuse(err, "there are workers 0 to %u, and no %" JSON_INTEGER_FORMAT,
-			      workers_count(a->workers) - 1, worker);
+		return rpc_refuse(err, "there are workers 0 to %u, and no %" JSON_INTEGER_FORMAT,
+				  workers_count(a->workers) - 1, worker);
 	moved = vhost_queue_move(&d->queues[queue], workers_get(a->workers, (unsigned)worker));
 	log_info("%s moves to worker %d", d->queues[queue].name, (int)worker);
 	return json_pack("{s:b}", "moved", moved);

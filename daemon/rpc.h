@@ -10,6 +10,8 @@
 #ifndef SLUICE_DAEMON_RPC_H
 #define SLUICE_DAEMON_RPC_H
 
+#include "base/compiler.h"
+
 #include <jansson.h>
 #include <sys/types.h>
 
@@ -39,6 +41,9 @@ struct rpc_method {
 	 */
 	json_t *(*call)(void *ctx, const json_t *params, struct rpc_error *err);
 };
+
+/* For a method: RPC_INVALID_PARAMS with a sentence. @return NULL. */
+PRINTF_LIKE(2, 3) json_t *rpc_refuse(struct rpc_error *err, const char *fmt, ...);
 
 struct rpc_config {
 	const char *path;

@@ -2,6 +2,7 @@
 /* One JSON-RPC 2.0 request to its reply; rpc.c moves the bytes. */
 #include "daemon/rpc.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,17 @@ static char *error_reply(json_t *id, int code, const char *text)
 		message = json_string("error text is not UTF-8");
 	return to_text(json_pack("{s:s, s:O, s:{s:i, s:o}}", "jsonrpc", "2.0", "id",
 				 id ? id : json_null(), "error", "code", code, "message", message));
+}
+
+json_t *rpc_refuse(struct rpc_error *err, const char *fmt, ...)
+{
+	va_list args;
+
+	err->code = RPC_INVALID_PARAMS;
+	va_start(args, fmt);
+	vsnprintf(err->text, sizeof(err->text), fmt, args);
+	va_end(args);
+	return NULL;
 }
 
 static const struct rpc_method *find_method(const struct rpc_config *cfg, const char *name)

@@ -113,6 +113,35 @@ def test_a_guest_gives_space_back(folder):
         guest.poweroff()
 
 
+def sluice(daemon, *words):
+    return subprocess.run([BUILD / "cli/sluice", "--socket", daemon.control, *map(str, words)], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_a_disk_grows_under_its_guest(folder):
+    with Daemon(folder, config(folder, 1)) as daemon, Guest(machine(folder)) as guest:
+        guest.boot()
+        size = int(guest.job("facts")["disk_bytes"])
+        done = sluice(daemon, "disk", "resize", "disk0", 2 * size)
+        assert (done.returncode, done.stdout) == (0, f"disk0 has {2 * size} bytes, {size} more\n"), done.stderr
+        wait_for(lambda: int(guest.job("facts")["disk_bytes"]) == 2 * size, 20, "the guest sees the new size")
+        guest.job("pattern", "fill", SEED)
+        assert pattern_on_host("check", folder / "disk0.raw", SEED).returncode == 0
+        os.truncate(folder / "disk0.raw", 3 * size)
+        done = sluice(daemon, "disk", "resize", "disk0")
+        assert (done.returncode, done.stdout) == (0, f"disk0 has {3 * size} bytes, {size} more\n"), done.stderr
+        wait_for(lambda: int(guest.job("facts")["disk_bytes"]) == 3 * size, 20, "the guest sees that the file has grown")
+        for words, complaint in (
+            (("disk0", size), "can only grow"),
+            (("disk0", "20Q"), '"size" is a number of bytes, or text such as 20G'),
+            (("disk9",), 'there is no open disk called "disk9"'),
+        ):
+            done = sluice(daemon, "disk", "resize", *words)
+            assert (done.returncode, complaint in done.stderr) == (1, True), done.stderr
+        assert sluice(daemon, "disk", "resize").returncode == 2
+        guest.poweroff()
+
+
 def test_a_killed_front_end_leaves_the_others_alone_and_a_new_guest_takes_its_place(folder):
     with Daemon(folder, config(folder, 2)) as daemon, Guest(machine(folder), "victim") as one, \
             Guest(machine(folder, 1), "neighbour") as two:

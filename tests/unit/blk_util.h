@@ -125,7 +125,7 @@ static inline void vm_connect(struct vm *vm)
 	frontend_init(&vm->f);
 	vm->f.idle = vm_idle;
 	VM_OK(vm, frontend_connect(&vm->f, vm->socket));
-	VM_OK(vm, frontend_hello(&vm->f, VU_PF_USUAL));
+	VM_OK(vm, frontend_hello(&vm->f, VU_PF_USUAL | VU_PF_BACKEND_REQ));
 	VM_OK(vm, frontend_set_features(&vm->f, features));
 	VM_OK(vm, frontend_share_memory(&vm->f, &vm->mem));
 }
