@@ -34,8 +34,8 @@
 #define SECTOR 512u
 #define OP_BLOCKS 4u /* the largest request */
 #define QUEUES_MAX 4u
-#define OPS_MAX 256u /* requests of a queue at a time */
-#define HANG_NS UINT64_C(20000000000)
+#define OPS_MAX 256u		       /* requests of a queue at a time */
+#define HANG_NS UINT64_C(300000000000) /* a slow machine is not to be taken for one that hangs */
 
 /* At the head of each sector. */
 struct stamp {
