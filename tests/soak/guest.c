@@ -12,7 +12,7 @@
 
 static void nap(void)
 {
-	nanosleep(&(struct timespec) { .tv_nsec = 500000 }, NULL);
+	nanosleep(&(struct timespec) { .tv_nsec = 1500000 }, NULL);
 }
 
 /* Naps between its steps: the machine has other threads to run. That something is in flight when
