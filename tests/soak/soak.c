@@ -30,7 +30,7 @@ static struct {
 	const char *only; /* one event */
 } options = { .seconds = 10, .rounds = UINT64_MAX };
 
-static volatile sig_atomic_t told_to_stop;
+static bool told_to_stop; /* atomic: any thread may get the signal */
 static uint64_t round_now;
 static const char *event_now = "start";
 
@@ -157,12 +157,13 @@ static void one_round(struct guest *g[GUESTS], unsigned *rng)
 static void on_signal(int sig)
 {
 	(void)sig;
-	told_to_stop = 1;
+	__atomic_store_n(&told_to_stop, true, __ATOMIC_RELAXED);
 }
 
 static bool go_on(uint64_t end)
 {
-	return !told_to_stop && round_now < options.rounds && clock_ns() < end;
+	return !__atomic_load_n(&told_to_stop, __ATOMIC_RELAXED) && round_now < options.rounds &&
+	       clock_ns() < end;
 }
 
 static void soak(void)
