@@ -13,20 +13,16 @@
  *
  * Exit code 0: all of it held; 1: something did not, and a line says what.
  */
-#include "base/clock.h"
+#include "tests/crash/crash.h"
 #include "tests/guest/blk.h"
 #include "tests/guest/frontend_inflight.h"
 
 #include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/time.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,8 +30,7 @@
 #define SECTOR 512u
 #define OP_BLOCKS 4u /* the largest request */
 #define QUEUES_MAX 4u
-#define OPS_MAX 256u		       /* requests of a queue at a time */
-#define HANG_NS UINT64_C(300000000000) /* a slow machine is not to be taken for one that hangs */
+#define OPS_MAX 256u /* requests of a queue at a time */
 
 /* At the head of each sector. */
 struct stamp {
@@ -60,13 +55,8 @@ struct block {
 	bool writing;
 };
 
-static struct {
-	const char *sluiced, *folder;
-	bool packed, in_order, buffered, verbose;
-	unsigned size, queues, rounds, blocks, seed;
-} opt = { .folder = ".", .size = 64, .queues = 2, .rounds = 20, .blocks = 192 };
+struct crash_options opt = { .folder = ".", .size = 64, .queues = 2, .rounds = 20, .blocks = 192 };
 
-static char image[200], sock[200], daemon_log[200];
 static struct frontend f;
 static struct guest_memory memory;
 static struct frontend_inflight inflight = { .fd = -1 };
@@ -74,20 +64,9 @@ static struct guest_blk blk[QUEUES_MAX];
 static struct op ops[QUEUES_MAX][OPS_MAX], *free_ops[QUEUES_MAX];
 static unsigned busy[QUEUES_MAX];
 static struct block *blocks;
-static volatile sig_atomic_t victim; /* pid; 0: none */
-static bool rings_made, stopping;
+static bool rings_made;
 static uint64_t setup_us = 40000; /* from its start to running queues, when it was last let */
-static uint64_t n_acked, n_reads, n_kills, n_ends, last_progress;
-
-#define FAIL(...)                                                           \
-	do {                                                                \
-		fprintf(stderr, "crash: FAILED: " __VA_ARGS__);             \
-		fprintf(stderr, " (seed %u, after %llu kills)\n", opt.seed, \
-			(unsigned long long)n_kills);                       \
-		if (victim)                                                 \
-			kill(victim, SIGKILL);                              \
-		exit(1);                                                    \
-	} while (0)
+static uint64_t n_acked, n_reads;
 
 /* xorshift: the same sequence for the same seed. */
 static uint64_t rnd(uint64_t below)
@@ -100,96 +79,6 @@ static uint64_t rnd(uint64_t below)
 	x ^= x >> 7;
 	x ^= x << 17;
 	return x % below;
-}
-
-/* Nothing has happened for long, though we were there to see it: a frozen process hangs nowhere. */
-static bool hangs(void)
-{
-	static uint64_t looked;
-	uint64_t now = clock_ns();
-
-	if (looked && now - looked > UINT64_C(1000000000))
-		last_progress += now - looked;
-	looked = now;
-	return now > last_progress && now - last_progress > HANG_NS;
-}
-
-/* The daemon. */
-
-static void kill_in_us(unsigned us)
-{
-	struct itimerval t = { .it_value = { us / 1000000, us % 1000000 } };
-
-	setitimer(ITIMER_REAL, &t, NULL);
-}
-
-static void on_alarm(int sig)
-{
-	(void)sig;
-	if (victim)
-		kill(victim, SIGKILL);
-	else
-		kill_in_us(1000); /* its number is not known yet */
-}
-
-static void start_daemon(void)
-{
-	char queues[16];
-	pid_t pid;
-
-	snprintf(queues, sizeof(queues), "%u", opt.queues);
-	pid = fork();
-	if (pid < 0)
-		FAIL("fork: %s", strerror(errno));
-	if (pid == 0) {
-		const char *argv[] = { opt.sluiced,
-				       "blk",
-				       "--socket-path",
-				       sock,
-				       "--blk-file",
-				       image,
-				       "--queues",
-				       queues,
-				       "--cache",
-				       opt.buffered ? "writeback" : "none",
-				       "--user",
-				       "root",
-				       "--group",
-				       "root",
-				       NULL };
-		int fd = open(daemon_log, O_WRONLY | O_APPEND | O_CREAT, 0600);
-
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		dup2(fd, 1);
-		dup2(fd, 2);
-		if (geteuid() != 0)
-			argv[10] = NULL;
-		execv(opt.sluiced, (char **)argv);
-		_exit(127);
-	}
-	victim = pid;
-}
-
-/* Has it ended? As it should have: by our hand, or well when it was asked to stop. */
-static bool daemon_gone(void)
-{
-	int status;
-	pid_t pid = victim;
-
-	if (!pid)
-		return true;
-	if (waitpid(pid, &status, WNOHANG) != pid)
-		return false;
-	victim = 0;
-	kill_in_us(0);
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		n_kills++;
-	else if (stopping && WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		n_ends++;
-	else
-		FAIL("sluiced ended by itself, with status %#x; see %s", status, daemon_log);
-	stopping = false;
-	return true;
 }
 
 /* A step with it failed: because it is gone, or that is a fault. */
@@ -468,20 +357,19 @@ static void round_of(unsigned i)
 
 	/* A quarter of them while it is set up, the others while it works. */
 	if (i % 4 == 0)
-		kill_in_us(1000 + (unsigned)rnd(setup_us + 20000));
-	start_daemon();
+		daemon_kill_in_us(1000 + (unsigned)rnd(setup_us + 20000));
+	daemon_start();
 	if (!attach())
 		return;
 	if (i % 4) {
 		setup_us = (clock_ns() - start) / 1000;
 		/* A sanitizer makes it slower, and it is to do something in its life. */
-		kill_in_us(200 + (unsigned)rnd(setup_us < 40000 ? 12000 : setup_us / 4));
+		daemon_kill_in_us(200 + (unsigned)rnd(setup_us < 40000 ? 12000 : setup_us / 4));
 	}
 	if (i % 16 == 15) {
 		/* And now and then an orderly end, which leaves nothing in flight. */
-		kill_in_us(0);
-		stopping = true;
-		kill(victim, SIGTERM);
+		daemon_kill_in_us(0);
+		daemon_stop();
 	}
 	work(true);
 }
@@ -491,8 +379,8 @@ static void last_look(void)
 	uint8_t *data = aligned_alloc(BLOCK, BLOCK);
 	int fd;
 
-	kill_in_us(0);
-	start_daemon();
+	daemon_kill_in_us(0);
+	daemon_start();
 	if (!attach())
 		FAIL("the last start failed");
 	work(false);
@@ -505,8 +393,7 @@ static void last_look(void)
 		check_block(op->data, b, "in the end");
 	}
 	frontend_close(&f);
-	stopping = true;
-	kill(victim, SIGTERM);
+	daemon_stop();
 	or_gone(-1, "the daemon's end");
 	fd = open(image, O_RDONLY);
 	for (uint32_t b = 0; b < opt.blocks; b++) {
@@ -518,36 +405,9 @@ static void last_look(void)
 	free(data);
 }
 
-/*
- * What the daemons said of it: requests done again, and waits for the lock of the one before. What
- * a sanitizer said of them is the end of it.
- */
-static void count_log(uint64_t *again, uint64_t *waits)
-{
-	FILE *log = fopen(daemon_log, "r");
-	char line[500];
-
-	*again = *waits = 0;
-	while (log && fgets(line, sizeof(line), log)) {
-		char *at = strstr(line, " requests were in flight");
-
-		if (at) {
-			while (at > line && at[-1] != ' ')
-				at--;
-			*again += strtoull(at, NULL, 10);
-		}
-		if (strstr(line, "Sanitizer") || strstr(line, "runtime error"))
-			FAIL("%s: %s", daemon_log, line);
-		*waits += strstr(line, "its lock was held") != NULL;
-	}
-	if (log)
-		fclose(log);
-}
-
 static void set_up(void)
 {
 	const struct guest_range ranges[] = { { 0, 24 << 20 } };
-	struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
 	int fd;
 
 	snprintf(image, sizeof(image), "%s/crash.raw", opt.folder);
@@ -563,8 +423,7 @@ static void set_up(void)
 	if (guest_memory_create(&memory, ranges, 1, 0) < 0)
 		FAIL("no memory");
 	frontend_init(&f);
-	sigaction(SIGALRM, &sa, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	daemon_init();
 }
 
 static void usage(void)
@@ -638,7 +497,7 @@ int main(int argc, char **argv)
 			reap(q);
 	}
 	last_look();
-	count_log(&again, &waits);
+	daemon_count_log(&again, &waits);
 	printf("crash: %s%s%s, %u queues of %u, seed %u: %llu kills, %llu orderly ends, %llu "
 	       "writes "
 	       "and %llu reads acknowledged, %llu requests done again, %llu waits for the lock\n",
