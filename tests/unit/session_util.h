@@ -73,6 +73,8 @@ void bed_submit(struct bed *b, unsigned index);
 void bed_step(void *arg);
 
 unsigned count_fds(void);
+/* From now on there is room for @n descriptors more, until the test ends. */
+void leave_descriptors(unsigned n);
 
 #define OK(f, call)                                                              \
 	do {                                                                     \

@@ -169,6 +169,105 @@ RING_TEST(inflight, they_come_back_once)
 	end(p, region);
 }
 
+/* The counters of what is in flight in @region, in the order of its entries. */
+static void counters(struct pair *p, void *region, uint64_t *of[3])
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < PAIR_SIZE && n < 3; i++) {
+		struct inflight_split_desc *s = &((struct inflight_split *)region)->desc[i];
+		struct inflight_packed_desc *k = &((struct inflight_packed *)region)->desc[i];
+
+		if (PAIR_SPLIT(p) ? s->inflight : k->inflight)
+			of[n++] = PAIR_SPLIT(p) ? &s->counter : &k->counter;
+	}
+	cr_assert_eq(n, 3u);
+}
+
+/* vhost-user "Inflight I/O tracking": whatever their ids are; and by these where two are the same.
+ */
+RING_TEST(inflight, they_come_in_the_order_of_their_counters)
+{
+	const uint64_t told[][3] = { { 9, 8, 7 }, { UINT64_MAX, UINT64_MAX, UINT64_MAX } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(told); i++) {
+		void *region;
+		uint64_t *of[3];
+
+		pair_ring(p, PAIR_SIZE, driver_base_start(p->kind.layout));
+		region = three_in_flight(p);
+		counters(p, region, of);
+		for (unsigned k = 0; k < 3; k++)
+			*of[k] = told[i][k];
+		cr_assert_null(ring_recover(&p->r));
+		cr_assert_eq(dev_pop(p, 3), 3u);
+		for (unsigned k = 1; k < 3; k++)
+			cr_assert_eq(p->chains[k - 1].id > p->chains[k].id, i == 0);
+		end(p, region);
+	}
+	pair_ring(p, PAIR_SIZE, driver_base_start(p->kind.layout));
+}
+
+/* Which entries are free is found out anew; wherever that list leads, it ends. */
+RING_TEST_FOR(RING_PACKED_PLAIN, inflight,
+	      a_list_of_free_entries_that_leads_astray_does_no_harm_T12)
+{
+	const uint16_t nexts[] = { PAIR_SIZE, PAIR_SIZE + 1, 0xffff, 2, PAIR_SIZE - 1 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(nexts); i++) {
+		struct inflight_packed *region;
+
+		pair_ring(p, PAIR_SIZE, driver_base_start(p->kind.layout));
+		region = three_in_flight(p);
+		cr_assert_eq(region->free_head, 2u);
+		region->desc[3].next = nexts[i];
+		cr_assert_null(ring_recover(&p->r));
+		cr_assert_eq(p->r.n_again, 3u);
+		cr_assert_eq(p->r.track->n_free, PAIR_SIZE - 3u * 2);
+		end(p, region);
+	}
+	pair_ring(p, PAIR_SIZE, driver_base_start(p->kind.layout));
+}
+
+/* The table that is written down was legal when it was popped; what stands there now need not be.
+ */
+RING_TEST_FOR(RING_PACKED_PLAIN, inflight, an_indirect_table_out_of_the_buffer_is_checked_as_one_T3)
+{
+	struct inflight_packed *region = three_in_flight(p);
+
+	region->desc[0].flags |= VRING_DESC_F_INDIRECT;
+	cr_assert_null(ring_recover(&p->r));
+	cr_assert_eq(dev_pop(p, 3), 0u);
+	cr_assert_str_eq(p->r.broken, "indirect descriptor without VIRTIO_F_INDIRECT_DESC");
+	p->may_break = true;
+	end(p, region);
+}
+
+/* The buffer has an entry for each slot: a driver that gives more of them away than there are. */
+RING_TEST_FOR(RING_PACKED_PLAIN, inflight, slots_made_available_twice_break_the_ring_T9)
+{
+	const struct driver_seg segs[] = { { NEXT_GPA, 64 }, { NEXT_GPA + 64, 64 } };
+	void *region = new_region(p);
+	struct vring_packed_desc *d;
+
+	track(p, false, region);
+	cr_assert_null(ring_recover(&p->r));
+	for (unsigned i = 0; i < PAIR_SIZE / 2; i++)
+		cr_assert_eq(drv_add(p, segs, 1, 1, i), 0);
+	drv_publish(p);
+	cr_assert_eq(dev_pop(p, PAIR_SIZE), PAIR_SIZE / 2);
+	/* Slot 0 once more, in the ring's next turn, as a chain with an id of its own. */
+	d = driver_desc_area(&p->d);
+	d->addr = NEXT_GPA;
+	d->len = 64;
+	d->id = PAIR_SIZE - 1;
+	d->flags = p->r.avail_wrap ? PACKED_F_AVAIL : PACKED_F_USED;
+	cr_assert_eq(dev_pop(p, 1), 0u);
+	cr_assert_str_eq(p->r.broken, "more descriptors available than the queue has");
+	p->may_break = true;
+	end(p, region);
+}
+
 /* Each of these is refused, and not a byte beyond the region is touched. */
 RING_TEST_FOR(RING_NO_EVENT_CASES, inflight, a_buffer_that_contradicts_itself_is_refused_T12)
 {

@@ -108,11 +108,18 @@ Test(session_inflight, a_buffer_that_cannot_be_is_refused_T12)
 		{ ECHO_QUEUES * (16 + 16 * 64) - 1, 0, ECHO_QUEUES, 64 },
 		{ bytes + 1, 0, ECHO_QUEUES, 64 },
 		{ bytes, page, ECHO_QUEUES, 64 },
+		{ bytes / 2, 2 * bytes, ECHO_QUEUES, 64 }, /* begins behind the end */
 		{ bytes / 2, 1, ECHO_QUEUES, 64 },
 		{ bytes / 2, UINT64_MAX - page + 1, ECHO_QUEUES, 64 },
 		{ UINT64_MAX, 0, ECHO_QUEUES, 64 },
 		{ UINT64_MAX - page + 1, page, ECHO_QUEUES, 64 },
 		{ UINT64_C(1) << 40, 0, ECHO_QUEUES, 64 },
+	};
+	const struct vu_inflight large[] = {
+		{ 16 << 20, 0, ECHO_QUEUES, 32769 },
+		{ 16 << 20, 0, ECHO_QUEUES, 65535 },
+		{ (UINT64_C(1) << 30) + 1, 0, ECHO_QUEUES, 64 },
+		{ UINT64_C(1) << 39, 0, ECHO_QUEUES, 64 },
 	};
 	unsigned fds, mappings;
 	int event = eventfd(0, 0);
@@ -130,6 +137,12 @@ Test(session_inflight, a_buffer_that_cannot_be_is_refused_T12)
 			-EREMOTEIO, "row %u", i);
 		bed_echo(&b, 0);
 	}
+	/* However long the file is. */
+	cr_assert_eq(ftruncate(buf.fd, INT64_C(1) << 40), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(large); i++)
+		cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &large[i], sizeof(large[i]),
+					  &buf.fd, 1),
+			     -EREMOTEIO, "large row %u", i);
 	cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &buf.desc, sizeof(buf.desc), &event, 1),
 		     -EREMOTEIO, "an eventfd is no file");
 	cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &buf.desc, sizeof(buf.desc), NULL, 0),
@@ -189,6 +202,45 @@ Test(session_inflight, a_size_told_after_the_buffer_does_not_reach_beyond_it_T12
 		cr_assert_eq(p[i], 0xa5, "byte %u was written", i);
 	munmap(p, 8192);
 	frontend_inflight_close(&buf);
+	bed_fini(&b);
+}
+
+/* A buffer may be for fewer queues than there are. */
+Test(session_inflight, a_queue_that_the_buffer_does_not_have_is_not_written_down_T12)
+{
+	const struct frontend_queue_options opt = { .size = 4 };
+	struct frontend_inflight buf;
+	uint8_t *p;
+
+	open_bed(0);
+	buf = own_buffer(8192, 0xa5);
+	buf.desc = (struct vu_inflight) { .mmap_size = 128, .num_queues = 1, .queue_size = 4 };
+	OK(&b.f, frontend_set_inflight(&b.f, &buf));
+	for (unsigned q = 1; q < ECHO_QUEUES; q++) {
+		OK(&b.f, frontend_queue_setup(&b.f, q, &opt));
+		OK(&b.f, frontend_queue_start(&b.f, q));
+		bed_echo(&b, q);
+	}
+	p = mmap(NULL, 8192, PROT_READ, MAP_SHARED, buf.fd, 0);
+	for (unsigned i = 0; i < 8192; i++)
+		cr_assert_eq(p[i], 0xa5, "byte %u was written", i);
+	munmap(p, 8192);
+	frontend_inflight_close(&buf);
+	bed_fini(&b);
+}
+
+/* Its descriptor is copied, and where that cannot be, there is no buffer. */
+Test(session_inflight, a_buffer_that_cannot_be_kept_is_refused_T13)
+{
+	struct frontend_inflight buf;
+
+	open_bed(0);
+	bed_start_queue(&b, 0);
+	buf = own_buffer(32768, 0);
+	leave_descriptors(1); /* as it comes along */
+	cr_assert_eq(frontend_set_inflight(&b.f, &buf), -EREMOTEIO);
+	bed_echo(&b, 0);
+	frontend_inflight_close(&buf); /* makes room for the copy */
 	bed_fini(&b);
 }
 
@@ -265,6 +317,18 @@ Test(session_inflight, a_reset_forgets_what_was_in_flight)
 	munmap(region, buf.desc.mmap_size);
 	frontend_inflight_close(&buf);
 	bed_fini(&b);
+}
+
+/* What costs a test for each chain is not there where nobody asked for it. */
+Test(session_inflight, a_ring_that_needs_no_memory_of_its_chains_has_none)
+{
+	for (unsigned packed = 0; packed < 2; packed++) {
+		open_bed(packed ? VU_F_PACKED : 0);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		cr_assert_null(b.dev.vhost.queues[0].ring.track);
+		bed_fini(&b);
+	}
 }
 
 /* T9: the table of IN_ORDER follows the ring, not what it was when something else was agreed on. */
