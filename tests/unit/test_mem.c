@@ -298,6 +298,44 @@ Test(mem, remove_takes_exactly_the_region_that_is_named)
 	close(fd);
 }
 
+/* Guest addresses or user addresses: either is enough. */
+Test(mem, what_overlaps_in_one_kind_of_address_overlaps)
+{
+	int fd = file_of(MIB);
+	struct mem_map *map = add(NULL, region_at(0x10000, 0x10000), fd);
+	struct mem_region_desc d = region_at(0x18000, PAGE);
+
+	cr_assert(mem_map_overlaps(map, &d));
+	d.gpa += MIB;
+	cr_assert(mem_map_overlaps(map, &d));
+	d = region_at(0x18000, PAGE);
+	d.uva += MIB;
+	cr_assert(mem_map_overlaps(map, &d));
+	d.gpa += MIB;
+	cr_assert_not(mem_map_overlaps(map, &d));
+	mem_map_free(map);
+	close(fd);
+}
+
+/* A mapping that another map has already is shared, but not one whose end is gone. */
+Test(mem, a_region_that_is_shared_is_still_within_its_file_T14)
+{
+	int fd = file_of(MIB);
+	struct mem_region_desc d = region_at(0, MIB);
+	struct mem_map *map = add(NULL, d, fd), *again;
+	struct error err = { 0 };
+
+	again = mem_map_add_shared(NULL, map, &d, fd, &err);
+	cr_assert_not_null(again, "%s", err.text);
+	cr_assert_eq(again->region[0].host, map->region[0].host);
+	cr_assert_eq(ftruncate(fd, MIB - PAGE), 0);
+	cr_assert_null(mem_map_add_shared(NULL, map, &d, fd, &err));
+	cr_assert_not_null(strstr(err.text, "beyond the end of its file"), "%s", err.text);
+	mem_map_free(again);
+	mem_map_free(map);
+	close(fd);
+}
+
 /* All slots, added in an order that is not that of the addresses, with holes in between. */
 Test(mem, slots_509_and_no_more_T14)
 {

@@ -216,6 +216,23 @@ Test(session_blocking, the_log_descriptor_does_not_block_the_control_thread, .ti
 	}
 }
 
+/* Before anybody takes the flag away. */
+Test(session_blocking, descriptors_that_a_worker_writes_to_are_made_non_blocking)
+{
+	static const uint32_t written[] = { VU_SET_VRING_CALL, VU_SET_VRING_ERR };
+
+	open_both(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(written); i++) {
+		int fd = eventfd(0, EFD_CLOEXEC);
+
+		cr_assert_not(fcntl(fd, F_GETFL) & O_NONBLOCK);
+		OK(&b.f, frontend_vring_fd(&b.f, written[i], 0, fd));
+		cr_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
+		close(fd);
+	}
+	close_both();
+}
+
 Test(session_blocking, a_new_call_descriptor_is_signalled_at_once)
 {
 	eventfd_t n = 0;

@@ -3,6 +3,7 @@
  * leaves nothing behind. */
 #include "tests/unit/session_bed.h"
 #include "vhost/protocol.h"
+#include "vhost/session.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +25,6 @@ enum {
 	VHOST_USER_PAYLOADS(PAYLOAD)
 #undef PAYLOAD
 };
-enum { ACK, REPLY, REPLY_GATED };
 
 #define MESSAGE(n, message, kind, min, max, answer, gate, quiet, handler) \
 	{ n, LEAST_##kind, MOST_##kind, min, max, answer != ACK, #handler[0] == 'h', #message },
@@ -192,6 +192,84 @@ Test(session_messages, what_is_no_eventfd_is_refused_as_one)
 	bed_fini(&b);
 }
 
+/* A stream between processes: of another socket, a message of ours may come out cut or not at all.
+ */
+Test(session_messages, the_back_end_channel_is_a_local_stream_or_refused)
+{
+	static const struct {
+		int domain, type;
+	} other[] = { { AF_INET, SOCK_STREAM },
+		      { AF_UNIX, SOCK_DGRAM },
+		      { AF_UNIX, SOCK_SEQPACKET } };
+
+	open_bed(&echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(other); i++) {
+		int fd = socket(other[i].domain, other[i].type, 0);
+
+		cr_assert_geq(fd, 0);
+		cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &fd, 1), 1, "row %u", i);
+		close(fd);
+	}
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+	bed_fini(&b);
+}
+
+/* Numbers of descriptors stay behind where a message had some, and may be those of our own files.
+ */
+Test(session_messages, a_message_without_its_descriptor_does_not_find_an_older_one)
+{
+	struct vu_mem_reg reg = { .region = { 1 << 30, 4096, UINT64_C(1) << 40, 0 } };
+	int fd = memfd_create("memory", 0), own[8];
+
+	open_bed(&echo_blk_ops);
+	cr_assert_eq(ftruncate(fd, 4096), 0);
+	cr_assert_eq(outcome(VU_SET_LOG_FD, NULL, 0, &fd, 1), 1, "no eventfd: it is closed");
+	for (unsigned i = 0; i < ARRAY_SIZE(own); i++)
+		own[i] = dup(fd);
+	cr_assert_eq(outcome(VU_ADD_MEM_REG, &reg, sizeof(reg), NULL, 0), 1);
+	cr_assert_eq(outcome(VU_ADD_MEM_REG, &reg, sizeof(reg), &fd, 1), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(own); i++)
+		close(own[i]);
+	close(fd);
+	bed_fini(&b);
+}
+
+/* T13: the kernel drops what it has no room for, and the message does not mean what it says. */
+Test(session_messages, a_message_that_lost_its_descriptors_is_refused)
+{
+	const struct guest_region *r;
+	struct vu_mem_reg reg;
+
+	open_bed(&echo_blk_ops);
+	r = &b.memory.region[1];
+	reg = (struct vu_mem_reg) { .region = { r->gpa, r->size, r->uva, r->offset } };
+	leave_descriptors(0);
+	cr_assert_eq(outcome(VU_REM_MEM_REG, &reg, sizeof(reg), &r->fd, 1), 1);
+	cr_assert_eq(b.dev.vhost.map->n, 2u);
+	cr_assert_eq(outcome(VU_REM_MEM_REG, &reg, sizeof(reg), NULL, 0), 0);
+	cr_assert_eq(b.dev.vhost.map->n, 1u);
+	bed_fini(&b);
+}
+
+/* In-band notifications need an eventfd of our own each, regions and buffers a copy to keep. */
+Test(session_messages, what_needs_a_descriptor_is_refused_when_there_is_none)
+{
+	static const uint32_t events[] = { VU_SET_VRING_KICK, VU_SET_VRING_CALL, VU_SET_VRING_ERR };
+	struct vu_state state = { 1, 0 };
+	uint64_t no_fd = VU_NO_FD;
+
+	open_bed(&echo_blk_ops);
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+	bed_start_queue(&b, 0);
+	leave_descriptors(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(events); i++)
+		cr_assert_eq(outcome(events[i], &no_fd, 8, NULL, 0), 1);
+	cr_assert_eq(outcome(VU_VRING_KICK, &state, sizeof(state), NULL, 0), 1);
+	cr_assert_not(b.dev.vhost.queues[1].setup.started);
+	bed_echo(&b, 0);
+	bed_fini(&b);
+}
+
 Test(session_messages, unknown_messages_are_refused_or_ignored)
 {
 	static const uint32_t numbers[] = { 0, 45, 99, 0x7fffffff, 0xffffffff };
@@ -199,6 +277,7 @@ Test(session_messages, unknown_messages_are_refused_or_ignored)
 
 	open_bed(&echo_blk_ops);
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+		cr_assert_str_eq(message_name(numbers[i]), "unknown message");
 		cr_assert_eq(outcome(numbers[i], &value, 8, NULL, 0), 1);
 		OK(&b.f, frontend_send(&b.f, numbers[i], VU_VERSION, &value, 8, NULL, 0));
 		check_alive();
@@ -392,5 +471,17 @@ Test(session_messages, configuration_space_is_read_and_written_within_its_bounds
 	cr_assert(b.dev.set_config_migration);
 	cr_assert_eq(frontend_set_config(&b.f, 8, more, 4, 2), -EREMOTEIO);
 	cr_assert_eq(frontend_set_config(&b.f, ECHO_CONFIG_SIZE - 2, more, 4, 0), -EREMOTEIO);
+	bed_fini(&b);
+}
+
+Test(session_messages, a_device_without_writable_configuration_refuses_a_write)
+{
+	struct vhost_device_ops ops = echo_blk_ops;
+	uint32_t value = 1;
+
+	ops.set_config = NULL;
+	open_bed(&ops);
+	cr_assert_eq(frontend_set_config(&b.f, 8, &value, 4, 0), -EREMOTEIO);
+	check_alive();
 	bed_fini(&b);
 }

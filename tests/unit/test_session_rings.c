@@ -147,6 +147,19 @@ Test(session_rings, a_disabled_ring_of_net_runs_and_knows_it)
 	bed_fini(&b);
 }
 
+/* A front-end that says so twice must not cost the guest a pause. */
+Test(session_rings, enabling_a_ring_that_runs_does_not_stop_it)
+{
+	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
+	bed_start_queue(&b, 0);
+	bed_echo(&b, 0);
+	OK(&b.f, frontend_queue_enable(&b.f, 0, true));
+	bed_echo(&b, 0);
+	cr_assert_eq(b.dev.queue[0].stops, 0u);
+	cr_assert_eq(b.dev.queue[0].starts, 1u);
+	bed_fini(&b);
+}
+
 Test(session_rings, get_vring_base_waits_for_what_is_in_flight)
 {
 	FOR_EACH_LAYOUT(features)
