@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control socket: JSON-RPC 2.0 as it says, and clients that mean harm. */
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/error.h"
 #include "daemon/rpc.h"
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -350,6 +352,28 @@ Test(rpc, idle_clients_make_room_for_new_ones)
 	expect_served();
 	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
 		close(fds[i]);
+}
+
+/* Somebody waits at the door, and there is no descriptor to let him in with, nor one to give up. */
+Test(rpc, without_descriptors_the_listener_is_no_busy_loop)
+{
+	struct rlimit limit, none;
+	int fd = client();
+	uint64_t start;
+	char got[200];
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = (struct rlimit) { .rlim_cur = 0, .rlim_max = limit.rlim_max };
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	start = clock_ns();
+	rounds(400); /* each of a millisecond, but for those that found something to do */
+	cr_expect_geq(clock_ns() - start, UINT64_C(100000000));
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	say(fd, ECHO);
+	while (hear(fd, got, sizeof(got)) < 0)
+		cr_assert_lt(clock_ns() - start, UINT64_C(10000000000));
+	cr_expect_str_eq(got, ECHOED);
+	close(fd);
 }
 
 Test(rpc, a_second_server_is_refused)

@@ -235,6 +235,19 @@ Test(device_state, fields_are_checked_one_by_one)
 	cr_assert_eq(state_check(&b, 1, known, 2, &err), -EBADMSG);
 	b.bytes[26] = b.bytes[27] = 0xff;
 	cr_assert_eq(state_check(&b, 1, known, 2, &err), -EBADMSG);
+	/* A tag and no length, or half of one; what stands behind it belongs to nobody. */
+	for (uint8_t cut = 1; cut < 4; cut++) {
+		state_begin(&b, 1);
+		state_put(&b, 1, &value, 8);
+		b.len = 24 + cut;
+		b.bytes[16] = cut;
+		cr_assert_eq(state_check(&b, 1, known, 2, &err), -EBADMSG, "%u bytes", cut);
+		cr_assert_not(state_get(&b, 1, &got, 8));
+	}
+	/* Nobody ever made a version 0. */
+	state_begin(&b, 1);
+	b.bytes[8] = 0;
+	cr_assert_eq(state_check(&b, 1, known, 2, &err), -EBADMSG);
 }
 
 /* A card: what came over a control queue that is ours. */
