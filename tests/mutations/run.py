@@ -8,8 +8,9 @@ programs should notice; mutants.txt adds changes that are no `if` (a clamp, a ma
 the guards that no test can notice, with the reason.
 
 Works on a copy of the sources in a build folder of its own (ASan), so that the tree is left alone, and
-remembers there what it has tried: a run that is stopped goes on where it was. Prints each mutant that
-survived, and how many there were; exits 1 if one survived that is not accepted.
+remembers there what it has tried: a run that is stopped goes on where it was. All guards of a file are built
+at once, with a switch each. Prints each mutant that survived, and how many there were; exits 1 if one
+survived that is not accepted.
 """
 import argparse
 import hashlib
@@ -150,6 +151,30 @@ def limit_cpu():
     resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
 
 
+SWITCH = """#ifndef MUTANT
+#define MUTANT(n, by, guard) (mutant_tried == (n) ? (by) : (guard))
+char *getenv(const char *name);
+int atoi(const char *number);
+static int mutant_tried;
+__attribute__((constructor)) static void mutant_choose(void)
+{
+	const char *number = getenv("SLUICE_MUTANT");
+
+	mutant_tried = number ? atoi(number) : 0;
+}
+#endif
+#line 1
+"""
+
+
+def with_switches(text, mutants):
+    """The source with all of @mutants in it, each taken out by its number in the environment: one build
+    does for all."""
+    for number, m in sorted(enumerate(mutants, 1), key=lambda nm: -nm[1].start):
+        text = f"{text[:m.start]}MUTANT({number}, {m.by}, ({text[m.start:m.end]})){text[m.end:]}"
+    return SWITCH + text
+
+
 class Bench:
     def __init__(self, build):
         self.tree, self.build = build / "tree", build / "out"
@@ -196,35 +221,55 @@ class Bench:
             (self.build / name).unlink(missing_ok=True)
         self.stale.clear()
 
-    def failing_test(self, programs, file=None):
-        """The first test that does not pass, or None. @file: what has been changed."""
-        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    def build_programs(self, programs, file=None):
+        """@file: what has been changed since ninja built them."""
+        names = dict.fromkeys(p.partition("=")[0] for p in programs)
+        return all([self.rebuild(p, file) if file else self.ninja([p]).returncode == 0 for p in names])
+
+    def fails(self, program, only, number):
+        """The test of @program that does not pass, or None."""
+        name = program.split("/")[-1]
+        args = [self.build / program]
+        if "fuzz" in program:
+            args.append(ROOT / "tests/fuzz/seeds" / name[len("fuzz_"):])
+        else:
+            args += ["--fail-fast", "-j2"] + ([f"--filter={only}"] if only else [])
+        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "SLUICE_MUTANT": str(number)}
+        # A session of its own: criterion's children go with it where a mutant never ends.
+        done = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                                env=env, start_new_session=True, preexec_fn=limit_cpu)
+        try:
+            # By the second: time in which all of this was stopped does not count.
+            for _ in range(120):
+                try:
+                    output, _ = done.communicate(timeout=1)
+                    break
+                except subprocess.TimeoutExpired:
+                    pass
+            else:
+                return f"{name} (does not end)"
+        finally:
+            try:
+                os.killpg(done.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            done.wait()
+        if done.returncode == 0:
+            return None
+        failed = re.search(r"\[FAIL\][^\w]*(\w+::\w+)", re.sub(r"\x1b\[[\d;]*m", "", output))
+        return failed.group(1) if failed else name
+
+    def failing_test(self, programs, number=0):
+        """The first test that does not pass, or None. It has to fail again by itself: tests that wait may
+        fail on a machine that is busy with something else."""
         for program in programs:
             program, _, only = program.partition("=")
-            if not (self.rebuild(program, file) if file else self.ninja([program]).returncode == 0):
-                return "does not compile"
-            name = program.split("/")[-1]
-            args = [self.build / program]
-            if "fuzz" in program:
-                args.append(ROOT / "tests/fuzz/seeds" / name[len("fuzz_"):])
-            else:
-                args += ["--fail-fast", "-j2"] + ([f"--filter={only}"] if only else [])
-            # A session of its own: criterion's children go with it where a mutant never ends.
-            done = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                    env=env, start_new_session=True, preexec_fn=limit_cpu)
-            try:
-                output, _ = done.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
-                return f"{name} (does not end)"
-            finally:
-                try:
-                    os.killpg(done.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-                done.wait()
-            if done.returncode:
-                failed = re.search(r"\[FAIL\][^\w]*(\w+::\w+)", re.sub(r"\x1b\[[\d;]*m", "", output))
-                return failed.group(1) if failed else name
+            for _ in range(3):
+                by = self.fails(program, only, number)
+                if not by or "::" not in by or self.fails(program, by.replace("::", "/"), number):
+                    break
+            if by:
+                return by
         return None
 
     def key(self, mutant, programs):
@@ -234,70 +279,111 @@ class Bench:
             h.update(program.encode())
         return h.hexdigest()[:24]
 
-    def try_one(self, mutant, programs):
-        target = self.tree / mutant.file
-        target.write_text(mutant.text[:mutant.start] + mutant.by + mutant.text[mutant.end:])
-        try:
-            return self.failing_test(programs, mutant.file)
-        finally:
-            target.write_text(mutant.text)
+    @staticmethod
+    def tests_digest(root, programs):
+        """Who survived is tried again when its tests have changed."""
+        h = hashlib.sha256()
+        for program in programs:
+            h.update((root / (program.partition("=")[0] + ".c")).read_bytes())
+        return h.hexdigest()[:24]
 
-    def save(self):
+    def known_result(self, mutant, programs):
+        """@return whether it was tried, and the test that failed."""
+        by = self.results.get(self.key(mutant, programs), {"survived": None})
+        if isinstance(by, str):
+            return True, by
+        return bool(by) and by["survived"] == self.tests_digest(ROOT, programs), None
+
+    def try_file(self, mutants, programs):
+        """Those of one file. Yields each with the test that failed."""
+        switched = [m for m in mutants if m.by in "01"]
+        self.restore()
+        if not self.build_programs(programs):
+            sys.exit("mutations: the sources do not build")
+        target = self.tree / mutants[0].file
+        try:
+            target.write_text(with_switches(mutants[0].text, switched))
+            if not self.build_programs(programs, mutants[0].file):
+                sys.exit(f"mutations: {mutants[0].file} does not build with its guards switched")
+            by = self.failing_test(programs)
+            if by:
+                print(f"mutations: {by} fails before anything was changed in {target.name}", file=sys.stderr)
+                return
+            for number, m in enumerate(switched, 1):
+                yield m, self.failing_test(programs, number)
+            for m in mutants:
+                if m in switched:
+                    continue
+                target.write_text(m.text[:m.start] + m.by + m.text[m.end:])
+                built = self.build_programs(programs, m.file)
+                yield m, self.failing_test(programs) if built else "does not compile"
+        finally:
+            target.write_text(mutants[0].text)
+
+    def record(self, mutant, programs, by):
+        self.results[self.key(mutant, programs)] = by or {"survived": self.tests_digest(self.tree, programs)}
         self.results_path.write_text(json.dumps(self.results, indent=1))
+
+
+def summary(rows):
+    """@rows: of (file, verdict)."""
+    print(f"{'file':32}{'mutants':>9}{'killed':>9}{'accepted':>9}{'survived':>9}{'untried':>9}")
+    for file in [*dict.fromkeys(f for f, _ in rows), "all"]:
+        verdicts = [v for f, v in rows if file in (f, "all")]
+        counts = [len(verdicts)] + [verdicts.count(v) for v in ("killed", "accepted", "survived", "untried")]
+        print(f"{file:32}" + "".join(f"{n:9}" for n in counts))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build-mutations")
     parser.add_argument("--seconds", type=int, default=0, help="stop after so many; the next run goes on")
+    parser.add_argument("--sample", type=int, default=0, help="only so many, always the same ones")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     parser.add_argument("--report", action="store_true", help="print what is known, try nothing")
     parser.add_argument("--table", action="store_true", help="print each mutant with the test that fails")
-    parser.add_argument("files", nargs="*", help="only these")
+    parser.add_argument("only", nargs="*", help="files, or parts of the names of mutants")
     args = parser.parse_args()
     plan, accepted, bench = read_guards(), read_accepted(), Bench(args.build.resolve())
-    todo = [(m, plan[f]) for f in plan if not args.files or f in args.files for m in mutants_of(f)]
+    every = [m for f in plan for m in mutants_of(f)]
+    chosen = [m for m in every if not args.only or any(part in m.name for part in args.only)]
+    if args.sample:
+        chosen = sorted(chosen, key=lambda m: hashlib.sha256(m.name.encode()).digest())[:args.sample]
     if args.list:
-        print("\n".join(m.name for m, _ in todo))
+        print("\n".join(m.name for m in chosen))
         return 0
-    started, untried, survived, rows, checked = time.monotonic(), 0, [], [], set()
     if not args.report:
         args.build.mkdir(exist_ok=True)
         bench.sync()
-    for mutant, programs in todo:
-        key = bench.key(mutant, programs)
-        if key not in bench.results and mutant.name not in accepted:
-            if args.report or (args.seconds and time.monotonic() - started > args.seconds):
-                untried += 1
-                continue
-            if mutant.file not in checked:
-                checked.add(mutant.file)
-                bench.restore()
-                by = bench.failing_test(programs)
-                if by:
-                    sys.exit(f"mutations: {by} fails before anything was changed")
-            bench.results[key] = bench.try_one(mutant, programs)
-            bench.save()
-            print(f"{mutant.name}: {bench.results[key]}", file=sys.stderr, flush=True)
-        by = bench.results.get(key)
-        rows.append((mutant.name, by or ("accepted: " + accepted[mutant.name] if mutant.name in accepted else "")))
-        if mutant.name not in accepted and by in (None, "does not compile"):
-            survived.append(f"{mutant.name}{' (does not compile)' if by else ''}")
-    bench.restore()
+        started = time.monotonic()
+        for file, programs in plan.items():
+            todo = [m for m in chosen if m.file == file and m.name not in accepted
+                    and not bench.known_result(m, programs)[0]]
+            for mutant, by in bench.try_file(todo, programs) if todo else []:
+                bench.record(mutant, programs, by)
+                print(f"{mutant.name}: {by or 'SURVIVED'}", file=sys.stderr, flush=True)
+                if args.seconds and time.monotonic() - started > args.seconds:
+                    break
+            if args.seconds and time.monotonic() - started > args.seconds:
+                break
+        bench.restore()
+    rows, lines = [], []
+    for m in chosen:
+        tried, by = bench.known_result(m, plan[m.file])
+        verdict = ("accepted" if m.name in accepted else "untried" if not tried
+                   else "survived" if by in (None, "does not compile") else "killed")
+        rows.append((m.file, verdict))
+        lines.append((m.name, accepted.get(m.name, by or verdict)))
+        if verdict == "survived":
+            print(f"survived: {m.name}{' (does not compile)' if by else ''}")
+    stale = set(accepted) - {m.name for m in every}
+    for name in stale:
+        print(f"accepted.txt names what is not there: {name}")
     if args.table:
-        for name, by in rows:
-            print(f"{name}\n    {by or 'SURVIVED'}")
-    for name in survived:
-        print(f"survived: {name}")
-    known = {m.name for f in plan for m in mutants_of(f)}
-    for name in accepted:
-        if name not in known:
-            print(f"accepted.txt names what is not there: {name}")
-            survived.append(name)
-    n_accepted = sum(m.name in accepted for m, _ in todo)
-    print(f"{len(todo)} mutants: {len(todo) - untried - len(survived) - n_accepted} killed, {len(survived)} survived, "
-          f"{n_accepted} accepted, {untried} not tried")
-    return 1 if survived else 0
+        for name, by in lines:
+            print(f"{name}\n    {by}")
+    summary(rows)
+    return 1 if stale or any(verdict == "survived" for _, verdict in rows) else 0
 
 
 sys.exit(main())
