@@ -161,6 +161,36 @@ Test(iotlb, a_full_table_starts_anew)
 	mem_map_free(mem);
 }
 
+/* A buffer over many pages is one segment where its pages lie side by side. */
+Test(iotlb, neighbours_within_a_region_are_one_piece)
+{
+	static uint8_t host[4 * PAGE];
+	struct mem_map *mem = calloc(1, sizeof(*mem) + sizeof(mem->region[0]));
+	struct iotlb *t = NULL;
+	uint64_t len = 4 * PAGE;
+	unsigned hint = 0;
+
+	mem->region[mem->n++] = (struct mem_region) {
+		.gpa = 0, .size = sizeof(host), .host = host, .uva = UVA
+	};
+	for (unsigned i = 0; i < 4; i++) {
+		struct iotlb_entry e = { .iova = BASE + i * PAGE,
+					 .size = PAGE,
+					 .uva = UVA + i * PAGE,
+					 .access = IOTLB_READ | IOTLB_WRITE };
+		struct error err = { 0 };
+		struct iotlb *next = iotlb_with(t, mem, &e, &err);
+
+		cr_assert_not_null(next, "%s", err.text);
+		iotlb_free(t);
+		t = next;
+	}
+	cr_assert_eq(mem_resolve(iotlb_both_map(t), BASE, &len, &hint), host);
+	cr_assert_eq(len, 4 * PAGE);
+	iotlb_free(t);
+	free(mem);
+}
+
 /*
  * Two regions may be mapped side by side here, and lie far apart in the guest: the dirty log finds
  * a segment's guest address by where it begins.

@@ -296,6 +296,19 @@ Test(net_hostile, T6_very_many_tiny_buffers, .timeout = 60)
 		good_frame(&a, &b);
 		stop();
 	}
+	/* A few chains too many, and not too many segments. */
+	ob.rx_buffer = 200;
+	ob.rx_count = 400;
+	FOR_EACH_VARIANT(ob)
+	{
+		start(&oa, &ob);
+		frame_make(bytes, b.mac, a.mac, sizeof(bytes));
+		ng_send(&a, 0, NULL, bytes, sizeof(bytes), NULL);
+		ng_sent(&a, 0);
+		cr_assert_eq(ng_stats(&b).tx_too_big, 1);
+		good_frame(&a, &b);
+		stop();
+	}
 	FOR_EACH_VARIANT(pieces)
 	{
 		start(&oa, &pieces);

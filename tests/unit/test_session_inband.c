@@ -207,6 +207,7 @@ Test(session_inband, an_answer_that_is_none_closes_the_channel_only)
 			shutdown(b.f.backend_sock, SHUT_RDWR);
 		cr_assert(
 			EVENTUALLY(recv(b.f.backend_sock, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0));
+		cr_assert(EVENTUALLY(!backend_is_open(b.dev.vhost.session)));
 		OK(&b.f, frontend_u64_get(&b.f, VU_GET_FEATURES, &features));
 		add_chain(0, (8 << 20) + 4096);
 		kick(0);

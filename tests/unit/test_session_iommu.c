@@ -8,8 +8,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static struct bed b;
 
@@ -183,6 +185,44 @@ Test(session_iommu, a_ring_that_is_no_one_piece_of_memory_is_refused)
 	/* The right place makes it good. */
 	answer(&m);
 	cr_assert(SERVE_UNTIL(state(0) == VIRTQUEUE_RUNNING));
+	bed_fini(&b);
+}
+
+Test(session_iommu, a_ring_that_wraps_around_is_refused)
+{
+	struct vu_addr addr = { .desc = UINT64_MAX - 511, .avail = IOVA, .used = IOVA + PAGE };
+	int fd = eventfd(0, 0);
+
+	open_iommu(&echo_net_ops, 0);
+	OK(&b.f, frontend_map(&b.f, IOVA, 0, 2 * PAGE, RW));
+	OK(&b.f, frontend_state_set(&b.f, VU_SET_VRING_NUM, 0, 64));
+	OK(&b.f, frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0));
+	cr_assert_eq(frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, fd), -EREMOTEIO);
+	cr_assert_eq(drain_misses(), 0u);
+	bed_fini(&b);
+	close(fd);
+}
+
+/* Descriptors of a split ring are only read, and here they have a page to themselves. */
+Test(session_iommu, a_ring_needs_no_more_access_than_it_uses)
+{
+	const struct frontend_queue_options opt = { .size = 256 };
+	struct vu_iotlb first;
+
+	open_iommu(&echo_net_ops, 0);
+	OK(&b.f, frontend_queue_setup(&b.f, 0, &opt));
+	OK(&b.f, frontend_queue_start(&b.f, 0));
+	first = next_miss();
+	cr_assert_eq(first.access, VU_IOTLB_READ);
+	cr_assert_eq(first.iova % PAGE, 0u);
+	OK(&b.f, frontend_map(&b.f, first.iova, first.iova - IOVA, PAGE, VU_IOTLB_READ));
+	while (state(0) != VIRTQUEUE_RUNNING) {
+		struct vu_iotlb m = next_miss();
+
+		cr_assert_neq(m.iova, first.iova, "asked for with access %u", m.access);
+		answer(&m);
+	}
+	echo(0);
 	bed_fini(&b);
 }
 
@@ -417,6 +457,22 @@ Test(session_iommu, everything_can_be_invalidated_at_once)
 		}
 		bed_fini(&b);
 	}
+}
+
+/* What wraps around means: to the end. */
+Test(session_iommu, an_invalidation_that_wraps_leaves_nothing_behind_its_start_T15)
+{
+	static const uint64_t sizes[] = { UINT64_MAX, UINT64_MAX - IOVA, UINT64_MAX - IOVA + 1 };
+
+	open_iommu(&echo_blk_ops, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		for (unsigned page = 0; page < 3; page++)
+			OK(&b.f, frontend_map(&b.f, IOVA + 2 * page * PAGE, 0, PAGE, RW));
+		cr_assert_eq(b.dev.vhost.iotlb->n, 3u);
+		OK(&b.f, frontend_iotlb(&b.f, VU_IOTLB_INVALIDATE, IOVA + PAGE, sizes[i], 0, 0));
+		cr_assert_eq(b.dev.vhost.iotlb->n, 1u);
+	}
+	bed_fini(&b);
 }
 
 /* An acknowledged invalidation means that nothing is read or written there any more. */
