@@ -9,8 +9,8 @@
 #include "base/clock.h"
 #include "tests/guest/blk.h"
 
+#include <assert.h>
 #include <err.h>
-#include <getopt.h>
 #include <linux/virtio_blk.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +141,7 @@ static void done(struct blk_run *b, const struct guest_blk_done *d, uint64_t now
 		if (d->status == VIRTIO_BLK_S_OK)
 			compare(b, s);
 		b->verified++;
+		assert(b->busy);
 		b->busy[s->block] = 0;
 		s->state = SLOT_RUN;
 	} else {
@@ -303,56 +304,32 @@ static void usage(FILE *to)
 		rig_options_help);
 }
 
-static void parse_rw(struct blk_options *o, const char *arg)
+static void use_rw(struct blk_options *o)
 {
 	static const char *const words[] = { "read", "write", "randread", "randwrite" };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
-		if (strcmp(arg, words[i]) == 0) {
-			o->rw = words[i];
+		if (strcmp(o->rw, words[i]) == 0) {
 			o->write = i & 1;
 			o->random = i & 2;
 			return;
 		}
-	errx(2, "--rw %s: say read, write, randread or randwrite", arg);
+	errx(2, "--rw %s: say read, write, randread or randwrite", o->rw);
 }
 
 static const char *parse(int argc, char **argv, struct blk_options *o)
 {
-	enum { RW = OPT_OWN, BS, DEPTH, VERIFY };
-	static const struct option longs[] = { { "rw", required_argument, NULL, RW },
-					       { "bs", required_argument, NULL, BS },
-					       { "depth", required_argument, NULL, DEPTH },
-					       { "verify", no_argument, NULL, VERIFY },
-					       RIG_LONG_OPTIONS,
-					       { 0 } };
-	int c;
+	const struct rig_option own[] = {
+		{ "rw", RIG_TEXT, &o->rw, 0, 0 },
+		{ "bs", RIG_NUMBER, &o->bs, SECTOR, 16 << 20 },
+		{ "depth", RIG_NUMBER, &o->depth, 1, 32768 },
+		{ "verify", RIG_FLAG, &o->verify, 0, 0 },
+	};
+	int at = rig_parse(argc, argv, &o->rig,
+			   &(struct rig_command) { own, ARRAY_SIZE(own), NULL, usage });
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (rig_option(&o->rig, c, optarg))
-			continue;
-		switch (c) {
-		case RW:
-			parse_rw(o, optarg);
-			break;
-		case BS:
-			o->bs = (uint32_t)rig_number(optarg, "--bs", SECTOR, 16 << 20);
-			break;
-		case DEPTH:
-			o->depth = (unsigned)rig_number(optarg, "--depth", 1, 32768);
-			break;
-		case VERIFY:
-			o->verify = true;
-			break;
-		case OPT_HELP:
-			usage(stdout);
-			exit(0);
-		default:
-			usage(stderr);
-			exit(2);
-		}
-	}
-	if (optind + 1 != argc)
+	use_rw(o);
+	if (at + 1 != argc)
 		errx(2, "blk takes one socket; see sluice-bench blk --help");
 	if (o->bs % SECTOR)
 		errx(2, "--bs %u: not a multiple of 512", o->bs);
@@ -365,17 +342,18 @@ static const char *parse(int argc, char **argv, struct blk_options *o)
 		errx(2, "--depth %u: a ring of %u holds %u requests%s", o->depth, o->rig.queue_size,
 		     o->rig.queue_size / (o->rig.indirect ? 1 : 3),
 		     o->rig.indirect ? "" : " of three descriptors");
-	return argv[optind];
+	return argv[at];
 }
 
 int bench_blk(int argc, char **argv)
 {
-	struct blk_options o = { .rig = RIG_OPTIONS_DEFAULT, .bs = 4096, .depth = 32 };
+	static struct blk_options o = {
+		.rig = RIG_OPTIONS_DEFAULT, .rw = "randread", .bs = 4096, .depth = 32
+	};
 	static struct blk_run b;
 	double cpu, steal;
 	uint64_t start;
 
-	parse_rw(&o, "randread");
 	b.opt = &o;
 	const char *path = parse(argc, argv, &o);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sluice-bench fair: one hostile guest among others, all with a disk on the same worker. What do
- * the others keep of their throughput?
+ * sluice-bench fair: one hostile guest among others, all with a disk or all with a card on the same
+ * worker. What do the others keep of their throughput?
  *
  * One thread drives all guests in turn, so that the hostile one's driver cannot take a CPU away
  * from the others': it gets one step a round. What its steps take of the thread is told, for an
@@ -10,189 +10,40 @@
  * Short windows alternate: in the calm ones the hostile guest works like any other, in the others
  * it attacks. It connects anew for each, outside of the measured time.
  */
+#include "bench/fair.h"
 #include "bench/bench.h"
 
 #include "base/clock.h"
-#include "tests/guest/blk.h"
 
 #include <err.h>
-#include <getopt.h>
-#include <linux/virtio_blk.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <time.h>
 
-#define RING 64u
-#define DEPTH 8u
-#define BS 4096u
-#define CHAIN_SEGS 1024u
 #define HOSTILE_PERCENT 3u /* of the thread's time, at most, for the attack's own steps */
-#define SETTLE_US 20000	   /* after a connection, before a window */
-
-struct guest {
-	struct rig *rig;
-	struct guest_blk blk;
-	struct driver_seg data[DEPTH];
-	struct driver_seg *segs; /* of the hostile one's chains */
-	uint64_t done, sector, n_sectors;
-};
+#define SETTLE_US 50000	   /* after a connection, before a window: an attack is to last */
+#define SIEGE_US 500000	   /* before the first one of them, for what a back-end bears at first */
+#define PAIRS_MAX 1000
 
 struct fair_options {
 	struct rig_options rig;
 	unsigned pairs, window_ms, silent_s;
+	bool net;
 	const char *attack;
+	const struct fair_kind *kind;
+	char **paths;
+	unsigned n; /* guests in all */
 };
 
-struct attack {
-	const char *name, *what;
-	void (*start)(struct guest *g);
-	void (*step)(struct guest *g);
+/* Those who behave. */
+struct crowd {
+	struct fair_guest **guest;
+	unsigned n;
 };
 
-static void submit(struct guest *g, struct driver_seg *data)
+void fair_nothing(struct fair_hostile *h)
 {
-	g->sector = (g->sector + 7 * BS / 512) % (g->n_sectors - BS / 512);
-	if (guest_blk_submit(&g->blk, VIRTIO_BLK_T_IN, g->sector, data, 1, data) < 0)
-		errx(1, "%s: the ring is full", g->rig->path);
-}
-
-static void work_start(struct guest *g)
-{
-	for (unsigned i = 0; i < DEPTH; i++) {
-		if (!guest_alloc(&g->rig->memory, BS, 4096, &g->data[i].gpa))
-			errx(1, "no guest memory");
-		g->data[i].len = BS;
-		submit(g, &g->data[i]);
-	}
-	guest_blk_kick(&g->blk);
-}
-
-static void work_step(struct guest *g)
-{
-	struct guest_blk_done d;
-	unsigned n = 0;
-	int rc;
-
-	while ((rc = guest_blk_poll(&g->blk, &d)) > 0) {
-		submit(g, d.cookie);
-		n++;
-	}
-	if (rc < 0)
-		rig_die(g->rig, "the ring");
-	g->done += n;
-	if (n)
-		guest_blk_kick(&g->blk);
-}
-
-/* Kicks for nothing: the device's notification work. */
-static void kicks_step(struct guest *g)
-{
-	for (unsigned i = 0; i < 4; i++)
-		eventfd_write(g->rig->frontend.queue[0].kick_fd, 1);
-}
-
-static void nothing(struct guest *g)
-{
-	(void)g;
-}
-
-/* Chains of as many descriptors as are legal, given again as soon as they are back. */
-static void chains_start(struct guest *g, uint32_t seg_len)
-{
-	struct virtio_blk_outhdr h = { .type = VIRTIO_BLK_T_IN };
-	uint64_t header, status, data;
-	void *host = guest_alloc(&g->rig->memory, sizeof(h), 64, &header);
-
-	if (!host || !guest_alloc(&g->rig->memory, 64, 64, &status) ||
-	    !guest_alloc(&g->rig->memory, 65536, 4096, &data))
-		errx(1, "no guest memory");
-	memcpy(host, &h, sizeof(h));
-	g->segs = calloc(CHAIN_SEGS, sizeof(*g->segs));
-	if (!g->segs)
-		errx(1, "out of memory");
-	g->segs[0] = (struct driver_seg) { header, sizeof(h) };
-	for (unsigned i = 1; i + 1 < CHAIN_SEGS; i++)
-		g->segs[i] = (struct driver_seg) { data, seg_len };
-	g->segs[CHAIN_SEGS - 1] = (struct driver_seg) { status, 1 };
-}
-
-static void zero_start(struct guest *g)
-{
-	chains_start(g, 0);
-}
-
-static void long_start(struct guest *g)
-{
-	chains_start(g, 512);
-}
-
-static void chains_step(struct guest *g)
-{
-	struct guest_blk_done d;
-	int rc;
-
-	while ((rc = guest_blk_poll(&g->blk, &d)) > 0)
-		;
-	if (rc < 0)
-		rig_die(g->rig, "the hostile ring");
-	/* One a round: to write a table of 1024 entries takes the driver long enough. */
-	if (guest_blk_submit_raw(&g->blk, g->segs, 1, CHAIN_SEGS - 1, NULL) == 0)
-		guest_blk_kick(&g->blk);
-}
-
-/* Works, wants a call for each request, and never reads one. */
-static void calls_step(struct guest *g)
-{
-	struct driver_ring *r = &g->rig->frontend.queue[0].ring;
-
-	work_step(g);
-	if (r->layout == DRIVER_SPLIT)
-		driver_calls_on(r, DRIVER_SPLIT);
-	else
-		driver_calls_on(r, DRIVER_PACKED);
-}
-
-/* Questions without end; the answers are thrown away as they come. */
-static void messages_step(struct guest *g)
-{
-	char bin[4096];
-
-	if (frontend_send(&g->rig->frontend, VU_GET_FEATURES, VU_VERSION, NULL, 0, NULL, 0) < 0)
-		rig_die(g->rig, "a storm of messages");
-	while (recv(g->rig->frontend.sock, bin, sizeof(bin), MSG_DONTWAIT) > 0)
-		;
-}
-
-static const struct attack calm = { "calm", "", work_start, work_step };
-static const struct attack attacks[] = {
-	{ "kicks", "kicks for nothing", nothing, kicks_step },
-	{ "zero", "chains of 1022 zero-length descriptors", zero_start, chains_step },
-	{ "long", "reads into 1022 segments of 512 bytes", long_start, chains_step },
-	{ "calls", "calls wanted and never read", work_start, calls_step },
-	{ "messages", "questions without end", nothing, messages_step },
-};
-
-static void guest_open(struct guest *g, const struct rig_options *o, const char *path)
-{
-	uint64_t memory = DEPTH * BS + (2 << 20) + (uint64_t)RING * o->indirect_segs * 16;
-
-	*g = (struct guest) { .rig = rig_open(o, path, 1, 0, memory) };
-	if (guest_blk_open(&g->blk, &g->rig->frontend, 0) < 0 ||
-	    frontend_get_config(&g->rig->frontend, offsetof(struct virtio_blk_config, capacity),
-				&g->n_sectors, sizeof(g->n_sectors)) < 0)
-		rig_die(g->rig, "setting up");
-	if (g->n_sectors * 512 < (1 << 20))
-		errx(1, "%s: a disk of less than 1 MiB", path);
-}
-
-static void guest_close(struct guest *g)
-{
-	guest_blk_close(&g->blk);
-	rig_close(g->rig);
-	free(g->segs);
+	(void)h;
 }
 
 struct window {
@@ -200,50 +51,67 @@ struct window {
 	double hostile_share;
 };
 
-/* All guests in turn for @us; then what that came to. */
-static struct window run(struct guest *others, unsigned n, struct guest *hostile,
-			 const struct attack *a, uint64_t us)
+static uint64_t done(const struct crowd *c)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < c->n; i++)
+		sum += c->guest[i]->done;
+	return sum;
+}
+
+/* All guests in turn for @us; then what that came to. @a: NULL for a calm window. */
+static struct window run(const struct fair_kind *k, const struct crowd *c, struct fair_hostile *h,
+			 const struct fair_attack *a, uint64_t us)
 {
 	uint64_t start = clock_cycles(), end = start + us * clock_cycles_per_us(), now = start;
-	uint64_t before = 0, after = 0, in_hostile = 0;
+	uint64_t before = done(c), in_hostile = 0;
 
-	for (unsigned i = 0; i < n; i++)
-		before += others[i].done;
 	while (now < end) {
 		uint64_t t;
 
-		for (unsigned i = 0; i < n; i++)
-			work_step(&others[i]);
+		for (unsigned i = 0; i < c->n; i++)
+			k->work_step(c->guest[i]);
 		t = clock_cycles();
 		now = t;
-		if (a != &calm && in_hostile * 100 > (t - start) * HOSTILE_PERCENT)
+		if (a && in_hostile * 100 > (t - start) * HOSTILE_PERCENT)
 			continue;
-		a->step(hostile);
+		for (unsigned i = 0; !a && i < h->n; i++)
+			k->work_step(h->guest[i]);
+		if (a) {
+			a->step(h);
+			h->steps++;
+		}
 		now = clock_cycles();
 		in_hostile += now - t;
 	}
-	for (unsigned i = 0; i < n; i++)
-		after += others[i].done;
 	return (struct window) {
-		.per_second = (double)(after - before) * 1e6 * (double)clock_cycles_per_us() /
+		.per_second = (double)(done(c) - before) * 1e6 * (double)clock_cycles_per_us() /
 			      (double)(now - start),
 		.hostile_share = (double)in_hostile / (double)(now - start),
 	};
 }
 
-static struct window window(const struct fair_options *o, struct guest *others, unsigned n,
-			    const char *path, const struct attack *a)
+static struct window window(const struct fair_options *o, const struct crowd *c,
+			    const struct fair_attack *attack, bool calm, uint64_t settle_us)
 {
-	struct rig_options hostile_options = o->rig;
-	struct guest hostile;
+	const struct fair_kind *k = o->kind;
+	struct fair_hostile h = { .n = k->n_hostile };
+	const struct fair_attack *a = calm ? NULL : attack;
 	struct window w;
 
-	hostile_options.indirect_segs = CHAIN_SEGS;
-	guest_open(&hostile, &hostile_options, path);
-	a->start(&hostile);
-	run(others, n, &hostile, a, SETTLE_US);
-	w = run(others, n, &hostile, a, (uint64_t)o->window_ms * 1000);
-	guest_close(&hostile);
+	for (unsigned i = 0; i < h.n; i++)
+		h.guest[i] = k->open(&o->rig, o->paths[i], i, o->n, a);
+	for (unsigned i = 0; calm && i < h.n; i++)
+		k->work_start(h.guest[i]);
+	if (a)
+		a->start(&h);
+	run(k, c, &h, a, settle_us);
+	w = run(k, c, &h, a, (uint64_t)o->window_ms * 1000);
+	if (a && a->stop)
+		a->stop(&h);
+	for (unsigned i = 0; i < h.n; i++)
+		k->close(h.guest[i]);
 	return w;
 }
 
@@ -260,14 +128,16 @@ static double median(double *v, unsigned n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-static void measure(const struct fair_options *o, struct guest *others, unsigned n,
-		    const char *path, const struct attack *a, bool first)
+static void measure(const struct fair_options *o, const struct crowd *crowd,
+		    const struct fair_attack *a, bool first)
 {
-	double calm_rate[1000], attack_rate[1000], ratio[1000], share[1000];
+	double calm_rate[PAIRS_MAX], attack_rate[PAIRS_MAX], ratio[PAIRS_MAX], share[PAIRS_MAX];
 
+	if (o->kind->prepare)
+		o->kind->prepare(a);
 	for (unsigned i = 0; i < o->pairs; i++) {
-		struct window c = window(o, others, n, path, &calm);
-		struct window w = window(o, others, n, path, a);
+		struct window c = window(o, crowd, a, true, SETTLE_US);
+		struct window w = window(o, crowd, a, false, i ? SETTLE_US : SIEGE_US);
 
 		if (c.per_second <= 0)
 			errx(1, "nothing was done in a calm window of %u ms: use a longer --window",
@@ -279,9 +149,9 @@ static void measure(const struct fair_options *o, struct guest *others, unsigned
 		share[i] = w.hostile_share;
 	}
 	if (o->rig.json)
-		printf("%s\n  { \"attack\": \"%s\", \"calm\": %.0f, \"attacked\": %.0f, \"ratio\": "
-		       "%.3f, \"hostile_share\": %.3f }",
-		       first ? "" : ",", a->name, median(calm_rate, o->pairs),
+		printf("%s\n  { \"attack\": \"%s\", \"what\": \"%s\", \"calm\": %.0f, "
+		       "\"attacked\": %.0f, \"ratio\": %.3f, \"hostile_share\": %.3f }",
+		       first ? "" : ",", a->name, a->what, median(calm_rate, o->pairs),
 		       median(attack_rate, o->pairs), median(ratio, o->pairs),
 		       median(share, o->pairs));
 	else
@@ -290,126 +160,139 @@ static void measure(const struct fair_options *o, struct guest *others, unsigned
 		       median(ratio, o->pairs), 100 * median(share, o->pairs), a->what);
 }
 
+static void usage_attacks(FILE *to, const struct fair_kind *k)
+{
+	fprintf(to, "\nAttacks of a guest among %s:\n", k->name);
+	for (unsigned i = 0; i < k->n_attacks; i++)
+		fprintf(to, "  %-10s %s\n", k->attacks[i].name, k->attacks[i].what);
+}
+
 static void usage(FILE *to)
 {
 	fprintf(to,
 		"Usage: sluice-bench fair SOCKET SOCKET... [OPTION]...\n"
-		"The disk on the first socket is a hostile guest's; those on the others read.\n\n"
-		"  --attack NAME     one of them only:\n");
-	for (unsigned i = 0; i < ARRAY_SIZE(attacks); i++)
-		fprintf(to, "                      %-10s %s\n", attacks[i].name, attacks[i].what);
-	fprintf(to,
+		"The disk on the first socket is a hostile guest's; those on the others read.\n"
+		"With --net the sockets are cards of one network: the first is a hostile\n"
+		"guest's, the second its accomplice's, and the others send to each other.\n\n"
+		"  --net             cards instead of disks\n"
+		"  --attack NAME[,NAME...]  these only\n"
 		"  --pairs N         of windows, calm and attacked (9)\n"
-		"  --silent SECONDS  attach all of them, say so, ask for nothing, and leave\n"
 		"  --window MS       length of a window (200)\n"
+		"  --silent SECONDS  attach all of them, say so, ask for nothing, and leave\n"
 		"  --ring LAYOUT, --timeout MS, --cpu N, --json, --help  as sluice-bench blk\n");
+	usage_attacks(to, &fair_blk);
+	usage_attacks(to, &fair_net);
 }
 
-static unsigned parse(int argc, char **argv, struct fair_options *o)
+/* Is @name one of the comma-separated @list? NULL: all are. */
+static bool listed(const char *list, const char *name)
 {
-	enum { ATTACK = OPT_OWN, PAIRS, WINDOW, SILENT };
-	static const struct option longs[] = { { "attack", required_argument, NULL, ATTACK },
-					       { "pairs", required_argument, NULL, PAIRS },
-					       { "window", required_argument, NULL, WINDOW },
-					       { "silent", required_argument, NULL, SILENT },
-					       { "ring", required_argument, NULL, OPT_RING },
-					       { "timeout", required_argument, NULL, OPT_TIMEOUT },
-					       { "cpu", required_argument, NULL, OPT_CPU },
-					       { "json", no_argument, NULL, OPT_JSON },
-					       { "help", no_argument, NULL, OPT_HELP },
-					       { 0 } };
-	bool known = false;
-	int c;
+	size_t len = strlen(name);
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (rig_option(&o->rig, c, optarg))
-			continue;
-		switch (c) {
-		case ATTACK:
-			o->attack = optarg;
-			break;
-		case PAIRS:
-			o->pairs = (unsigned)rig_number(optarg, "--pairs", 1, 1000);
-			break;
-		case WINDOW:
-			o->window_ms = (unsigned)rig_number(optarg, "--window", 1, 60000);
-			break;
-		case SILENT:
-			o->silent_s = (unsigned)rig_number(optarg, "--silent", 1, 86400);
-			break;
-		case OPT_HELP:
-			usage(stdout);
-			exit(0);
-		default:
-			usage(stderr);
-			exit(2);
-		}
-	}
-	for (unsigned i = 0; i < ARRAY_SIZE(attacks); i++)
-		known |= !o->attack || strcmp(o->attack, attacks[i].name) == 0;
-	if (!known)
+	for (const char *at = list; at; at = strchr(at, ','), at += !!at)
+		if (strncmp(at, name, len) == 0 && (at[len] == ',' || !at[len]))
+			return true;
+	return !list;
+}
+
+static void check_attacks(const struct fair_options *o)
+{
+	unsigned wanted = 0, known = 0;
+
+	for (const char *at = o->attack; at; at = strchr(at, ','), at += !!at)
+		wanted++;
+	for (unsigned i = 0; o->attack && i < o->kind->n_attacks; i++)
+		known += listed(o->attack, o->kind->attacks[i].name);
+	if (known != wanted)
 		errx(2, "--attack %s: no such attack; see sluice-bench fair --help", o->attack);
-	if (argc - optind < 2)
-		errx(2, "fair takes two sockets or more; see sluice-bench fair --help");
-	return (unsigned)optind;
+}
+
+static void parse(int argc, char **argv, struct fair_options *o)
+{
+	const struct rig_option own[] = {
+		{ "net", RIG_FLAG, &o->net, 0, 0 },
+		{ "attack", RIG_TEXT, &o->attack, 0, 0 },
+		{ "pairs", RIG_NUMBER, &o->pairs, 1, PAIRS_MAX },
+		{ "window", RIG_NUMBER, &o->window_ms, 1, 60000 },
+		{ "silent", RIG_NUMBER, &o->silent_s, 1, 86400 },
+	};
+	const struct rig_command command = { own, ARRAY_SIZE(own), "ring timeout cpu json", usage };
+	unsigned at = (unsigned)rig_parse(argc, argv, &o->rig, &command);
+
+	o->kind = o->net ? &fair_net : &fair_blk;
+	o->paths = argv + at;
+	o->n = (unsigned)argc - at;
+	check_attacks(o);
+	if (o->n < o->kind->guests_min)
+		errx(2, "fair takes %u sockets or more of %s; see sluice-bench fair --help",
+		     o->kind->guests_min, o->kind->name);
 }
 
 /* What silent guests cost the back-end is for others to measure. */
-static int stay_silent(const struct fair_options *o, char **paths, unsigned n)
+static void stay_silent(const struct fair_options *o)
 {
-	struct guest *guests = calloc(n, sizeof(*guests));
+	struct fair_guest **guest = calloc(o->n, sizeof(struct fair_guest *));
 
-	if (!guests)
+	if (!guest)
 		errx(1, "out of memory");
-	for (unsigned i = 0; i < n; i++)
-		guest_open(&guests[i], &o->rig, paths[i]);
-	printf("%u guests are attached\n", n);
+	for (unsigned i = 0; i < o->n; i++)
+		guest[i] = o->kind->open(&o->rig, o->paths[i], i, o->n, NULL);
+	printf("%u guests are attached\n", o->n);
 	nanosleep(&(struct timespec) { .tv_sec = o->silent_s }, NULL);
-	for (unsigned i = 0; i < n; i++)
-		guest_close(&guests[i]);
-	free(guests);
-	return 0;
+	for (unsigned i = 0; i < o->n; i++)
+		o->kind->close(guest[i]);
+	free(guest);
+}
+
+static void attack_all(const struct fair_options *o, const struct crowd *c)
+{
+	const struct fair_kind *k = o->kind;
+	bool first = true;
+
+	if (o->rig.json)
+		printf("{ \"kind\": \"fair\", \"of\": \"%s\", \"ring\": \"%s\", \"guests\": %u, "
+		       "\"pairs\": %u, \"window_ms\": %u, \"rows\": [",
+		       k->name, o->rig.packed ? "packed" : "split", o->n, o->pairs, o->window_ms);
+	else
+		printf("%u guests with %s, %s; %s a second of %u well-behaved ones\n"
+		       "%-10s %10s %10s %7s %10s\n",
+		       o->n, k->name, o->rig.packed ? "packed rings" : "split rings", k->unit, c->n,
+		       "attack", "calm", "attacked", "ratio", "its driver");
+	for (unsigned i = 0; i < k->n_attacks; i++) {
+		if (!listed(o->attack, k->attacks[i].name))
+			continue;
+		measure(o, c, &k->attacks[i], first);
+		first = false;
+	}
+	if (o->rig.json)
+		printf("\n] }\n");
 }
 
 int bench_fair(int argc, char **argv)
 {
 	struct fair_options o = { .rig = RIG_OPTIONS_DEFAULT, .pairs = 9, .window_ms = 200 };
-	unsigned at, n;
-	struct guest *others;
-	bool first = true;
+	struct crowd c;
 
-	o.rig.queue_size = RING;
-	at = parse(argc, argv, &o);
-	if (o.silent_s)
-		return stay_silent(&o, argv + at, (unsigned)argc - at);
-	n = (unsigned)argc - at - 1;
-	others = calloc(n, sizeof(*others));
-	if (!others)
+	parse(argc, argv, &o);
+	if (o.silent_s) {
+		stay_silent(&o);
+		return 0;
+	}
+	c.n = o.n - o.kind->n_hostile;
+	c.guest = calloc(c.n, sizeof(struct fair_guest *));
+	if (!c.guest)
 		errx(1, "out of memory");
 	rig_pin(o.rig.cpu);
 	clock_cycles_per_us();
-	for (unsigned i = 0; i < n; i++) {
-		guest_open(&others[i], &o.rig, argv[at + 1 + i]);
-		work_start(&others[i]);
+	for (unsigned i = 0; i < c.n; i++) {
+		unsigned index = o.kind->n_hostile + i;
+
+		c.guest[i] = o.kind->open(&o.rig, o.paths[index], index, o.n, NULL);
+		o.kind->work_start(c.guest[i]);
 	}
-	if (o.rig.json)
-		printf("{ \"kind\": \"fair\", \"guests\": %u, \"pairs\": %u, \"window_ms\": %u, "
-		       "\"rows\": [",
-		       n + 1, o.pairs, o.window_ms);
-	else
-		printf("%u guests, one of them hostile; requests a second of the other %u\n"
-		       "%-10s %10s %10s %7s %10s\n",
-		       n + 1, n, "attack", "calm", "attacked", "ratio", "its driver");
-	for (unsigned i = 0; i < ARRAY_SIZE(attacks); i++) {
-		if (o.attack && strcmp(o.attack, attacks[i].name) != 0)
-			continue;
-		measure(&o, others, n, argv[at], &attacks[i], first);
-		first = false;
-	}
-	if (o.rig.json)
-		printf("\n] }\n");
-	for (unsigned i = 0; i < n; i++)
-		guest_close(&others[i]);
-	free(others);
+	attack_all(&o, &c);
+	for (unsigned i = 0; i < c.n; i++)
+		o.kind->close(c.guest[i]);
+	free(c.guest);
 	return 0;
 }

@@ -12,7 +12,6 @@
 #include "base/clock.h"
 
 #include <err.h>
-#include <getopt.h>
 #include <linux/virtio_net.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -281,41 +280,21 @@ static void usage(FILE *to)
 		rig_options_help);
 }
 
-static void parse(int argc, char **argv, struct net_options *o)
+static unsigned parse(int argc, char **argv, struct net_options *o)
 {
-	enum { SIZE = OPT_OWN, OPEN, VERIFY };
-	static const struct option longs[] = { { "size", required_argument, NULL, SIZE },
-					       { "open", no_argument, NULL, OPEN },
-					       { "verify", no_argument, NULL, VERIFY },
-					       RIG_LONG_OPTIONS,
-					       { 0 } };
-	int c;
+	const struct rig_option own[] = {
+		{ "size", RIG_NUMBER, &o->size, FRAME_MIN, FRAME_MAX },
+		{ "open", RIG_FLAG, &o->open, 0, 0 },
+		{ "verify", RIG_FLAG, &o->verify, 0, 0 },
+	};
+	int at = rig_parse(argc, argv, &o->rig,
+			   &(struct rig_command) { own, ARRAY_SIZE(own), NULL, usage });
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (rig_option(&o->rig, c, optarg))
-			continue;
-		switch (c) {
-		case SIZE:
-			o->size = (uint32_t)rig_number(optarg, "--size", FRAME_MIN, FRAME_MAX);
-			break;
-		case OPEN:
-			o->open = true;
-			break;
-		case VERIFY:
-			o->verify = true;
-			break;
-		case OPT_HELP:
-			usage(stdout);
-			exit(0);
-		default:
-			usage(stderr);
-			exit(2);
-		}
-	}
-	if (argc - optind != 1 && argc - optind != 2)
+	if (argc - at != 1 && argc - at != 2)
 		errx(2, "net takes one or two sockets; see sluice-bench net --help");
 	if (o->rig.queues > 1 || o->rig.sleep)
 		errx(2, "net drives one queue pair, and polls: leave --queues and --sleep out");
+	return (unsigned)at;
 }
 
 int bench_net(int argc, char **argv)
@@ -324,16 +303,16 @@ int bench_net(int argc, char **argv)
 	static struct net_run n;
 	uint64_t bytes, start;
 	double cpu, steal;
+	unsigned at = parse(argc, argv, &o);
 
-	parse(argc, argv, &o);
 	n.opt = &o;
 	rig_pin(o.rig.cpu);
 	clock_cycles_per_us();
 	bytes = (uint64_t)(2 * o.rig.queue_size + 1) * 2048;
-	n.from = rig_open(&o.rig, argv[optind], 2, UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF, bytes);
-	n.to = optind + 1 < argc ? rig_open(&o.rig, argv[optind + 1], 2,
-					    UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF, bytes)
-				 : n.from;
+	n.from = rig_open(&o.rig, argv[at], 2, UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF, bytes);
+	n.to = at + 1 < (unsigned)argc ? rig_open(&o.rig, argv[at + 1], 2,
+						  UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF, bytes)
+				       : n.from;
 	prepare(&n);
 	if (n.to != n.from)
 		introduce(&n);

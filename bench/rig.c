@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 
+#include <assert.h>
 #include <err.h>
+#include <getopt.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,50 +42,81 @@ uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t
 	return v << shift;
 }
 
-bool rig_option(struct rig_options *o, int opt, const char *arg)
+static void set_option(const struct rig_option *opt, const char *arg)
 {
-	switch (opt) {
-	case OPT_RING:
-		o->packed = strcmp(arg, "packed") == 0;
-		if (!o->packed && strcmp(arg, "split") != 0)
-			errx(2, "--ring %s: say split or packed", arg);
-		return true;
-	case OPT_NO_INDIRECT:
-		o->indirect = false;
-		return true;
-	case OPT_NO_EVENT_IDX:
-		o->event_idx = false;
-		return true;
-	case OPT_IN_ORDER:
-		o->in_order = true;
-		return true;
-	case OPT_QUEUE_SIZE:
-		o->queue_size = (uint32_t)rig_number(arg, "--queue-size", 2, 32768);
-		return true;
-	case OPT_QUEUES:
-		o->queues = (unsigned)rig_number(arg, "--queues", 1, 128);
-		return true;
-	case OPT_TIME:
-		o->time_s = (unsigned)rig_number(arg, "--time", 1, 86400);
-		return true;
-	case OPT_TIMEOUT:
-		o->timeout_ms = (unsigned)rig_number(arg, "--timeout", 10, 3600000);
-		return true;
-	case OPT_CPU:
-		o->cpu = (int)rig_number(arg, "--cpu", 0, CPU_SETSIZE - 1);
-		return true;
-	case OPT_SLEEP:
-		o->sleep = true;
-		return true;
-	case OPT_HUGEPAGES:
-		o->hugepages = true;
-		return true;
-	case OPT_JSON:
-		o->json = true;
-		return true;
-	default:
-		return false;
+	char name[40];
+
+	switch (opt->kind) {
+	case RIG_FLAG:
+	case RIG_NO_FLAG:
+		*(bool *)opt->to = opt->kind == RIG_FLAG;
+		break;
+	case RIG_NUMBER:
+		snprintf(name, sizeof(name), "--%s", opt->name);
+		*(unsigned *)opt->to = (unsigned)rig_number(arg, name, opt->min, opt->max);
+		break;
+	case RIG_TEXT:
+		*(const char **)opt->to = arg;
+		break;
 	}
+}
+
+/* Is @name one of the words of @list? */
+static bool is_in(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = list; (at = strstr(at, name)); at += len)
+		if ((at == list || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
+			return true;
+	return false;
+}
+
+#define OPTIONS_MAX 32
+#define OPT_HELP 1000
+
+int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command)
+{
+	const char *ring = "split";
+	const struct rig_option common[] = {
+		{ "ring", RIG_TEXT, &ring, 0, 0 },
+		{ "no-indirect", RIG_NO_FLAG, &o->indirect, 0, 0 },
+		{ "no-event-idx", RIG_NO_FLAG, &o->event_idx, 0, 0 },
+		{ "in-order", RIG_FLAG, &o->in_order, 0, 0 },
+		{ "queue-size", RIG_NUMBER, &o->queue_size, 2, 32768 },
+		{ "queues", RIG_NUMBER, &o->queues, 1, 128 },
+		{ "time", RIG_NUMBER, &o->time_s, 1, 86400 },
+		{ "timeout", RIG_NUMBER, &o->timeout_ms, 10, 3600000 },
+		{ "cpu", RIG_NUMBER, &o->cpu, 0, CPU_SETSIZE - 1 },
+		{ "sleep", RIG_FLAG, &o->sleep, 0, 0 },
+		{ "hugepages", RIG_FLAG, &o->hugepages, 0, 0 },
+		{ "json", RIG_FLAG, &o->json, 0, 0 },
+	};
+	const struct rig_option *known[OPTIONS_MAX];
+	struct option longs[OPTIONS_MAX + 2] = { { "help", no_argument, NULL, OPT_HELP } };
+	unsigned n = 0;
+	int c;
+
+	assert(ARRAY_SIZE(common) + command->n_own <= OPTIONS_MAX);
+	for (unsigned i = 0; i < ARRAY_SIZE(common); i++)
+		if (!command->only || is_in(command->only, common[i].name))
+			known[n++] = &common[i];
+	for (unsigned i = 0; i < command->n_own; i++)
+		known[n++] = &command->own[i];
+	for (unsigned i = 0; i < n; i++)
+		longs[1 + i] = (struct option) { known[i]->name, known[i]->kind >= RIG_NUMBER, NULL,
+						 (int)i };
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == OPT_HELP || c < 0 || c >= (int)n) {
+			command->usage(c == OPT_HELP ? stdout : stderr);
+			exit(c == OPT_HELP ? 0 : 2);
+		}
+		set_option(known[c], optarg);
+	}
+	o->packed = strcmp(ring, "packed") == 0;
+	if (!o->packed && strcmp(ring, "split") != 0)
+		errx(2, "--ring %s: say split or packed", ring);
+	return optind;
 }
 
 void rig_die(const struct rig *r, const char *doing)
@@ -213,16 +246,16 @@ void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms)
 		errx(1, "%s: the back-end has done nothing for %u ms", r->path, timeout_ms);
 }
 
-void rig_pin(int cpu)
+void rig_pin(unsigned cpu)
 {
 	cpu_set_t set;
 
-	if (cpu < 0)
+	if (cpu == RIG_NO_CPU)
 		return;
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		err(1, "--cpu %d", cpu);
+		err(1, "--cpu %u", cpu);
 }
 
 double rig_cpu_seconds(pid_t pid)

@@ -10,56 +10,45 @@
 #include "base/histogram.h"
 #include "tests/guest/frontend.h"
 
+#include <stdio.h>
+
 struct rig_options {
 	bool packed, indirect, event_idx, in_order, sleep, hugepages, json;
 	uint32_t queue_size, indirect_segs; /* longest indirect table */
 	unsigned queues, time_s, timeout_ms;
-	int cpu; /* -1: not pinned */
+	unsigned cpu; /* RIG_NO_CPU: not pinned */
 };
+
+#define RIG_NO_CPU UINT32_MAX
 
 #define RIG_OPTIONS_DEFAULT                                                                  \
 	{                                                                                    \
 		.indirect = true, .event_idx = true, .queue_size = 256, .indirect_segs = 16, \
-		.queues = 1, .time_s = 5, .timeout_ms = 5000, .cpu = -1                      \
+		.queues = 1, .time_s = 5, .timeout_ms = 5000, .cpu = RIG_NO_CPU              \
 	}
 
-/* For getopt_long(): the options that rig_option() knows. */
-enum {
-	OPT_RING = 256,
-	OPT_NO_INDIRECT,
-	OPT_NO_EVENT_IDX,
-	OPT_IN_ORDER,
-	OPT_QUEUE_SIZE,
-	OPT_QUEUES,
-	OPT_TIME,
-	OPT_TIMEOUT,
-	OPT_CPU,
-	OPT_SLEEP,
-	OPT_HUGEPAGES,
-	OPT_JSON,
-	OPT_HELP,
-	OPT_OWN, /* where a benchmark's own begin */
+/* One option, with the place that it is written to. */
+struct rig_option {
+	const char *name; /* without the dashes */
+	enum { RIG_FLAG, RIG_NO_FLAG, RIG_NUMBER, RIG_TEXT } kind;
+	void *to;	   /* bool (to true, to false), unsigned, const char * */
+	uint64_t min, max; /* of a number */
 };
-#define RIG_LONG_OPTIONS                                                   \
-	{ "ring", required_argument, NULL, OPT_RING },                     \
-		{ "no-indirect", no_argument, NULL, OPT_NO_INDIRECT },     \
-		{ "no-event-idx", no_argument, NULL, OPT_NO_EVENT_IDX },   \
-		{ "in-order", no_argument, NULL, OPT_IN_ORDER },           \
-		{ "queue-size", required_argument, NULL, OPT_QUEUE_SIZE }, \
-		{ "queues", required_argument, NULL, OPT_QUEUES },         \
-		{ "time", required_argument, NULL, OPT_TIME },             \
-		{ "timeout", required_argument, NULL, OPT_TIMEOUT },       \
-		{ "cpu", required_argument, NULL, OPT_CPU },               \
-		{ "sleep", no_argument, NULL, OPT_SLEEP },                 \
-		{ "hugepages", no_argument, NULL, OPT_HUGEPAGES },         \
-		{ "json", no_argument, NULL, OPT_JSON },                   \
-	{                                                                  \
-		"help", no_argument, NULL, OPT_HELP                        \
-	}
+
+/* What a benchmark's command line may hold. */
+struct rig_command {
+	const struct rig_option *own;
+	unsigned n_own;
+	const char *only; /* names of the common options that it has; NULL: all */
+	void (*usage)(FILE *to);
+};
+
+/* Parses, or ends the program (--help, a wrong option). @return the index of the first argument
+ * that is no option. */
+int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command);
+/* The common options, for usage(). */
 extern const char rig_options_help[];
 
-/* Takes one option. @return false if it is none of these. */
-bool rig_option(struct rig_options *o, int opt, const char *arg);
 /* A number, with K, M or G (powers of 1024) behind it where that is of use. */
 uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t max);
 
@@ -81,7 +70,7 @@ void rig_die(const struct rig *r, const char *doing) COLD __attribute__((noretur
 void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms);
 void rig_calls_off(struct rig *r, unsigned ring);
 
-void rig_pin(int cpu);
+void rig_pin(unsigned cpu);
 
 /* CPU time of a process, and what the hypervisor took from all CPUs, in seconds; -1: unknown. */
 double rig_cpu_seconds(pid_t pid);
