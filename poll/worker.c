@@ -329,17 +329,18 @@ static bool owes(struct worker *w, struct poller *p)
 }
 
 /*
- * Those that always have work share the worker's time, not its rounds: a poll() that takes long
- * (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed over while
- * others who have work get as much. Where nobody else has, all debts are forgotten. What has work
- * now and then is neither measured nor passed over.
+ * Pollers share the worker's time, not its rounds: a poll() that takes longer than those of others
+ * on average (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed
+ * over while others who have work get as much; while nobody has, the time that passes pays. Work
+ * now and then counts like work all the time: a guest can choose to have some in every other round.
+ * The clock is read once for each poll() with work, for one ends as the next begins.
  * @return units of work done.
  */
 static unsigned poll_active(struct worker *w)
 {
 	struct poller *p, *next;
 	unsigned work = 0, n_busy = 0;
-	uint64_t spent = 0;
+	uint64_t spent = 0, start = 0;
 
 	for (p = TAILQ_FIRST(&w->active); p; p = next) {
 		unsigned n;
@@ -348,32 +349,31 @@ static unsigned poll_active(struct worker *w)
 			next = TAILQ_NEXT(p, link);
 			continue;
 		}
-		if (p->busy) {
-			uint64_t start = clock_cycles(), cost;
-
-			n = p->ops->poll(p);
-			cost = clock_cycles() - start;
-			if (n) {
-				p->debt += cost;
-				spent += cost;
-				n_busy++;
-			}
-		} else {
-			n = p->ops->poll(p);
-		}
-		p->busy = n;
+		if (!start)
+			start = clock_cycles();
+		n = p->ops->poll(p);
 
 		/* After poll(), which may have woken others: they are polled in this round too. */
 		next = TAILQ_NEXT(p, link);
 		if (n) {
+			uint64_t now = clock_cycles(), cost = now - start;
+
+			p->cost = cost;
+			p->debt += cost;
+			spent += cost;
+			start = now;
+			n_busy++;
 			p->last_work = w->now;
 			p->void_wakes = 0;
 			work += n;
-		} else if (w->now - p->last_work > w->idle_cycles && w->may_park) {
-			park(w, p);
+			continue;
 		}
+		start = 0;
+		if (w->now - p->last_work > w->idle_cycles && w->may_park)
+			park(w, p);
 	}
-	w->fair = n_busy ? spent / n_busy + 1 : UINT64_MAX; /* never 0: debts have an end */
+	/* Never 0: debts have an end. */
+	w->fair = (n_busy ? spent / n_busy : clock_cycles() - w->now) + 1;
 	return work;
 }
 
@@ -536,7 +536,7 @@ static void add_to(struct worker *w, struct poller *p, bool disarm)
 	p->event_armed = false;
 	p->removing = false;
 	p->void_wakes = 0;
-	p->busy = false;
+	p->cost = 0;
 	p->debt = 0;
 	p->worker = w;
 	worker_call_wait(w, add, &a);

@@ -75,12 +75,12 @@ struct poller {
 	enum poller_state { POLLER_OFF, POLLER_ACTIVE, POLLER_PARKED } state;
 	TAILQ_ENTRY(poller) link;
 	struct io_op event_op;
-	bool event_armed;      /* an operation of the ring watches event_fd */
-	bool removing;	       /* worker_remove() waits for that operation's end */
-	uint8_t void_wakes;    /* wakes by event_fd in a row that brought no work */
-	uint64_t last_work;    /* clock_cycles() */
-	bool busy;	       /* its last poll() did work */
-	uint64_t debt;	       /* cycles that it has had more than others; see poll_active() */
+	bool event_armed;   /* an operation of the ring watches event_fd */
+	bool removing;	    /* worker_remove() waits for that operation's end */
+	uint8_t void_wakes; /* wakes by event_fd in a row that brought no work */
+	uint64_t last_work; /* clock_cycles() */
+	uint64_t cost;	    /* cycles of its last poll() with work; its owner may read it there */
+	uint64_t debt;	    /* cycles that it has had more than others; see poll_active() */
 	uint64_t parked_until; /* clock_cycles(), with park_max_us */
 };
 

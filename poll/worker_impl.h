@@ -29,7 +29,8 @@ struct worker {
 	struct poller_list active, parked;
 	uint64_t now;	      /* clock_cycles() as the round began: one time for all of a round */
 	uint64_t idle_cycles; /* without work for longer: park */
-	uint64_t fair; /* cycles of a poll(), on average, of those that had work twice running */
+	uint64_t fair; /* cycles that each has had in the last round, on average; see poll_active()
+			*/
 	uint64_t debt_max;	/* cycles; who owes more waits */
 	uint64_t next_deadline; /* the soonest parked_until, or sooner; UINT64_MAX: none */
 	bool may_park;		/* IDLE_ADAPTIVE */

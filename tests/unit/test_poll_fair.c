@@ -8,9 +8,10 @@
 
 struct spinner {
 	struct poller poller;
-	uint64_t us; /* that one poll takes */
-	bool idle;   /* it has no work */
-	uint64_t polls;
+	uint64_t us;	/* that one poll takes */
+	bool idle;	/* it has no work */
+	unsigned every; /* it has work in one poll of so many; 0: in each */
+	uint64_t polls, worked;
 };
 
 static unsigned spin(struct poller *p)
@@ -18,8 +19,9 @@ static unsigned spin(struct poller *p)
 	struct spinner *s = container_of(p, struct spinner, poller);
 
 	STORE(s->polls, s->polls + 1);
-	if (LOAD(s->idle))
+	if (LOAD(s->idle) || (s->every && s->polls % s->every))
 		return 0;
+	STORE(s->worked, s->worked + 1);
 	for (uint64_t end = clock_cycles() + s->us * clock_cycles_per_us(); clock_cycles() < end;)
 		cpu_relax();
 	return 1;
@@ -92,5 +94,41 @@ Test(poll_fair, a_debt_is_forgotten_when_the_others_fall_idle)
 		STORE(light[i].idle, true);
 	polls = LOAD(heavy.polls);
 	cr_assert(EVENTUALLY(LOAD(heavy.polls) > polls + 200, 20000));
+	stop();
+}
+
+/* A guest can see when it was polled, and have its next chain ready one round later. */
+Test(poll_fair, who_has_work_in_every_other_round_pays_all_the_same)
+{
+	uint64_t least = UINT64_MAX, heavy_worked;
+
+	start(false);
+	STORE(heavy.every, 2);
+	cr_assert(EVENTUALLY(LOAD(heavy.worked) > 100, 20000));
+	heavy_worked = LOAD(heavy.worked);
+	for (unsigned i = 0; i < LIGHT; i++)
+		least = MIN(least, LOAD(light[i].polls));
+	/* Equal time is 200 for one; without a debt it would be two. */
+	cr_assert_gt(least, 30 * heavy_worked, "%lu for %lu", least, heavy_worked);
+	stop();
+}
+
+/* A moment in which nobody else has work pays for as much as it is long, and no more. */
+Test(poll_fair, a_moment_without_work_of_others_does_not_forgive_a_debt)
+{
+	uint64_t from, took, worked;
+
+	start(false);
+	for (unsigned i = 0; i < LIGHT; i++)
+		STORE(light[i].every, 4);
+	cr_assert(EVENTUALLY(LOAD(heavy.worked) > 10, 20000));
+	from = clock_cycles();
+	worked = LOAD(heavy.worked);
+	cr_assert(EVENTUALLY(LOAD(heavy.worked) > worked + 500, 20000));
+	took = clock_cycles() - from;
+	worked = LOAD(heavy.worked) - worked;
+	/* It would have 19 of 20 parts of the time; a half is what it may have. */
+	cr_assert_lt(worked * HEAVY_US * clock_cycles_per_us(), took / 4 * 3, "%lu polls in %lu us",
+		     worked, took / clock_cycles_per_us());
 	stop();
 }
