@@ -278,6 +278,22 @@ static int cpus_check(const struct workers_config *cfg, struct error *err)
 	return 0;
 }
 
+/*
+ * The control thread, and all threads that it makes, stay off the workers' CPUs where there are
+ * others: the kernel would let a thread that mostly sleeps have a worker's CPU whenever it wakes.
+ */
+static void leave_cpus_to_workers(const struct workers_config *cfg)
+{
+	struct cpus rest;
+
+	if (sched_getaffinity(0, sizeof(rest), rest.set) < 0)
+		return;
+	for (unsigned i = 0; i < cfg->n; i++)
+		CPU_CLR_S(cfg->cpus[i], sizeof(rest), rest.set);
+	if (CPU_COUNT_S(sizeof(rest), rest.set) > 0)
+		sched_setaffinity(0, sizeof(rest), rest.set);
+}
+
 int workers_start(const struct workers_config *cfg, struct workers **out, struct error *err)
 {
 	const struct ring_kind *kind = NULL;
@@ -292,6 +308,8 @@ int workers_start(const struct workers_config *cfg, struct workers **out, struct
 	if (!ws)
 		return error_set(err, -ENOMEM, "workers: no memory for %u workers", cfg->n);
 	clock_cycles_per_us(); /* measured now, not by a worker */
+	if (cfg->cpus)
+		leave_cpus_to_workers(cfg);
 	for (unsigned i = 0; i < cfg->n; i++) {
 		struct start s = { .cfg = cfg,
 				   .index = i,

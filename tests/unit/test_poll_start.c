@@ -235,3 +235,23 @@ Test(poll_start, the_ring_takes_no_operation_that_opens_or_connects)
 	}
 	workers_stop(ws);
 }
+
+/* The kernel would let the control thread have a worker's CPU each time that it wakes. */
+Test(poll_start, the_control_thread_stays_off_pinned_cpus)
+{
+	unsigned cpu;
+	struct workers_config cfg = { .cpus = &cpu, .n = 1 };
+	struct error err = { 0 };
+	struct workers *ws;
+	cpu_set_t before, after;
+
+	cr_assert_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+	for (cpu = 0; !CPU_ISSET(cpu, &before);)
+		cpu++;
+	cr_assert_eq(workers_start(&cfg, &ws, &err), 0, "%s", err.text);
+	cr_assert_eq(sched_getaffinity(0, sizeof(after), &after), 0);
+	if (CPU_COUNT(&before) > 1)
+		CPU_CLR(cpu, &before); /* it stays where there is no other */
+	cr_assert(CPU_EQUAL(&before, &after));
+	workers_stop(ws);
+}
