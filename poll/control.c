@@ -31,6 +31,19 @@ static int door_opened(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
+/*
+ * The loop makes the descriptor of its timers when it first needs one: where a source is too busy,
+ * for example because there are no descriptors left, and then the loop as a whole would fail.
+ */
+static void make_timer_fd(void)
+{
+	sd_event_source *s = NULL;
+
+	if (sd_event_add_time_relative(control.event, &s, CLOCK_MONOTONIC, UINT32_MAX, 0, NULL,
+				       NULL) >= 0)
+		sd_event_source_disable_unref(s);
+}
+
 int control_init(void)
 {
 	int rc;
@@ -49,6 +62,7 @@ int control_init(void)
 		control_fini();
 		return rc;
 	}
+	make_timer_fd();
 	control.thread = pthread_self();
 	__atomic_store_n(&control.live, true, __ATOMIC_RELEASE);
 	return 0;

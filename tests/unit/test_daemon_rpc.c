@@ -415,3 +415,32 @@ Test(rpc, a_stale_socket_is_replaced_and_a_file_is_not)
 	cr_expect_eq(access(path, F_OK), 0, "what is not ours is not removed");
 	unlink(path);
 }
+
+static uint64_t now_ms(void)
+{
+	return clock_ns() / 1000000;
+}
+
+/* No descriptor for a client, and no client to give one up: who waits must not keep us awake. */
+Test(rpc, a_lack_of_descriptors_passes_and_is_no_busy_loop)
+{
+	const struct rlimit few = { 128, 128 };
+	int taken[128], fd = client();
+	unsigned n = 0, looks = 0;
+	char got[200] = "";
+	uint64_t end;
+
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < ARRAY_SIZE(taken) && (taken[n] = dup(0)) >= 0)
+		n++;
+	say(fd, ECHO);
+	for (end = now_ms() + 500; now_ms() < end; looks++)
+		cr_assert_eq(control_step(100000), 0);
+	cr_expect_lt(looks, 1000);
+	while (n)
+		close(taken[--n]);
+	for (end = now_ms() + 5000; now_ms() < end && !got[0];)
+		hear(fd, got, sizeof(got));
+	cr_expect_str_eq(got, ECHOED);
+	close(fd);
+}
