@@ -14,6 +14,7 @@
 #include "daemon/shutdown.h"
 #include "daemon/status.h"
 #include "poll/control.h"
+#include "vhost/quota.h"
 #include "vhost/shared_file.h"
 
 #include <stdio.h>
@@ -156,6 +157,7 @@ static int start(struct daemon *d)
 	if (privilege_drop(&d->identity, dpdk_capabilities_needed(), &err))
 		return fail(&err);
 	shared_file_prepare();
+	quota_enforce(true);
 	confine(a, d->control_path, &a->confinement);
 	return 0;
 }

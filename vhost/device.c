@@ -194,6 +194,7 @@ void device_session_ended(struct vhost_device *d)
 void vhost_device_fini(struct vhost_device *d)
 {
 	assert(!d->session && !d->listener);
+	quota_forget(d);
 	socket_free(&d->socket);
 	mem_watch_free(d->memory_watch);
 	disposal_free(d->disposal);

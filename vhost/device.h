@@ -18,6 +18,7 @@
 #include "base/log_limit.h"
 #include "base/spinlock.h"
 #include "poll/worker.h"
+#include "vhost/quota.h"
 #include "vhost/ring.h"
 
 struct error;
@@ -188,6 +189,7 @@ struct vhost_device_stats { /* the control thread's */
 	counter_t queues_broken;    /* rings that a driver broke; any thread reads */
 	counter_t iotlb_misses;	    /* addresses that the front-end was asked for */
 	counter_t memory_lost;	    /* connections ended because shared memory went away */
+	counter_t throttled;	    /* times that the front-end had to wait: quota.h */
 };
 
 struct inflight; /* vhost/inflight.h, for the core alone */
@@ -214,6 +216,7 @@ struct vhost_device {
 	struct vhost_session *session; /* NULL: no front-end */
 	struct vhost_listener *listener;
 	struct vhost_device_stats stats;
+	struct quota quota;	    /* of the control thread */
 	struct log_limit log_limit; /* of lines that its front-end or guest can cause */
 	/*
 	 * clock_ns() when a worker was last held up by a descriptor of this device's front-end; 0:

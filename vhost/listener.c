@@ -49,6 +49,10 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 	int peer, rc;
 
 	(void)events;
+	if (d->quota.waits) { /* it goes on when that is over */
+		sd_event_source_set_enabled(source, SD_EVENT_OFF);
+		return 0;
+	}
 	/* The old peer has gone, only its queues are not drained yet: the new one waits its turn.
 	 */
 	if (d->session && session_peer_gone(d->session)) {

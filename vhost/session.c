@@ -2,6 +2,7 @@
 /* A connection's life: from accept() to the last queue's stop. */
 #include "vhost/session.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "poll/control.h"
 #include "vhost/dirty_log.h"
@@ -51,6 +52,7 @@ static void session_free(struct vhost_session *s)
 	free(s);
 	if (d->ops->disconnected)
 		d->ops->disconnected(d);
+	quota_end(d);
 	device_session_ended(d); /* may free the device */
 }
 
@@ -77,6 +79,8 @@ static bool stop_queues(struct vhost_session *s, enum quiet which, const struct 
 
 void session_close(struct vhost_session *s, const char *why)
 {
+	struct vhost_device *d = s->device;
+
 	if (s->closing)
 		return;
 	s->closing = true;
@@ -87,6 +91,8 @@ void session_close(struct vhost_session *s, const char *why)
 	 */
 	if (!stop_queues(s, QUIET_ALL, NULL))
 		session_free(s);
+	else
+		quota_end(d);
 }
 
 bool session_peer_gone(const struct vhost_session *s)
@@ -160,7 +166,7 @@ static bool message_wait(struct vhost_session *s, enum quiet which)
 	if (!stop_queues(s, which, message_queue(s, &s->rx)))
 		return false;
 	s->message_waits = true;
-	sd_event_source_set_enabled(s->io, SD_EVENT_OFF);
+	session_listen(s);
 	return true;
 }
 
@@ -194,41 +200,61 @@ static int message_finish(struct vhost_session *s, int rc, struct error *err)
 /* A whole message is in s->rx. @return 0 or -errno: hang up. */
 static int message_begin(struct vhost_session *s)
 {
+	struct vhost_device *d = s->device;
 	struct message *m = &s->rx;
+	bool spared = m->hdr.request == VHOST_USER_IOTLB_MSG;
+	uint64_t now = spared ? clock_ns() : 0;
 	struct error err = { 0 };
 	int rc;
 
-	counter_add(&s->device->stats.messages, 1);
+	counter_add(&d->stats.messages, 1);
 	rc = message_check(s, m, &err);
 	if (rc == 0 && message_wait(s, message_quiet(s, m)))
 		return 0;
-	return message_finish(s, rc, &err);
+	rc = message_finish(s, rc, &err);
+	if (spared)
+		quota_spare(d, now);
+	return rc;
+}
+
+void session_listen(struct vhost_session *s)
+{
+	bool on = !s->message_waits && !s->device->quota.waits;
+
+	if (s->io)
+		sd_event_source_set_enabled(s->io, on ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
 void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq)
 {
+	struct vhost_device *d = s->device;
 	struct error err = { 0 };
 
 	queue_stop_done(vq);
 	if (--s->n_stopping)
 		return;
+	quota_begin(d);
 	if (s->closing) {
 		session_free(s);
 	} else if (s->message_waits) {
 		s->message_waits = false;
-		sd_event_source_set_enabled(s->io, SD_EVENT_ON);
+		session_listen(s);
 		if (message_finish(s, 0, &err) < 0)
 			session_close(s, s->why);
+		else
+			quota_end(d);
 	}
 }
 
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
 	struct vhost_session *s = arg;
+	struct vhost_device *d = s->device;
 	int rc = 0;
 
 	(void)source;
 	(void)fd;
+	quota_begin(d);
 	if (events & EPOLLOUT)
 		rc = session_flush(s);
 	for (unsigned i = 0; rc == 0 && i < MESSAGES_MAX && !s->message_waits; i++) {
@@ -238,11 +264,13 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
 		if (rc > 0)
 			rc = message_begin(s);
 	}
-	if (rc < 0) {
-		if (s->rx_got && rc == -EPROTO)
-			counter_add(&s->device->stats.messages_refused, 1);
-		session_close(s, s->why ? s->why : strerror(-rc));
+	if (rc >= 0) {
+		quota_end(d);
+		return 0;
 	}
+	if (s->rx_got && rc == -EPROTO)
+		counter_add(&d->stats.messages_refused, 1);
+	session_close(s, s->why ? s->why : strerror(-rc));
 	return 0;
 }
 

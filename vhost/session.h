@@ -126,6 +126,8 @@ int session_open(struct vhost_device *d, int fd); /* takes @fd, also on failure 
 void session_close(struct vhost_session *s, const char *why);
 bool session_peer_gone(const struct vhost_session *s);
 void session_log_refused(struct vhost_session *s, const struct message *m, const struct error *err);
+/* Reads on, unless something forbids it: a message that waits for queues, or the quota. */
+void session_listen(struct vhost_session *s);
 /* The control thread's end of vhost_queue_stopped(). */
 void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq);
 
