@@ -138,7 +138,8 @@ static void print_disks(const json_t *disks)
 static json_int_t dropped(const json_t *port)
 {
 	return counter(port, "rx_bad") + counter(port, "tx_no_buffer") +
-	       counter(port, "tx_too_big") + counter(port, "tx_down") + counter(port, "tx_error");
+	       counter(port, "tx_too_big") + counter(port, "tx_cut_short") +
+	       counter(port, "tx_down") + counter(port, "tx_error");
 }
 
 static void print_network(const json_t *n)

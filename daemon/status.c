@@ -238,6 +238,7 @@ static json_t *port_counters_json(const struct port *p, unsigned n_workers)
 	put_number(j, "rx_bad", s.rx_bad);
 	put_number(j, "tx_no_buffer", s.tx_no_buffer);
 	put_number(j, "tx_too_big", s.tx_too_big);
+	put_number(j, "tx_cut_short", s.tx_cut_short);
 	put_number(j, "tx_down", s.tx_down);
 	put_number(j, "tx_error", s.tx_error);
 	put_number(j, "filtered", s.filtered);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A guest port's life on the control thread: features, configuration space, queues coming and
  * going. */
+#include "base/clock.h"
 #include "base/error.h"
 #include "net/virtio_net.h"
 #include "vhost/state_blob.h"
@@ -22,6 +23,9 @@
  * then.
  */
 #define NO_KICK_PARK_US 200
+
+/* A poll of a transmit queue that takes longer is followed by one that takes less. */
+#define POLL_MAX_US 50
 
 #define RARP_LEN 60
 
@@ -212,6 +216,8 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		.event_is_counter = true,
 		.park_max_us = vq->setup.kick_fd < 0 ? NO_KICK_PARK_US : 0,
 	};
+	q->burst = PORT_BURST;
+	q->cost_max = POLL_MAX_US * clock_cycles_per_us();
 	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
 	return 0;

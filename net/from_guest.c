@@ -44,8 +44,9 @@ HOT void advance(struct iovec **segs, unsigned *n_segs, size_t len)
 }
 
 /*
- * Fills @p from what the guest sent. The header may be spread over any number of segments and may
- * share one with the frame (virtio 1.3 5.1.6.2: no assumption on framing, 2.7.4.1).
+ * Fills @p from what the guest sent.
+ * The header may be spread over any number of segments and may share one with the frame
+ * (virtio 1.3 5.1.6.2: no assumption on framing, 2.7.4.1).
  * @return false for a frame to be dropped. Where it returns true, nothing that was checked is read
  * from guest memory again.
  */
@@ -84,6 +85,19 @@ HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct pa
 	return true;
 }
 
+/*
+ * What a frame costs shows only when it has gone its way: flooded to all ports, cut into many, put
+ * into poor buffers. So polls that took long take fewer frames, and those that did not take more
+ * again. Others wait for as long as one poll takes, whatever share of the time its owner has.
+ */
+HOT void burst_adapt(struct net_queue *q)
+{
+	if (unlikely(q->poller.cost > q->cost_max))
+		q->burst = MAX(q->burst / 2, 1u);
+	else if (unlikely(q->burst < PORT_BURST))
+		q->burst++;
+}
+
 HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 {
 	struct ring *r = &q->vq->ring;
@@ -91,18 +105,24 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 	struct packet packets[PORT_BURST];
 	struct chain chains[PORT_BURST];
 	struct iovec segs[SEGS_MAX];
-	unsigned n, good = 0;
+	unsigned n, good = 0, cuts = GSO_CUTS_MAX;
 	uint64_t bytes = 0;
 
-	n = ring_pop(r, layout, chains, PORT_BURST, segs, SEGS_MAX);
+	n = ring_pop(r, layout, chains, q->burst, segs, SEGS_MAX);
 	if (n == 0)
 		return 0;
+	burst_adapt(q); /* by the poll before this one */
 	/* vhost-user "Ring states": a disabled transmit ring is consumed, and its frames dropped.
 	 */
 	if (likely(__atomic_load_n(&q->vq->enabled, __ATOMIC_RELAXED))) {
 		for (unsigned i = 0; i < n; i++) {
-			if (likely(packet_from_chain(q, &chains[i], &packets[good])))
-				bytes += packets[good++].len;
+			struct packet *p = &packets[good];
+
+			if (unlikely(!packet_from_chain(q, &chains[i], p)))
+				continue;
+			packet_limit_cuts(p, &cuts);
+			bytes += p->len;
+			good++;
 		}
 		counter_add(&stats->rx_packets, good);
 		counter_add(&stats->rx_bytes, bytes);

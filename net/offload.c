@@ -302,6 +302,7 @@ void segmenter_init(struct segmenter *s, struct packet *p)
 	s->seq = be32_at(p->head + t.l4 + TCP_OFF_SEQ);
 	s->tcp_flags = p->head[t.l4 + TCP_OFF_FLAGS];
 	s->first = true;
+	s->left = p->offload.cuts_max ? p->offload.cuts_max : UINT16_MAX;
 	memcpy(s->head, p->head, p->head_len);
 }
 
@@ -345,8 +346,9 @@ bool segmenter_next(struct segmenter *s, struct frame *f)
 	struct frame *rest = &s->rest;
 	uint32_t payload = MIN(rest->body_len, (uint32_t)s->p->offload.gso_size), left = payload, n;
 
-	if (payload == 0)
+	if (payload == 0 || s->left == 0)
 		return false;
+	s->left--;
 	*f = *rest;
 	f->head = s->head;
 	f->body_len = payload;

@@ -34,6 +34,11 @@
  * how many frames one frame of a hostile guest turns into.
  */
 #define GSO_SIZE_MIN 48
+/*
+ * Frames that the large ones of one poll are cut into: two of 64 KiB at 536 bytes, the segment size
+ * that every IPv4 host takes (RFC 9293 3.7.1), as bytes allow in a poll.
+ */
+#define GSO_CUTS_MAX 256u
 
 /* What a sender may ask for, from its negotiated features; see packet_set_offload(). */
 #define OFFLOAD_CSUM 1u
@@ -117,6 +122,7 @@ struct segmenter {
 	uint32_t seq;
 	uint8_t tcp_flags;
 	bool first;
+	uint16_t left; /* frames that may still be made; see packet_limit_cuts() */
 	uint8_t head[PACKET_HEAD_MAX];
 };
 
@@ -129,10 +135,31 @@ void segmenter_init(struct segmenter *s, struct packet *p);
  */
 bool segmenter_next(struct segmenter *s, struct frame *f);
 
-/* How many frames segmenter_next() will give. */
+/* How many frames segmenter_next() would give without a limit. */
 static inline unsigned segmenter_count(const struct packet *p)
 {
 	return (p->len - p->head_len + p->offload.gso_size - 1) / p->offload.gso_size;
+}
+
+/* After the last frame: it was not all, for more were not allowed. TCP will send the rest again. */
+static inline bool segmenter_cut_short(const struct segmenter *s)
+{
+	return s->rest.body_len > 0;
+}
+
+/*
+ * Takes the frames that @p may have to be cut into from *@left, what the sender's poll may still
+ * cost. A receiver that takes large frames gets all of it whatever is left.
+ */
+static inline void packet_limit_cuts(struct packet *p, unsigned *left)
+{
+	unsigned n;
+
+	if (likely(p->offload.gso_type == VIRTIO_NET_HDR_GSO_NONE))
+		return;
+	n = MIN(segmenter_count(p), *left);
+	*left -= n;
+	p->offload.cuts_max = (uint16_t)MAX(n, 1u);
 }
 
 #endif

@@ -30,6 +30,7 @@ struct packet_offload {
 	bool ecn;
 	uint16_t hdr_len;    /* bytes of headers, computed here, not taken from the sender */
 	uint16_t gso_size;   /* payload bytes of a segment */
+	uint16_t cuts_max;   /* into so many frames at most; 0: any. See packet_limit_cuts() */
 	uint16_t csum_start; /* bytes from the start of the frame */
 	uint16_t csum_offset;
 };

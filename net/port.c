@@ -16,6 +16,7 @@ void port_stats_sum(const struct port *p, unsigned n_workers, struct port_stats 
 		out->rx_bad += counter_read(&s->rx_bad);
 		out->tx_no_buffer += counter_read(&s->tx_no_buffer);
 		out->tx_too_big += counter_read(&s->tx_too_big);
+		out->tx_cut_short += counter_read(&s->tx_cut_short);
 		out->tx_down += counter_read(&s->tx_down);
 		out->tx_error += counter_read(&s->tx_error);
 		out->filtered += counter_read(&s->filtered);

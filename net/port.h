@@ -45,9 +45,10 @@ struct port_stats {
 	counter_t rx_bad;		/* malformed: runt, bad header, bad offload fields */
 	counter_t tx_no_buffer;		/* the receiver had no (or too few) buffers */
 	counter_t tx_too_big;		/* no buffer of the receiver holds such a frame */
-	counter_t tx_down;		/* the receiver was not running */
-	counter_t tx_error;		/* the device refused */
-	counter_t filtered;		/* back to its own port, or otherwise nowhere to go */
+	counter_t tx_cut_short; /* large frames, cut no further: their sender's poll was used up */
+	counter_t tx_down;	/* the receiver was not running */
+	counter_t tx_error;	/* the device refused */
+	counter_t filtered;	/* back to its own port, or otherwise nowhere to go */
 } CACHE_ALIGNED;
 
 struct port {

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/mac_table.h"
+#include "net/offload.h"
 #include "poll/control.h"
 
 #include <errno.h>
@@ -187,12 +188,26 @@ static void deliver_unicast(struct burst *b)
 	}
 }
 
+/* Large frames that go to all may be cut no more often in all than those that go to one. */
+static void share_cuts(struct burst *b)
+{
+	unsigned most = GSO_CUTS_MAX / b->set->n + 1; /* @from is in the set */
+
+	for (uint32_t left = b->flood; left; left &= left - 1) {
+		struct packet_offload *o = &b->packets[__builtin_ctz(left)].offload;
+
+		if (!o->cuts_max || o->cuts_max > most)
+			o->cuts_max = (uint16_t)most;
+	}
+}
+
 /* With something to flood, every other port has a share in the burst. */
 static void deliver_all(struct burst *b)
 {
 	unsigned n_flood = (unsigned)__builtin_popcount(b->flood);
 	unsigned others = 0;
 
+	share_cuts(b);
 	for (unsigned id = 0; id < b->set->n; id++) {
 		struct port *to = b->set->ports[id];
 

@@ -9,14 +9,19 @@
 #include <endian.h>
 #include <string.h>
 
-/* Chains that one frame may be spread over: frames of 64 KiB in buffers of 256 bytes. */
-#define CHAINS_MAX 256
+/*
+ * Chains that one frame may be spread over: as many as it has pieces of 256 bytes, and some. It is
+ * the sender's worker that takes them, so smaller buffers would cost others more than the frame.
+ */
+#define CHAINS_MAX 256u
+#define CHAINS_FEW 24u
+#define CHAIN_BYTES 256u
 
 enum land { LAND_OK, LAND_NO_BUFFER, LAND_TOO_BIG, LAND_BROKEN };
 
 /* What a burst did, written to the counters once. */
 struct tally {
-	uint64_t packets, bytes, no_buffer, too_big, error;
+	uint64_t packets, bytes, no_buffer, too_big, cut_short, error;
 	/*
 	 * A frame that needs so many bytes found no place in this burst. Whoever needs as many is
 	 * not tried: it is the sender's worker that looks through a receiver's poor buffers.
@@ -46,12 +51,13 @@ HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, 
 {
 	struct ring *r = &q->vq->ring;
 	unsigned used = 0, empty = 0;
+	unsigned most = MIN(CHAINS_MAX, CHAINS_FEW + (unsigned)(need / CHAIN_BYTES));
 	uint64_t room = 0;
 
 	for (l->n = 0; room < need; l->n++) {
 		struct chain *c = &l->chains[l->n];
 
-		if (unlikely(l->n == CHAINS_MAX || used + empty > RING_CHAIN_SEGS_MAX))
+		if (unlikely(l->n == most || used + empty > RING_CHAIN_SEGS_MAX))
 			return LAND_TOO_BIG;
 		if (unlikely(l->n == 1 && !q->mergeable))
 			return LAND_TOO_BIG;
@@ -198,7 +204,8 @@ HOT bool put_segments(struct net_queue *q, enum ring_layout layout, struct packe
 		if (!put_frame(q, layout, &f, t))
 			return false;
 	}
-	return true;
+	t->cut_short += segmenter_cut_short(&s);
+	return !segmenter_cut_short(&s);
 }
 
 HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet *p, struct tally *t)
@@ -229,6 +236,7 @@ HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packe
 	if (unlikely(taken < n)) {
 		counter_add(&stats->tx_no_buffer, t.no_buffer);
 		counter_add(&stats->tx_too_big, t.too_big);
+		counter_add(&stats->tx_cut_short, t.cut_short);
 		counter_add(&stats->tx_error, t.error);
 	}
 	return taken;

@@ -33,6 +33,8 @@ struct net_queue {
 	uint16_t lane; /* transmit: of its packets */
 	bool has_lane;
 	struct poller poller; /* transmit and control queues; a receive queue has none */
+	unsigned burst;	      /* transmit: chains that the next poll takes; see burst_adapt() */
+	uint64_t cost_max;    /* transmit: cycles of a poll that is to take no more */
 
 	/* Decided when the queue starts, from the negotiated features; constant while it runs. */
 	uint8_t hdr_len;
