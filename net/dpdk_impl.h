@@ -32,14 +32,25 @@ struct dpdk_rxq {
 	struct iovec segs[PORT_BURST][DPDK_RX_SEGS];
 } CACHE_ALIGNED;
 
+/* Frames on their way into a transmit queue, and those that may wait for another worker's call. */
+#define DPDK_TX_BATCH 64u
+#define DPDK_TX_LEFT 256u
+
 /*
- * One transmit queue. A worker's own where the device has enough of them; else workers share it and
- * hold the lock for a burst, which for the drivers that have only one (af_packet, pcap) may include
- * a system call.
+ * One transmit queue. A worker's own where the device has enough of them; else workers share it.
+ * For drivers that have only one (af_packet, pcap) a burst may be a system call, so the lock is not
+ * held over it: see tx_flush().
  */
 struct dpdk_txq {
-	struct spinlock lock;
 	bool shared;
+	uint16_t id;
+	struct dpdk_port *port;
+	struct call go_on; /* of the worker that is at it */
+
+	struct spinlock lock; /* of what follows; held for moments */
+	bool busy;	      /* a worker is at it */
+	unsigned n_left;
+	struct rte_mbuf *left[DPDK_TX_LEFT];
 } CACHE_ALIGNED;
 
 struct dpdk_port {
@@ -62,6 +73,7 @@ struct dpdk_port {
 };
 
 extern const struct port_ops dpdk_port_ops;
+void dpdk_tx_go_on(struct call *c); /* dpdk_txq.go_on */
 extern const struct poller_ops dpdk_rx_ops;
 
 /* Fills @pk with a view of @m. @segs has room for DPDK_RX_SEGS. @return false: not a frame. */

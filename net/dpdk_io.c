@@ -6,9 +6,6 @@
 #include <rte_ethdev.h>
 #include <rte_ip.h>
 
-/* Frames on their way into a transmit queue. */
-#define TX_BATCH 64
-
 /* From the wire. */
 
 bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs)
@@ -117,56 +114,138 @@ const struct poller_ops dpdk_rx_ops = {
 struct tx {
 	struct dpdk_port *p;
 	struct dpdk_txq *q;
-	uint16_t queue;
 	struct port_stats *s;
 	unsigned n;
 	unsigned packet; /* the one that frames are now made of */
 	uint32_t lost;	 /* bit i: packet i, or a frame cut from it, did not get out */
-	struct rte_mbuf *mbufs[TX_BATCH];
-	uint32_t len[TX_BATCH];	 /* of the frames: a sent mbuf is not ours to look at */
-	uint8_t owner[TX_BATCH]; /* the packet of each frame */
+	struct rte_mbuf *mbufs[DPDK_TX_BATCH];
+	uint8_t owner[DPDK_TX_BATCH]; /* the packet of each frame */
 };
 
-static void tx_lose(struct tx *tx, unsigned i)
+/* @return the frame's bytes. */
+static uint32_t tx_lose(struct tx *tx, unsigned i)
 {
+	uint32_t len = tx->mbufs[i]->pkt_len;
+
 	rte_pktmbuf_free(tx->mbufs[i]);
 	tx->lost |= 1u << tx->owner[i];
 	counter_add(&tx->s->tx_error, 1);
+	return len;
 }
 
 /*
  * Hands all frames to the device. What it refuses as malformed is dropped alone; when its ring is
  * full the rest is dropped, since nobody waits on a worker.
  */
-static void tx_flush(struct tx *tx)
+static void tx_send(struct tx *tx)
 {
+	uint16_t id = tx->p->id, queue = tx->q->id;
 	unsigned at = 0, n_sent = 0;
 	uint64_t bytes = 0;
 
-	if (tx->q->shared)
-		spin_lock(&tx->q->lock);
+	/* Now: a sent mbuf is not ours to look at. */
+	for (unsigned i = 0; i < tx->n; i++)
+		bytes += tx->mbufs[i]->pkt_len;
 	while (at < tx->n) {
-		uint16_t id = tx->p->id, want = (uint16_t)(tx->n - at);
-		uint16_t ready = rte_eth_tx_prepare(id, tx->queue, tx->mbufs + at, want);
+		uint16_t want = (uint16_t)(tx->n - at);
+		uint16_t ready = rte_eth_tx_prepare(id, queue, tx->mbufs + at, want);
 		uint16_t sent = 0;
 
 		if (ready)
-			sent = rte_eth_tx_burst(id, tx->queue, tx->mbufs + at, ready);
-		for (unsigned i = at; i < at + sent; i++)
-			bytes += tx->len[i];
+			sent = rte_eth_tx_burst(id, queue, tx->mbufs + at, ready);
 		n_sent += sent;
 		at += sent;
 		if (sent < ready)
 			break;
 		if (ready < want)
-			tx_lose(tx, at++);
+			bytes -= tx_lose(tx, at++);
 	}
-	if (tx->q->shared)
-		spin_unlock(&tx->q->lock);
 	while (at < tx->n)
-		tx_lose(tx, at++);
+		bytes -= tx_lose(tx, at++);
 	counter_add(&tx->s->tx_packets, n_sent);
 	counter_add(&tx->s->tx_bytes, bytes);
+	tx->n = 0;
+}
+
+/*
+ * A shared queue. The driver's call may be a system call, and nobody waits for one that another
+ * worker makes: whoever finds it busy leaves the frames, and the one who is at it sends them too,
+ * in the order in which they were left.
+ */
+
+/* @return false: somebody else is at it, and has the frames now, or they are lost. */
+static bool tx_claim(struct tx *tx)
+{
+	struct dpdk_txq *q = tx->q;
+	unsigned taken;
+
+	spin_lock(&q->lock);
+	if (!q->busy) {
+		q->busy = true;
+		spin_unlock(&q->lock);
+		return true;
+	}
+	taken = MIN(tx->n, DPDK_TX_LEFT - q->n_left);
+	memcpy(q->left + q->n_left, tx->mbufs, taken * sizeof(q->left[0]));
+	q->n_left += taken;
+	spin_unlock(&q->lock);
+	for (unsigned i = taken; i < tx->n; i++)
+		tx_lose(tx, i);
+	tx->n = 0;
+	return false;
+}
+
+/* What others have left, at most a batch. @return false: nothing, and nobody is at it any more. */
+static bool tx_take_left(struct tx *tx)
+{
+	struct dpdk_txq *q = tx->q;
+
+	spin_lock(&q->lock);
+	tx->n = MIN(q->n_left, DPDK_TX_BATCH);
+	memcpy(tx->mbufs, q->left, tx->n * sizeof(q->left[0]));
+	memset(tx->owner, 0, tx->n);
+	q->n_left -= tx->n;
+	memmove(q->left, q->left + tx->n, q->n_left * sizeof(q->left[0]));
+	q->busy = tx->n > 0;
+	spin_unlock(&q->lock);
+	return tx->n > 0;
+}
+
+/* Others may leave frames as fast as we send them: a few batches, then between two polls again. */
+static void tx_send_left(struct tx *tx)
+{
+	for (unsigned i = 0; i < DPDK_TX_LEFT / DPDK_TX_BATCH; i++) {
+		if (!tx_take_left(tx))
+			return;
+		tx_send(tx);
+	}
+	worker_call(worker_current(), &tx->q->go_on);
+}
+
+void dpdk_tx_go_on(struct call *c)
+{
+	struct dpdk_txq *q = container_of(c, struct dpdk_txq, go_on);
+	struct tx tx = { .p = q->port,
+			 .q = q,
+			 .s = &q->port->port.stats[worker_index(worker_current())] };
+
+	tx_send_left(&tx);
+}
+
+static void tx_flush(struct tx *tx)
+{
+	uint32_t lost;
+
+	if (likely(!tx->q->shared)) {
+		tx_send(tx);
+		return;
+	}
+	if (!tx_claim(tx))
+		return;
+	tx_send(tx);
+	lost = tx->lost; /* others' losses are none of this burst */
+	tx_send_left(tx);
+	tx->lost = lost;
 	tx->n = 0;
 }
 
@@ -287,9 +366,8 @@ static void tx_frame(struct tx *tx, struct frame *f, const struct layers *l, uin
 		m->tso_segsz = f->offload.gso_size;
 	}
 	tx->mbufs[tx->n] = m;
-	tx->len[tx->n] = len;
 	tx->owner[tx->n] = (uint8_t)tx->packet;
-	if (++tx->n == TX_BATCH)
+	if (++tx->n == DPDK_TX_BATCH)
 		tx_flush(tx);
 }
 
@@ -317,6 +395,10 @@ static void tx_packet(struct tx *tx, struct packet *pk)
 			frame_complete_csum(&f);
 		tx_frame(tx, &f, &l, flags);
 	}
+	if (segmenter_cut_short(&cut)) {
+		counter_add(&tx->s->tx_cut_short, 1);
+		tx->lost |= 1u << tx->packet;
+	}
 }
 
 static unsigned dpdk_deliver(struct port *port, struct packet *const *packets, unsigned n)
@@ -327,8 +409,7 @@ static unsigned dpdk_deliver(struct port *port, struct packet *const *packets, u
 
 	assert(n <= PORT_BURST);
 	tx.p = p;
-	tx.queue = (uint16_t)(w % p->n_queues);
-	tx.q = &p->txqs[tx.queue];
+	tx.q = &p->txqs[w % p->n_queues];
 	tx.s = &port->stats[w];
 	tx.n = 0;
 	tx.lost = 0;

@@ -293,6 +293,9 @@ static int queues_create(struct dpdk_port *p)
 	for (uint16_t i = 0; i < p->n_queues; i++) {
 		rxq_init(p, i);
 		p->txqs[i].shared = p->n_queues < workers_count(p->workers);
+		p->txqs[i].id = i;
+		p->txqs[i].port = p;
+		p->txqs[i].go_on.fn = dpdk_tx_go_on;
 	}
 	return 0;
 }
@@ -380,6 +383,18 @@ int dpdk_port_create(const struct dpdk_port_config *cfg, struct net_switch *sw,
 	return 0;
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+/* Nobody leaves frames any more; those that were left are sent by calls, in two rounds at most. */
+static void wait_for_calls(struct dpdk_port *p)
+{
+	for (unsigned i = 0; i < 2 * workers_count(p->workers); i++)
+		worker_call_wait(workers_get(p->workers, i / 2), nothing, NULL);
+}
+
 /* Of a port however far it got. */
 void dpdk_port_close(struct dpdk_port *p)
 {
@@ -389,6 +404,7 @@ void dpdk_port_close(struct dpdk_port *p)
 		worker_remove(&p->rxqs[i].poller);
 	if (p->attached) {
 		switch_detach(&p->port);
+		wait_for_calls(p);
 		caps_count(p->caps, -1);
 	}
 	/* It may complain that it cannot undo what took privileges that are gone: so be it. */
