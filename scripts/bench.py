@@ -3,7 +3,7 @@
 """Runs the benchmarks, prints what they say, and with --write puts it into docs/benchmarks.md.
 
     ring      the ring layer in cycles a descriptor, beside DPDK's rte_vhost
-    fairness  64 disks on one worker, one of them a hostile guest's
+    fairness  64 disks, and then 64 cards, on one worker; one of them a hostile guest's, or two
     idle      the CPU time of a daemon whose 64 guests are silent
 """
 import argparse
@@ -37,13 +37,17 @@ def machine():
 
 
 class Daemon:
-    """sluiced with GUESTS disks in RAM on one worker, on the last CPU."""
+    """sluiced with GUESTS disks in RAM, or cards of one network, on one worker, on the last CPU."""
 
-    def __init__(self, build, folder):
+    def __init__(self, build, folder, cards=False):
         self.sockets = [f"{folder}/d{i}.sock" for i in range(GUESTS)]
         config = {"workers": {"cpus": [os.cpu_count() - 1]},
-                  "control": {"socket": f"{folder}/control.sock"},
-                  "disks": [{"name": f"d{i}", "socket": s, "ram": "4M"} for i, s in enumerate(self.sockets)]}
+                  "control": {"socket": f"{folder}/control.sock"}}
+        if cards:
+            config["networks"] = [{"name": "lan", "ports": [{"name": f"d{i}", "socket": s}
+                                                            for i, s in enumerate(self.sockets)]}]
+        else:
+            config["disks"] = [{"name": f"d{i}", "socket": s, "ram": "4M"} for i, s in enumerate(self.sockets)]
         file = Path(folder) / "sluice.yaml"
         file.write_text(json.dumps(config))
         os.chmod(folder, 0o777)
@@ -120,16 +124,63 @@ def bench_ring(options):
     return lines
 
 
+def fairness_chart(tables):
+    """Bars: what the others keep, of each kind and layout, and a line at the target."""
+    left, height, scale = 240, 30, 300
+    rows = [(title, name, ratios) for title, data in tables for name, ratios in data]
+    titles = len(tables)
+    width, total = left + int(1.3 * scale) + 50, len(rows) * height + titles * 26 + 50
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" '
+           'font-family="sans-serif" font-size="12">',
+           '<rect width="100%" height="100%" fill="#fff"/>',
+           '<text x="8" y="18" font-size="14">What 62 or 63 guests keep of their throughput while one attacks</text>',
+           '<rect x="8" y="28" width="12" height="10" fill="#1b7f79"/><text x="24" y="37">split</text>',
+           '<rect x="88" y="28" width="12" height="10" fill="#7fb8b4"/><text x="104" y="37">packed</text>',
+           '<text x="168" y="37">line: 0.95</text>']
+    y, last = 46, None
+    for title, name, ratios in rows:
+        if title != last:
+            out.append(f'<text x="8" y="{y + 18}" font-weight="bold">{title}</text>')
+            y, last = y + 26, title
+        out.append(f'<text x="24" y="{y + 16}">{name}</text>')
+        for k, (ratio, color) in enumerate(zip(ratios, ("#1b7f79", "#7fb8b4"))):
+            length = min(ratio, 1.3) * scale
+            out.append(f'<rect x="{left}" y="{y + k * 12}" width="{length:.0f}" height="11" fill="{color}"/>')
+            out.append(f'<text x="{left + length + 4:.0f}" y="{y + k * 12 + 10}" font-size="10">{ratio:.2f}</text>')
+        y += height
+    x = left + 0.95 * scale
+    out.append(f'<line x1="{x}" y1="44" x2="{x}" y2="{total - 6}" stroke="#b00" stroke-dasharray="3 3"/>')
+    return "\n".join(out + ["</svg>", ""])
+
+
+def fair(options, cards, ring):
+    """The rows of one run of sluice-bench fair."""
+    quick = ["--pairs", "1", "--window", "50"] if options.quick else ["--pairs", "7", "--window", "100"]
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, \
+            Daemon(options.build, folder, cards) as daemon:
+        return json.loads(output(options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--json", "--cpu", 0,
+                                 "--ring", ring, *(["--net"] if cards else []), *quick))["rows"]
+
+
 def bench_fairness(options):
-    quick = ["--pairs", "1", "--window", "300"] if options.quick else []
-    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, Daemon(options.build, folder) as daemon:
-        data = json.loads(output(options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--json",
-                                 "--cpu", 0, *quick))
-    lines = ["| attack | others, calm (1/s) | others, attacked (1/s) | ratio | hostile driver's share of its thread |",
-             "| --- | ---: | ---: | ---: | ---: |"]
-    for r in data["rows"]:
-        lines.append(f"| {r['attack']} | {r['calm']:.0f} | {r['attacked']:.0f} | {r['ratio']:.3f} | "
-                     f"{100 * r['hostile_share']:.0f} % |")
+    lines, tables, behind = [], [], []
+    for cards, title, unit in ((False, "disks", "requests"), (True, "cards", "frames")):
+        split, packed = fair(options, cards, "split"), fair(options, cards, "packed")
+        lines += [f"**{GUESTS} {title}**; {unit} a second of the well-behaved guests, in thousands", "",
+                  "| attack | split: calm | attacked | ratio | packed: calm | attacked | ratio "
+                  "| attacker's driver |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+        for s, p in zip(split, packed):
+            lines.append(f"| {s['attack']}: {s['what']} | {s['calm'] / 1000:.0f} | {s['attacked'] / 1000:.0f} | "
+                         f"{s['ratio']:.3f} | {p['calm'] / 1000:.0f} | {p['attacked'] / 1000:.0f} | "
+                         f"{p['ratio']:.3f} | {100 * max(s['hostile_share'], p['hostile_share']):.0f} % |")
+            behind += [f"{title}, {ring}: {r['attack']} ({r['ratio']:.3f})"
+                       for ring, r in (("split", s), ("packed", p)) if r["ratio"] < 0.95]
+        lines.append("")
+        tables.append((title, [(s["attack"], (s["ratio"], p["ratio"])) for s, p in zip(split, packed)]))
+    lines.append("Under 0.95: " + "; ".join(behind) + "." if behind else "Every ratio is 0.95 or more.")
+    if options.write:
+        (ROOT / "docs/bench-fairness.svg").write_text(fairness_chart(tables))
+        lines += ["", "![What the others keep](bench-fairness.svg)"]
     return lines
 
 
