@@ -38,8 +38,8 @@ def fixture_folder():
 @pytest.fixture(name="daemon")
 def fixture_daemon(folder):
     config = {"control": {"socket": f"{folder}/control.sock"},
-              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "ab"]}],
-              "disks": [{"name": "d", "socket": f"{folder}/d.sock", "ram": "16M", "queues": 2}]}
+              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "abxy"]}],
+              "disks": [{"name": n, "socket": f"{folder}/{n}.sock", "ram": "16M", "queues": 2} for n in "ed"]}
     (folder / "c.yaml").write_text(json.dumps(config))
     with subprocess.Popen([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
         wait_for(folder / "d.sock", process)
@@ -77,6 +77,19 @@ def test_frames_cross_in_order_and_whole(daemon, folder, ring):
     assert daemon.poll() is None
 
 
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("sockets, options", [("de", ["--attack", "full,loops,reconnect"]),
+                                              ("abxy", ["--net", "--attack", "segments,tiny,regions"])])
+def test_attacks_leave_the_others_at_work(daemon, folder, ring, sockets, options):
+    done = bench("fair", *(folder / f"{s}.sock" for s in sockets), *options, "--ring", ring, "--pairs", 1, "--window",
+                 50, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [r["attack"] for r in rows] == options[-1].split(",")
+    assert all(r["calm"] > 0 and r["attacked"] > 0 for r in rows)
+    assert daemon.poll() is None
+
+
 def test_a_back_end_that_dies_ends_the_run_with_a_sentence(daemon, folder):
     timer = threading.Timer(1, lambda: os.kill(daemon.pid, signal.SIGKILL))
     timer.start()
@@ -101,6 +114,10 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
     for wrong, says in ((["--bs", "1000"], "multiple of 512"), (["--rw", "scan"], "say read, write"),
                         (["--depth", "500"], "holds 256 requests"), (["--verify"], "use --rw write")):
         done = bench("blk", folder / "nobody.sock", *wrong)
+        assert done.returncode == 2 and says in done.stderr
+    for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),
+                        (["--queues", "2"], "unrecognized option")):
+        done = bench("fair", folder / "nobody.sock", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
 
 
