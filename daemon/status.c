@@ -158,6 +158,7 @@ static void put_vhost(json_t *j, const struct vhost_device *d, enum feature_set 
 	put(front_end, "messages", count(&d->stats.messages));
 	put(front_end, "messages_refused", count(&d->stats.messages_refused));
 	put(front_end, "queues_broken", count(&d->stats.queues_broken));
+	put(front_end, "iotlb_misses", count(&d->stats.iotlb_misses));
 	put(front_end, "memory_lost", count(&d->stats.memory_lost));
 	put(front_end, "throttled", count(&d->stats.throttled));
 	put(front_end, "features", features_json(set, d->features));

@@ -47,6 +47,9 @@ class Machine:
     disk: Optional[Disk] = None
     net: Optional[Net] = None
     ip: str = ""  # of the network card, "10.0.0.1/24"
+    # "strict" or "lazy": behind Intel's IOMMU, where the guest maps each buffer for one use, and takes the
+    # translation back at once or all of them together, each 10 ms; "passthrough": it maps all of its memory, once
+    iommu: str = ""
     options: list = field(default_factory=list)  # more for QEMU
 
 
@@ -74,7 +77,11 @@ def _disk_options(m, qemu):
     d = m.disk
     return ["-chardev", _chardev("disk", d, qemu),
             "-device", f"{name},chardev=disk,num-queues={d.queues},queue-size={d.ring_size},"
-                       f"packed={_on(m.packed)},event_idx={_on(m.event_idx)}"]
+                       f"packed={_on(m.packed)},event_idx={_on(m.event_idx)}{_iommu_options(m)}"]
+
+
+def _iommu_options(m):
+    return ",iommu_platform=on,ats=on,disable-legacy=on" if m.iommu else ""
 
 
 def _net_options(m, qemu, accelerator):
@@ -82,7 +89,8 @@ def _net_options(m, qemu, accelerator):
     pci = m.type != "microvm"
     device = (f"{'virtio-net-pci' if pci else 'virtio-net-device'},netdev=net,mac={n.mac},"
               f"mq={_on(n.queues > 1)},rx_queue_size={n.ring_size},tx_queue_size={n.ring_size},"
-              f"packed={_on(m.packed if n.packed is None else n.packed)},event_idx={_on(m.event_idx)}")
+              f"packed={_on(m.packed if n.packed is None else n.packed)},event_idx={_on(m.event_idx)}"
+              f"{_iommu_options(m)}")
     if pci:
         # QEMU 7.2 dies of a network card with MSI-X where there is no KVM.
         old = qemu.version < (8, 0) and accelerator == "tcg"
@@ -110,6 +118,10 @@ def command_line(m, files):
     if m.type == "microvm":
         # qboot, as SeaBIOS would drive the disk from memory that QEMU shares with no back-end.
         command += ["-global", "virtio-mmio.force-legacy=false", "-bios", "qboot.rom"]
+    if m.iommu:
+        append += (f" intel_iommu=on iommu.passthrough={int(m.iommu == 'passthrough')}"
+                   f" iommu.strict={int(m.iommu == 'strict')}")
+        command += ["-device", "intel-iommu,intremap=off,device-iotlb=on"]  # before the devices behind it
     command += ["-serial", "stdio", "-kernel", files["kernel"], "-initrd", files["initramfs"],
                 "-append", append]
     if m.disk:
