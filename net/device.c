@@ -185,6 +185,20 @@ static void rx_stop(void *arg)
 	spin_unlock(&q->vq->lock);
 }
 
+static void queue_poll(struct net_queue *q, const struct poller_ops *ops)
+{
+	struct virtqueue *vq = q->vq;
+
+	q->poller = (struct poller) {
+		.ops = ops,
+		.event_fd = vq->setup.kick_fd,
+		.event_is_counter = true,
+		.park_max_us = vq->setup.kick_fd < 0 ? NO_KICK_PARK_US : 0,
+	};
+	vq->poller = &q->poller;
+	worker_add(vq->worker, &q->poller);
+}
+
 static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 {
 	struct net_device *d = net_device_of(vdev);
@@ -203,6 +217,9 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		q->to_guest = to_guest_fns[layout];
 		worker_call_wait(vq->worker, rx_start, q);
 		rx_span_update(d);
+		vq->looks_ahead = vhost_has_iommu(vdev);
+		if (vq->looks_ahead)
+			queue_poll(q, &ahead_ops);
 		return 0;
 	}
 	if (q->role == NET_QUEUE_CONTROL && !d->ctrl_ours) {
@@ -210,16 +227,9 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		/* virtio 1.3 5.1.6.5.5: one pair, until the driver asks for more. */
 		__atomic_store_n(&d->pairs_used, 1, __ATOMIC_RELAXED);
 	}
-	q->poller = (struct poller) {
-		.ops = q->role == NET_QUEUE_CONTROL ? &ctrl_ops[layout] : &from_guest_ops[layout],
-		.event_fd = vq->setup.kick_fd,
-		.event_is_counter = true,
-		.park_max_us = vq->setup.kick_fd < 0 ? NO_KICK_PARK_US : 0,
-	};
 	q->burst = PORT_BURST;
 	q->cost_max = POLL_MAX_US * clock_cycles_per_us();
-	vq->poller = &q->poller;
-	worker_add(vq->worker, &q->poller);
+	queue_poll(q, q->role == NET_QUEUE_CONTROL ? &ctrl_ops[layout] : &from_guest_ops[layout]);
 	return 0;
 }
 
@@ -229,27 +239,26 @@ static void net_queue_stop(struct vhost_device *vdev, struct virtqueue *vq)
 	struct net_device *d = net_device_of(vdev);
 	struct net_queue *q = &d->queues[vq->index];
 
+	if (vq->poller)
+		worker_remove(vq->poller);
 	if (q->role == NET_QUEUE_RECEIVE) {
 		worker_call_wait(vq->worker, rx_stop, q);
 		rx_span_update(d);
-	} else {
-		worker_remove(&q->poller);
 	}
 	vhost_queue_stopped(vq);
 }
 
 /*
  * Nothing is in flight between two polls, and what was sent from the old worker is with its
- * receivers by then. A receive queue has no poller; whoever has packets for it fills it.
+ * receivers by then. A receive queue may have no poller; whoever has packets for it fills it.
  */
 static void net_queue_move(struct vhost_device *vdev, struct virtqueue *vq, struct worker *to)
 {
-	struct net_queue *q = &net_device_of(vdev)->queues[vq->index];
-
+	(void)vdev;
 	if (to == vq->worker)
 		return;
-	if (q->role != NET_QUEUE_RECEIVE)
-		worker_move(&q->poller, to);
+	if (vq->poller)
+		worker_move(vq->poller, to);
 	vq->worker = to;
 }
 

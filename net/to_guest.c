@@ -258,6 +258,43 @@ unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *pac
 };
 
 /*
+ * The poller of a receive queue behind an IOMMU. Its buffers wait until somebody has a frame for
+ * them, and a frame is not kept until the front-end has said where a buffer is: so that is asked
+ * for as soon as the driver has made the buffer available.
+ */
+static unsigned look_ahead(struct poller *p)
+{
+	struct virtqueue *vq = container_of(p, struct net_queue, poller)->vq;
+	unsigned done;
+
+	spin_lock(&vq->lock);
+	if (vq->ring.kicks_wanted)
+		ring_ahead_kicks_off(&vq->ring);
+	done = vhost_look_ahead(vq);
+	spin_unlock(&vq->lock);
+	return done;
+}
+
+static bool ahead_arm(struct poller *p)
+{
+	struct virtqueue *vq = container_of(p, struct net_queue, poller)->vq;
+	bool parked;
+
+	spin_lock(&vq->lock);
+	parked = ring_ahead_kicks_on(&vq->ring, &vq->ahead);
+	spin_unlock(&vq->lock);
+	return parked;
+}
+
+/* Whoever wakes the poller may have the lock: its next poll() turns the kicks off. */
+static void ahead_disarm(struct poller *p)
+{
+	(void)p;
+}
+
+const struct poller_ops ahead_ops = { look_ahead, ahead_arm, ahead_disarm };
+
+/*
  * The receive queue for a lane, locked: what has one lane stays in order. A lane is the worker
  * where the sending queue began, so that with several pairs each worker has a queue to itself and
  * they do not wait for each other; a queue that moves to another worker keeps its lane. NULL: the

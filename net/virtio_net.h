@@ -32,7 +32,7 @@ struct net_queue {
 	unsigned pair;
 	uint16_t lane; /* transmit: of its packets */
 	bool has_lane;
-	struct poller poller; /* transmit and control queues; a receive queue has none */
+	struct poller poller; /* a receive queue has one behind an IOMMU only */
 	unsigned burst;	      /* transmit: chains that the next poll takes; see burst_adapt() */
 	uint64_t cost_max;    /* transmit: cycles of a poll that is to take no more */
 
@@ -98,6 +98,7 @@ extern const struct poller_ops from_guest_ops[2];
 extern unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets,
 					 unsigned n, struct port_stats *stats);
 unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n);
+extern const struct poller_ops ahead_ops; /* the poller of a receive queue, if it has one */
 
 /* ctrl.c: the poller of the control queue, by layout. */
 extern const struct poller_ops ctrl_ops[2];

@@ -19,7 +19,7 @@
 #include "base/spinlock.h"
 #include "poll/worker.h"
 #include "vhost/quota.h"
-#include "vhost/ring.h"
+#include "vhost/ring_ahead.h"
 
 struct error;
 struct state_blob;
@@ -42,14 +42,6 @@ struct vring_setup {
 };
 
 enum virtqueue_state { VIRTQUEUE_STOPPED, VIRTQUEUE_RUNNING, VIRTQUEUE_STOPPING };
-
-/* An address that the front-end was asked for, where there is an IOMMU. */
-struct iotlb_ask {
-	uint64_t iova;
-	uint64_t at_ns;
-	uint8_t access;
-	bool sent;
-};
 
 /* A notification that goes out as a message; see inband.c. */
 enum inband_kind { INBAND_CALL, INBAND_ERR, INBAND_KINDS };
@@ -75,6 +67,7 @@ struct virtqueue {
 
 	struct ring_track *track; /* of the ring, over its stops; NULL: it needs none */
 	enum virtqueue_state state;
+	bool looks_ahead;      /* set by queue_start: the poller calls vhost_look_ahead() */
 	bool must_stop;	       /* the message under way needs it quiet; see HANDLER_AGAIN */
 	struct worker *worker; /* set by queue_start; the core's changes run there */
 	struct worker *home;   /* where vhost_queue_move() wants it; NULL: anywhere */
@@ -82,9 +75,8 @@ struct virtqueue {
 	struct vring_setup setup;
 	struct poller *poller; /* optional, set by queue_start: what to wake when it may go on */
 	struct call stopped_call;
-	struct call miss_call;	   /* an address was not mapped; see iommu.c */
-	struct iotlb_ask asked[4]; /* the control thread's */
-	unsigned n_asked;
+	struct call miss_call;	 /* addresses are not mapped; see iommu.c */
+	struct ring_ahead ahead; /* of the ring, as the ring itself */
 	struct inband inband[INBAND_KINDS];
 	struct ring_alarm alarm; /* its driver broke the ring: the control thread says so */
 	struct ring_log log;	 /* the ring's, where it has one */
@@ -206,6 +198,7 @@ struct vhost_device {
 	struct mem_map *map;		/* NULL: none yet */
 	struct disposal *disposal;	/* how its front-end's descriptors are closed */
 	struct iotlb *iotlb;		/* NULL: empty */
+	struct iotlb_asks *asks;	/* what the front-end was asked for; NULL: nothing yet */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
 	struct inflight *inflight;	/* SET_INFLIGHT_FD; NULL: none */
 	uint8_t status;			/* virtio device status, where the front-end tells it */
@@ -273,6 +266,15 @@ void vhost_queue_change(struct virtqueue *vq, void (*fn)(struct virtqueue *vq, v
 bool vhost_queue_move(struct virtqueue *vq, struct worker *to);
 /* For queue_start: the worker that the queue was moved to, else the one with the least to do. */
 struct worker *vhost_queue_pick(const struct virtqueue *vq);
+
+/*
+ * The queue's worker, under the queue's lock. For a queue whose chains wait until somebody else
+ * needs them, behind an IOMMU (set looks_ahead): has what is not mapped of these chains asked for
+ * now. @return units of work done, as a poll.
+ */
+unsigned vhost_look_ahead(struct virtqueue *vq);
+/* Is there an IOMMU between the guest's driver and its memory? Control thread. */
+bool vhost_has_iommu(const struct vhost_device *d);
 
 /*
  * Tells the front-end that the configuration space has changed (CONFIG_CHANGE_MSG), where it has

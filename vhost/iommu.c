@@ -25,24 +25,42 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/virtio_config.h>
+#include <stdlib.h>
 
 /*
  * An answer may be that there is none: the guest has not mapped it, and does so later. A driver
  * that kicks again makes us ask again, but not more often than this.
  */
-#define ASK_AGAIN_NS UINT64_C(10000000)
+#define ASK_AGAIN_NS UINT64_C(100000000)
 
 bool iommu_on(const struct vhost_device *d)
 {
 	return vhost_has_feature(d, VIRTIO_F_ACCESS_PLATFORM);
 }
 
+/* An address that the front-end was asked for. */
+struct iotlb_ask {
+	iova_t iova;
+	uint64_t at_ns;
+	uint8_t access;
+	bool sent;
+};
+
+/* Enough for two receive queues that look ahead; those that find no place forget older ones. */
+#define ASKS_MAX 512
+
+struct iotlb_asks {
+	unsigned n;
+	unsigned next; /* to be forgotten */
+	struct iotlb_ask ask[ASKS_MAX];
+};
+
 void iommu_forget(struct vhost_device *d)
 {
 	iotlb_free(d->iotlb);
 	d->iotlb = NULL;
-	for (unsigned i = 0; i < d->n_queues; i++)
-		d->queues[i].n_asked = 0;
+	free(d->asks);
+	d->asks = NULL;
 }
 
 static bool send_miss(struct vhost_session *s, const struct iotlb_ask *ask)
@@ -54,62 +72,71 @@ static bool send_miss(struct vhost_session *s, const struct iotlb_ask *ask)
 	return backend_send(s, VHOST_USER_BACKEND_IOTLB_MSG, 0, &msg, sizeof(msg)) == 0;
 }
 
-/* The same question, of this queue or another, that waits for its answer. */
-static struct iotlb_ask *find_ask(struct vhost_device *d, iova_t iova, uint8_t access)
+/* The same question, that waits for its answer; the answer is for a page. */
+static struct iotlb_ask *find_ask(struct iotlb_asks *asks, iova_t iova, uint8_t access)
 {
-	for (unsigned i = 0; i < d->n_queues; i++) {
-		struct virtqueue *vq = &d->queues[i];
+	for (unsigned i = 0; i < asks->n; i++)
+		if (!((asks->ask[i].iova ^ iova) / RING_AHEAD_PAGE) &&
+		    !(access & ~asks->ask[i].access))
+			return &asks->ask[i];
+	return NULL;
+}
 
-		for (unsigned k = 0; k < vq->n_asked; k++)
-			if (vq->asked[k].iova == iova && !(access & ~vq->asked[k].access))
-				return &vq->asked[k];
+/* A place for one more. What was not sent yet keeps its own. */
+static struct iotlb_ask *new_ask(struct iotlb_asks *asks)
+{
+	if (asks->n < ASKS_MAX)
+		return &asks->ask[asks->n++];
+	for (unsigned i = 0; i < ASKS_MAX; i++) {
+		struct iotlb_ask *a = &asks->ask[asks->next++ % ASKS_MAX];
+
+		if (a->sent)
+			return a;
 	}
 	return NULL;
 }
 
-static void ask(struct virtqueue *vq, iova_t iova, uint8_t access)
+static void ask(struct vhost_device *d, iova_t iova, uint8_t access)
 {
-	struct iotlb_ask *a = find_ask(vq->device, iova, access);
 	uint64_t now = clock_ns();
+	struct iotlb_ask *a;
 
+	if (!d->asks)
+		d->asks = calloc(1, sizeof(*d->asks));
+	if (!d->asks)
+		return; /* its ring will miss it again when it is kicked */
+	a = find_ask(d->asks, iova, access);
 	if (a && (!a->sent || now - a->at_ns < ASK_AGAIN_NS))
 		return;
-	if (!a) {
-		/* More than the areas of a ring and one address cannot matter to it at a time. */
-		if (vq->n_asked == ARRAY_SIZE(vq->asked))
-			vq->n_asked = 0;
-		a = &vq->asked[vq->n_asked++];
-	}
+	if (!a)
+		a = new_ask(d->asks);
+	if (!a)
+		return;
 	*a = (struct iotlb_ask) { .iova = iova, .access = access, .at_ns = now };
-	counter_add(&vq->device->stats.iotlb_misses, 1);
-	a->sent = send_miss(vq->device->session, a);
+	counter_add(&d->stats.iotlb_misses, 1);
+	a->sent = send_miss(d->session, a);
 }
 
 void iommu_resume(struct vhost_session *s)
 {
-	struct vhost_device *d = s->device;
+	struct iotlb_asks *asks = s->device->asks;
 
-	for (unsigned i = 0; i < d->n_queues; i++) {
-		struct virtqueue *vq = &d->queues[i];
-
-		for (unsigned k = 0; k < vq->n_asked; k++)
-			if (!vq->asked[k].sent)
-				vq->asked[k].sent = send_miss(s, &vq->asked[k]);
-	}
+	for (unsigned i = 0; asks && i < asks->n; i++)
+		if (!asks->ask[i].sent)
+			asks->ask[i].sent = send_miss(s, &asks->ask[i]);
 }
 
 /* What [@first, @last] was asked for is answered, or has to be asked for anew. */
 static void forget_asked(struct vhost_device *d, iova_t first, iova_t last)
 {
-	for (unsigned i = 0; i < d->n_queues; i++) {
-		struct virtqueue *vq = &d->queues[i];
-		unsigned n = 0;
+	struct iotlb_asks *asks = d->asks;
+	unsigned n = 0;
 
-		for (unsigned k = 0; k < vq->n_asked; k++)
-			if (vq->asked[k].iova < first || vq->asked[k].iova > last)
-				vq->asked[n++] = vq->asked[k];
-		vq->n_asked = n;
-	}
+	for (unsigned i = 0; asks && i < asks->n; i++)
+		if (asks->ask[i].iova < first || asks->ask[i].iova > last)
+			asks->ask[n++] = asks->ask[i];
+	if (asks)
+		asks->n = n;
 }
 
 int iommu_resolve_area(struct virtqueue *vq, iova_t iova, uint64_t len, uint8_t access,
@@ -133,7 +160,7 @@ int iommu_resolve_area(struct virtqueue *vq, iova_t iova, uint64_t len, uint8_t 
 				continue;
 			at = mem_resolve(maps[i], iova + done, &piece, &hint);
 			if (!at) {
-				ask(vq, iova + done, access);
+				ask(vq->device, iova + done, access);
 				return error_set(err, -EAGAIN, "0x%" PRIx64 " is not mapped yet",
 						 iova + done);
 			}
@@ -152,33 +179,38 @@ int iommu_resolve_area(struct virtqueue *vq, iova_t iova, uint64_t len, uint8_t 
 	return 0;
 }
 
-struct miss {
-	bool there;
-	iova_t iova;
-	uint8_t access;
-};
-
-/* On the worker, or under the queue's lock. */
-static void take_miss(struct virtqueue *vq, void *arg)
+/* On the queue's worker, or under its lock: what its chains lack, to @arg, to be asked for. */
+static void take_wants(struct virtqueue *vq, void *arg)
 {
-	struct miss *m = arg;
+	struct ring_ahead *wants = arg, *a = &vq->ahead;
 	struct ring *r = &vq->ring;
 
 	r->miss_told = false;
-	*m = (struct miss) { .there = (r->stalled & RING_MISSED) && vq->state == VIRTQUEUE_RUNNING,
-			     .iova = r->miss,
-			     .access = r->miss_write ? IOTLB_WRITE : IOTLB_READ };
+	if (vq->state != VIRTQUEUE_RUNNING)
+		return;
+	if (r->stalled & RING_MISSED) {
+		/* What it needs now comes first. With that, what it will need next. */
+		a->want[0] = (struct ring_want) { r->miss, r->miss_write };
+		a->n = 1;
+		ring_ahead_restart(r, a);
+		ring_look_ahead(r, a);
+	}
+	*wants = *a;
+	a->n = 0;
+	/* There may be more than it had room for. */
+	if (vq->looks_ahead && wants->n == RING_AHEAD_MAX)
+		poller_wake(vq->poller);
 }
 
 static void miss_call(struct call *c)
 {
 	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
 	struct vhost_session *s = vq->device->session;
-	struct miss m = { 0 };
+	struct ring_ahead wants = { .n = 0 };
 
-	vhost_queue_change(vq, take_miss, &m);
-	if (m.there && s && !s->closing)
-		ask(vq, m.iova, m.access);
+	vhost_queue_change(vq, take_wants, &wants);
+	for (unsigned i = 0; s && !s->closing && i < wants.n; i++)
+		ask(vq->device, wants.want[i].addr, wants.want[i].write ? IOTLB_WRITE : IOTLB_READ);
 }
 
 /* On a worker. */
@@ -188,6 +220,20 @@ void iommu_missed(struct ring *r)
 
 	vq->miss_call.fn = miss_call;
 	control_call(&vq->miss_call);
+}
+
+unsigned vhost_look_ahead(struct virtqueue *vq)
+{
+	unsigned done = ring_look_ahead(&vq->ring, &vq->ahead);
+
+	if (vq->ahead.n)
+		ring_want(&vq->ring);
+	return done;
+}
+
+bool vhost_has_iommu(const struct vhost_device *d)
+{
+	return iommu_on(d);
 }
 
 static int update(struct vhost_session *s, const struct vhost_user_iotlb *msg, struct error *err)
@@ -207,8 +253,8 @@ static int update(struct vhost_session *s, const struct vhost_user_iotlb *msg, s
 	forget_asked(d, e.iova, e.iova + (e.size - 1));
 	/* The table may have been full, and then has forgotten the rest. */
 	anew = d->iotlb && next->n < d->iotlb->n;
-	return anew ? iotlb_change(s, next, 0, UINT64_MAX)
-		    : iotlb_change(s, next, e.iova, e.iova + (e.size - 1));
+	return anew ? iotlb_change(s, next, 0, UINT64_MAX, IOTLB_WAS_FULL)
+		    : iotlb_change(s, next, e.iova, e.iova + (e.size - 1), IOTLB_WAS_TOLD);
 }
 
 static int invalidate(struct vhost_session *s, const struct vhost_user_iotlb *msg,
@@ -227,7 +273,7 @@ static int invalidate(struct vhost_session *s, const struct vhost_user_iotlb *ms
 	if (!next)
 		return err->code;
 	forget_asked(d, first, last);
-	return iotlb_change(s, next, first, last);
+	return iotlb_change(s, next, first, last, IOTLB_WAS_TOLD);
 }
 
 int handle_iotlb_msg(struct vhost_session *s, struct message *m, struct error *err)

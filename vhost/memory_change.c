@@ -17,6 +17,7 @@
 
 struct change {
 	const struct mem_map *map, *both, *read, *write;
+	bool forgotten; /* what has gone is not the guest's doing: there was no room for it */
 	struct iovec gone[GONE_MAX]; /* host memory */
 	unsigned n_gone;	     /* more than GONE_MAX: take it that all of it is */
 };
@@ -73,6 +74,14 @@ static void change_queue(struct virtqueue *vq, void *arg)
 		ring_go_on(r);
 		if (vq->poller)
 			poller_wake(vq->poller);
+	}
+	/*
+	 * What was looked at may be what has gone. Not so where the table was full: if everybody
+	 * looked ahead again at once, it would be full again.
+	 */
+	if (vq->looks_ahead && c->n_gone && !c->forgotten) {
+		ring_ahead_restart(r, &vq->ahead);
+		poller_wake(vq->poller);
 	}
 }
 
@@ -139,10 +148,11 @@ int memory_change(struct vhost_session *s, struct mem_map *next, struct error *e
 	return change_queues(s, &c);
 }
 
-int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, uint64_t last)
+int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, uint64_t last,
+		 enum iotlb_change why)
 {
 	struct vhost_device *d = s->device;
-	struct change c = { 0 };
+	struct change c = { .forgotten = why == IOTLB_WAS_FULL };
 
 	c.n_gone = iotlb_gone(d->iotlb, next, d->map, first, last, c.gone, GONE_MAX);
 	s->old_iotlb = d->iotlb;

@@ -205,11 +205,13 @@ int queue_start(struct virtqueue *vq, struct error *err)
 		vq->setup.failed = false;
 	if (rc != 0)
 		return rc;
-	vq->n_asked = 0;
 	vq->poller = NULL;
+	vq->looks_ahead = false;
 	why = ring_init(&vq->ring, &cfg);
 	if (why)
 		return error_set(err, -EINVAL, "%s", why);
+	vq->ahead.n = 0;
+	ring_ahead_restart(&vq->ring, &vq->ahead);
 	rc = queue_track(vq, err);
 	if (rc != 0)
 		return rc;

@@ -137,6 +137,11 @@ void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why)
 	r->stalled |= RING_MISSED;
 	r->miss = addr;
 	r->miss_write = write;
+	ring_want(r);
+}
+
+void ring_want(struct ring *r)
+{
 	if (!r->miss_told) {
 		r->miss_told = true;
 		r->missed(r);

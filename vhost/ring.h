@@ -199,6 +199,9 @@ void ring_break(struct ring *r, const char *why) COLD;
  */
 void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why) COLD;
 
+/* Tells missed() that there is something to ask for, if it has not been told yet. */
+void ring_want(struct ring *r);
+
 /* On the worker, or under the queue's lock. More may be mapped now: the chain is tried again. */
 static inline void ring_go_on(struct ring *r)
 {

@@ -164,7 +164,9 @@ void queue_untrack(struct virtqueue *vq);
  * memory_changed() unmaps it; -errno with @err, and nothing has changed.
  */
 int memory_change(struct vhost_session *s, struct mem_map *next, struct error *err);
-int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, uint64_t last);
+enum iotlb_change { IOTLB_WAS_TOLD, IOTLB_WAS_FULL };
+int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, uint64_t last,
+		 enum iotlb_change why);
 /* Is this the second call of a handler that said HANDLER_AGAIN for that? Then it is done. */
 bool memory_changed(struct vhost_session *s);
 void memory_change_end(struct vhost_session *s);

@@ -187,6 +187,7 @@ struct frontend {
 	 */
 	void (*idle)(void *arg);
 	void *idle_arg;
+	bool receiving; /* an answer is waited for: nothing else can be said until it is there */
 	uint64_t offered, features;
 	uint64_t protocol_offered, protocol;
 	struct guest_memory *memory; /* borrowed */

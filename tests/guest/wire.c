@@ -272,8 +272,11 @@ static int recv_bytes(struct frontend *f, int sock, void *buf, size_t n, int *fd
 int frontend_recv(struct frontend *f, struct vu_header *h, void *payload, uint32_t max, int *fds,
 		  unsigned *n_fds)
 {
-	int rc = recv_bytes(f, f->sock, h, sizeof(*h), fds, n_fds);
+	int rc;
 
+	f->receiving = true;
+	rc = recv_bytes(f, f->sock, h, sizeof(*h), fds, n_fds);
+	f->receiving = false;
 	if (rc < 0)
 		return rc;
 	if ((h->flags & VU_VERSION_MASK) != VU_VERSION)

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "poll/control.h"
+#include "tests/guest/frontend_iommu.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -15,8 +16,13 @@
 #define GUARD_LEN 16 /* behind every piece of a receive buffer */
 #define MEM_BYTES (UINT64_C(96) << 20)
 
+#define GUESTS_MAX 8
+#define PAGE 4096
+
 struct workers *ng_workers;
 struct net_switch *ng_switch;
+
+static struct net_guest *behind_iommu[GUESTS_MAX];
 
 void ng_world_start(unsigned n_workers)
 {
@@ -37,10 +43,29 @@ void ng_world_stop(void)
 	control_fini();
 }
 
+/* The guest's IOMMU maps each page to the guest memory NG_IOVA below. */
+static void answer_misses(struct net_guest *g)
+{
+	struct vu_iotlb m;
+	int rc;
+
+	while (!g->deaf && !g->fe.receiving && (rc = frontend_poll_miss(&g->fe, &m)) != 0) {
+		uint64_t iova = ALIGN_DOWN(m.iova, PAGE);
+
+		cr_assert_gt(rc, 0, "%s", g->fe.error);
+		g->misses++;
+		cr_assert_eq(frontend_map(&g->fe, iova, iova - NG_IOVA, PAGE, g->access), 0, "%s",
+			     g->fe.error);
+	}
+}
+
 void ng_idle(void *arg)
 {
 	(void)arg;
 	control_step(0);
+	for (unsigned i = 0; i < GUESTS_MAX; i++)
+		if (behind_iommu[i])
+			answer_misses(behind_iommu[i]);
 	usleep(20); /* the loop's own wait is of a millisecond at least */
 }
 
@@ -103,7 +128,7 @@ static void make_rx_buffers(struct net_guest *g)
 		for (unsigned k = 0; k < o->rx_pieces; k++) {
 			bool last = k + 1 == o->rx_pieces;
 
-			b->segs[k].gpa = gpa + at;
+			b->segs[k].gpa = gpa + at + g->fe.iova_base;
 			b->segs[k].len = last ? o->rx_buffer - k * piece : piece;
 			at += b->segs[k].len + GUARD_LEN;
 		}
@@ -145,6 +170,19 @@ unsigned ng_ctrl_index(const struct net_guest *g)
 	return g->fe.features & NG_BIT(VIRTIO_NET_F_MQ) ? 2 * g->opt.pairs : 2;
 }
 
+static void iommu_connect(struct net_guest *g)
+{
+	unsigned i = 0;
+
+	while (behind_iommu[i])
+		i++;
+	cr_assert_lt(i, GUESTS_MAX);
+	behind_iommu[i] = g;
+	g->access = VU_IOTLB_READ | VU_IOTLB_WRITE;
+	g->fe.iova_base = NG_IOVA;
+	cr_assert_eq(frontend_open_backend_channel(&g->fe), 0, "%s", g->fe.error);
+}
+
 void ng_connect(struct net_guest *g)
 {
 	const struct ng_options *o = &g->opt;
@@ -156,21 +194,27 @@ void ng_connect(struct net_guest *g)
 	wanted |= o->event_idx ? VU_F_EVENT_IDX : 0;
 	wanted |= o->legacy ? 0 : VU_F_VERSION_1;
 	wanted |= o->indirect != DRIVER_DIRECT ? VU_F_INDIRECT : 0;
+	wanted |= o->iommu ? VU_F_ACCESS_PLATFORM : 0;
 	frontend_init(&g->fe);
 	g->fe.idle = ng_idle;
 	cr_assert_eq(guest_memory_create(&g->mem, &range, 1, 0), 0);
 	cr_assert_eq(frontend_connect(&g->fe, g->path), 0, "%s", g->fe.error);
-	cr_assert_eq(frontend_hello(&g->fe, VU_PF_USUAL | VU_PF_RARP | VU_PF_NET_MTU), 0, "%s",
-		     g->fe.error);
+	cr_assert_eq(frontend_hello(&g->fe, VU_PF_USUAL | VU_PF_RARP | VU_PF_NET_MTU |
+						    (o->iommu ? VU_PF_BACKEND_REQ : 0)),
+		     0, "%s", g->fe.error);
 	cr_assert_eq(wanted & ~g->fe.offered, 0, "features %lx were not offered",
 		     wanted & ~g->fe.offered);
 	cr_assert_eq(frontend_set_features(&g->fe, wanted), 0, "%s", g->fe.error);
 	cr_assert_eq(frontend_share_memory(&g->fe, &g->mem), 0, "%s", g->fe.error);
+	if (o->iommu)
+		iommu_connect(g);
 	g->hdr_len = o->legacy && !(wanted & NG_MRG) ? 10 : 12;
 	for (unsigned q = 0; q < 2 * o->run_pairs; q++)
 		cr_assert_eq(frontend_queue_setup(&g->fe, q, &qo), 0, "%s", g->fe.error);
-	for (unsigned i = 0; i < NG_TX_SLOTS; i++)
+	for (unsigned i = 0; i < NG_TX_SLOTS; i++) {
 		g->tx[i] = ng_alloc(g, NG_FRAME_MAX, &g->tx_gpa[i]);
+		g->tx_gpa[i] += g->fe.iova_base;
+	}
 	g->tx_next = 0;
 	memset(g->tx_out, 0, sizeof(g->tx_out));
 	make_rx_buffers(g);
@@ -195,6 +239,9 @@ void ng_start(struct net_guest *g, unsigned number, const struct ng_options *opt
 
 void ng_disconnect(struct net_guest *g)
 {
+	for (unsigned i = 0; i < GUESTS_MAX; i++)
+		if (behind_iommu[i] == g)
+			behind_iommu[i] = NULL;
 	frontend_close(&g->fe);
 	for (unsigned i = 0;
 	     vhost_device_state(net_device_vhost(g->dev)) != VHOST_DEVICE_WAITING && i < 5000; i++)

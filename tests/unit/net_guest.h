@@ -22,12 +22,14 @@
 #define NG_MRG NG_BIT(VIRTIO_NET_F_MRG_RXBUF)
 
 #define NG_FRAME_MAX 66000
+#define NG_IOVA UINT64_C(0x7f0000000000) /* + guest address: what the driver says, with iommu */
 #define NG_TX_SLOTS 8
 #define NG_PAIRS_MAX 4
 
 struct ng_options {
 	uint64_t features; /* NG_*, VIRTIO_NET_F_*; MQ and CTRL_VQ too */
 	bool packed, event_idx, legacy;
+	bool iommu; /* behind one; its misses are answered whenever something is waited for */
 	enum driver_indirect indirect;
 	unsigned pairs;	    /* of the device; 0: 1 */
 	unsigned run_pairs; /* that the driver sets up; 0: all */
@@ -60,6 +62,9 @@ struct net_guest {
 	uint64_t tx_gpa[NG_TX_SLOTS];
 	unsigned tx_next;
 	unsigned tx_out[NG_PAIRS_MAX]; /* not back yet */
+	bool deaf;		       /* misses are not answered */
+	uint8_t access;		       /* of answers; VU_IOTLB_* */
+	unsigned misses;
 };
 
 struct ng_frame {
