@@ -71,7 +71,7 @@ fuzz-quick:
 	/usr/bin/python3 scripts/fuzz.py --time 3
 
 bench-ring: build
-	/usr/bin/python3 scripts/bench.py --build $(BUILD) ring
+	/usr/bin/python3 scripts/bench.py --build $(BUILD) ring iotlb
 
 bench-fairness: build
 	/usr/bin/python3 scripts/bench.py --build $(BUILD) fairness idle

@@ -3,6 +3,7 @@
 """Runs the benchmarks, prints what they say, and with --write puts it into docs/benchmarks.md.
 
     ring      the ring layer in cycles a descriptor, beside DPDK's rte_vhost
+    iotlb     what an address costs behind an IOMMU, by the size of the table
     fairness  64 disks, and then 64 cards, on one worker; one of them a hostile guest's, or two
     idle      the CPU time of a daemon whose 64 guests are silent
 """
@@ -90,7 +91,7 @@ def ring_chart(rows):
            '<rect x="88" y="28" width="12" height="10" fill="#b9b9b9"/><text x="104" y="37">rte_vhost</text>']
     for i, row in enumerate(rows):
         y = 46 + i * height
-        out.append(f'<text x="8" y="{y + 17}">{row['name']}</text>')
+        out.append(f'<text x="8" y="{y + 17}">{row["name"]}</text>')
         for k, (key, color) in enumerate((("dequeue", "#1b7f79"), ("rte_dequeue", "#b9b9b9"))):
             length = row[key] * scale
             out.append(f'<rect x="{left}" y="{y + k * 13}" width="{length:.0f}" height="12" fill="{color}"/>')
@@ -121,6 +122,16 @@ def bench_ring(options):
     if options.write:
         (ROOT / "docs/bench-ring.svg").write_text(ring_chart(compared))
         lines += ["", "![Cycles a descriptor](bench-ring.svg)"]
+    return lines
+
+
+def bench_iotlb(options):
+    data = json.loads(output(options.build / "bench/ring/iotlb-bench", "--json"))
+    lines = ["| table | split | packed | split, one guess | packed, one guess |",
+             "| --- | ---: | ---: | ---: | ---: |"]
+    for r in data["rows"]:
+        lines.append(f"| {r['table']} | {r['split']:.1f} | {r['packed']:.1f} | {r['split_one_guess']:.1f} | "
+                     f"{r['packed_one_guess']:.1f} |")
     return lines
 
 
@@ -201,7 +212,7 @@ def bench_idle(options):
             f"({100 * used / seconds:.1f} % of one CPU)."]
 
 
-BENCHES = {"ring": bench_ring, "fairness": bench_fairness, "idle": bench_idle}
+BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle}
 
 
 def write(name, lines):
@@ -217,7 +228,7 @@ def write(name, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, fairness, idle; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle; default: all")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="meson's build folder (default: build)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--quick", action="store_true", help="short, to see that it works; figures mean little")

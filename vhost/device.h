@@ -77,6 +77,7 @@ struct virtqueue {
 	struct call stopped_call;
 	struct call miss_call;	 /* addresses are not mapped; see iommu.c */
 	struct ring_ahead ahead; /* of the ring, as the ring itself */
+	unsigned *hints;	 /* of the ring; owned; NULL: it needs none */
 	struct inband inband[INBAND_KINDS];
 	struct ring_alarm alarm; /* its driver broke the ring: the control thread says so */
 	struct ring_log log;	 /* the ring's, where it has one */

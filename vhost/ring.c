@@ -41,6 +41,7 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 			     .both = cfg->both ? cfg->both : cfg->map,
 			     .through = { cfg->read ? cfg->read : cfg->map,
 					  cfg->write ? cfg->write : cfg->map },
+			     .hints = cfg->hints,
 			     .missed = cfg->missed,
 			     .size = cfg->size,
 			     .layout = cfg->layout,

@@ -48,6 +48,7 @@ enum {
  */
 #define RING_POP_WEIGHT (128u << 10)
 #define RING_DESC_WEIGHT 64u
+#define RING_HINTS 512
 #define RING_SIZE_MAX 32768 /* virtio 1.3, 2.7 and 2.8: queue size */
 
 /*
@@ -98,6 +99,7 @@ struct ring_config {
 	const struct mem_map *map;
 	/* Behind an IOMMU: what addresses are resolved through (iotlb.h). NULL: @map. */
 	const struct mem_map *both, *read, *write;
+	unsigned *hints; /* behind an IOMMU: RING_HINTS of them; borrowed. NULL: one does */
 	/* Behind an IOMMU: called on the worker when one is not there; see ring_miss(). */
 	void (*missed)(struct ring *r);
 	const char *name;	   /* for the one log line of ring_break(); borrowed */
@@ -150,6 +152,7 @@ struct ring {
 
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
+	unsigned *hints;	  /* guesses at where a page is mapped, by its number; see ring_hint() */
 	struct ring_track *track; /* see ring_track.h; NULL: neither of its features. Borrowed */
 	uint32_t n_again;	  /* chains to be popped again, before new ones */
 	const char *broken;	  /* why; NULL: in order */

@@ -170,6 +170,16 @@ HOT bool chain_single(struct chain *c, const struct ring_cursor *at, const struc
 }
 
 /*
+ * The guess at the region of @addr. Guest memory has few regions; an IOMMU has one for each page,
+ * and a driver's buffers come from everywhere. All guesses are checked, so none has to be
+ * forgotten.
+ */
+HOT unsigned *ring_hint(struct ring *r, gpa_t addr)
+{
+	return r->hints ? &r->hints[addr / 4096 % RING_HINTS] : &r->map_hint;
+}
+
+/*
  * A buffer that is not within the region at hand, as up to @room segments, one for each region that
  * it touches. @return how many; 0: @room does not do; -1: not all of it is mapped, and ring_miss()
  * was called.
@@ -180,16 +190,18 @@ WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, g
 	unsigned n;
 
 	for (n = 0; left; n++) {
+		unsigned *hint = ring_hint(r, addr);
 		uint64_t piece = left;
 		void *host;
 
 		if (unlikely(n >= room))
 			return 0;
-		host = mem_resolve(r->through[in], addr, &piece, &r->map_hint);
+		host = mem_resolve(r->through[in], addr, &piece, hint);
 		if (unlikely(!host)) {
 			ring_miss(r, addr, in, "descriptor outside guest memory");
 			return -1;
 		}
+		r->map_hint = *hint; /* what comes next is often near */
 		segs[n].iov_base = host;
 		segs[n].iov_len = piece;
 		addr += piece; /* cannot wrap: no region reaches the end of the address space */
@@ -315,7 +327,7 @@ HOT bool ring_table_open(struct ring *r, const struct ring_cursor *at, struct ri
 	if (likely(offset < at->size && d->len <= at->size - offset))
 		t->host = at->host + offset;
 	else
-		t->host = mem_resolve(r->through[0], d->addr, &piece, &r->map_hint);
+		t->host = mem_resolve(r->through[0], d->addr, &piece, ring_hint(r, d->addr));
 	if (unlikely(!t->host)) {
 		ring_miss(r, d->addr, false, "indirect table outside guest memory");
 		return false;

@@ -6,7 +6,6 @@ struct look {
 	struct ring *r;
 	struct ring_ahead *a;
 	unsigned pieces;
-	unsigned hint;
 };
 
 static bool is_over(const struct look *l)
@@ -19,7 +18,7 @@ static void look_at(struct look *l, gpa_t addr, uint32_t len, bool write)
 	for (l->pieces++; len && !is_over(l); l->pieces++) {
 		uint64_t piece = len;
 
-		if (!mem_resolve(l->r->through[write], addr, &piece, &l->hint)) {
+		if (!mem_resolve(l->r->through[write], addr, &piece, ring_hint(l->r, addr))) {
 			l->a->want[l->a->n++] = (struct ring_want) { addr, write };
 			piece = MIN(len, RING_AHEAD_PAGE - addr % RING_AHEAD_PAGE);
 		}
@@ -37,7 +36,7 @@ static void look_at_table(struct look *l, const struct ring_desc *table)
 	for (uint64_t i = 0; i < n && !is_over(l); i++) {
 		uint64_t len = sizeof(struct vring_desc);
 		gpa_t at = table->addr + i * sizeof(struct vring_desc);
-		const void *p = mem_resolve(l->r->through[0], at, &len, &l->hint);
+		const void *p = mem_resolve(l->r->through[0], at, &len, ring_hint(l->r, at));
 		struct ring_desc d;
 
 		if (!p || len < sizeof(struct vring_desc) || (uintptr_t)p % sizeof(uint64_t))
