@@ -85,6 +85,38 @@ static void change_queue(struct virtqueue *vq, void *arg)
 	}
 }
 
+struct worker_change {
+	struct vhost_device *device;
+	const struct worker *worker;
+	struct change *change;
+};
+
+/* All queues of a worker's at once: each time that it is waited for costs a round of it. */
+static void change_worker(void *arg)
+{
+	const struct worker_change *w = arg;
+
+	for (unsigned i = 0; i < w->device->n_queues; i++) {
+		struct virtqueue *vq = &w->device->queues[i];
+
+		if (vq->state != VIRTQUEUE_RUNNING || vq->worker != w->worker)
+			continue;
+		spin_lock(&vq->lock);
+		change_queue(vq, w->change);
+		spin_unlock(&vq->lock);
+	}
+}
+
+/* Is there a running queue before @index that has its worker? */
+static bool worker_is_done(const struct vhost_device *d, unsigned index)
+{
+	for (unsigned i = 0; i < index; i++)
+		if (d->queues[i].state == VIRTQUEUE_RUNNING &&
+		    d->queues[i].worker == d->queues[index].worker)
+			return true;
+	return false;
+}
+
 /* @return 0, or HANDLER_AGAIN: somebody uses what has gone. */
 static int change_queues(struct vhost_session *s, struct change *c)
 {
@@ -92,13 +124,13 @@ static int change_queues(struct vhost_session *s, struct change *c)
 
 	for (unsigned i = 0; i < d->n_queues; i++) {
 		struct virtqueue *vq = &d->queues[i];
+		struct worker_change w = { d, vq->worker, c };
 
 		/* Queues that could not start for want of memory get another try. */
 		vq->setup.failed = false;
-		if (vq->state != VIRTQUEUE_RUNNING)
-			continue;
-		vhost_queue_change(vq, change_queue, c);
-		s->memory_changing |= vq->must_stop;
+		if (vq->state == VIRTQUEUE_RUNNING && !worker_is_done(d, i))
+			worker_call_wait(vq->worker, change_worker, &w);
+		s->memory_changing |= vq->state == VIRTQUEUE_RUNNING && vq->must_stop;
 	}
 	if (s->memory_changing)
 		return HANDLER_AGAIN;
