@@ -109,21 +109,27 @@ struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, un
 		error_set(err, -ENOMEM, "out of memory for an in-flight buffer");
 		return NULL;
 	}
+	f->base = MAP_FAILED;
 	f->queues = desc->num_queues;
 	f->stride = ALIGN_DOWN(desc->mmap_size / desc->num_queues, REGION_ALIGN);
 	f->len = ALIGN_UP(desc->mmap_size, page);
 	f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	f->base = mmap(NULL, f->len, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-		       (off_t)desc->mmap_offset);
-	if (f->fd >= 0 && f->base != MAP_FAILED)
-		f->guard = mem_guard_add(&(struct mem_guarded) { .base = f->base,
-								 .len = f->len,
-								 .page = page,
-								 .fd = f->fd,
-								 .offset = desc->mmap_offset },
-					 w);
-	if (!f->guard) {
+	if (f->fd >= 0)
+		f->base = mmap(NULL, f->len, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			       (off_t)desc->mmap_offset);
+	if (f->base == MAP_FAILED) {
 		error_set(err, -errno, "it cannot be mapped: %s", strerror(errno));
+		inflight_unmap(f);
+		return NULL;
+	}
+	f->guard = mem_guard_add(&(struct mem_guarded) { .base = f->base,
+							 .len = f->len,
+							 .page = page,
+							 .fd = f->fd,
+							 .offset = desc->mmap_offset },
+				 w);
+	if (!f->guard) {
+		error_set(err, -ENOMEM, "out of memory for an in-flight buffer");
 		inflight_unmap(f);
 		return NULL;
 	}

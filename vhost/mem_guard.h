@@ -39,7 +39,7 @@ struct mem_guard;
 
 /*
  * Control thread, before anybody touches the mapping. Installs the handler of SIGBUS, the first
- * time. @w may be NULL: then nobody is told. @return NULL with errno: no memory.
+ * time. @w may be NULL: then nobody is told. @return NULL: no memory.
  */
 struct mem_guard *mem_guard_add(const struct mem_guarded *m, struct mem_watch *w);
 /* Control thread, nobody touches the mapping: tells @w from now on (NULL: nobody). */

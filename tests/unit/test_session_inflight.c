@@ -5,14 +5,30 @@
  */
 #include "tests/guest/frontend_inflight.h"
 #include "tests/unit/session_util.h"
+#include "vhost/mem_guard.h"
 #include "vhost/ring_track.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+/* The linker puts this in its way (--wrap): no memory for a guard, which says nothing of errno. */
+struct mem_guard *__real_mem_guard_add(const struct mem_guarded *m, struct mem_watch *w);
+struct mem_guard *__wrap_mem_guard_add(const struct mem_guarded *m, struct mem_watch *w);
+
+static bool no_guards;
+
+struct mem_guard *__wrap_mem_guard_add(const struct mem_guarded *m, struct mem_watch *w)
+{
+	if (!no_guards)
+		return __real_mem_guard_add(m, w);
+	errno = 0;
+	return NULL;
+}
 
 #define PROTOCOL (VU_PF_USUAL | VU_PF_INFLIGHT_SHMFD)
 
@@ -151,6 +167,26 @@ Test(session_inflight, a_buffer_that_cannot_be_is_refused_T12)
 	cr_assert_eq(count_fds(), fds);
 	cr_assert_eq(count_mappings(), mappings);
 	close(event);
+	frontend_inflight_close(&buf);
+	bed_fini(&b);
+}
+
+/* Acknowledged it would be a buffer that the front-end relies on, and nobody writes to. */
+Test(session_inflight, a_buffer_for_which_there_is_no_memory_is_refused)
+{
+	struct frontend_inflight buf;
+	unsigned fds, mappings;
+
+	open_bed(0);
+	OK(&b.f, frontend_get_inflight(&b.f, &buf, ECHO_QUEUES, 128));
+	fds = count_fds();
+	mappings = count_mappings();
+	no_guards = true;
+	cr_assert_eq(frontend_set_inflight(&b.f, &buf), -EREMOTEIO);
+	no_guards = false;
+	cr_assert_eq(count_fds(), fds);
+	cr_assert_eq(count_mappings(), mappings);
+	OK(&b.f, frontend_set_inflight(&b.f, &buf));
 	frontend_inflight_close(&buf);
 	bed_fini(&b);
 }
