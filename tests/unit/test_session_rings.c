@@ -160,6 +160,61 @@ Test(session_rings, enabling_a_ring_that_runs_does_not_stop_it)
 	bed_fini(&b);
 }
 
+/* Ring @i by SET_VRING_KICK and what goes before it, without SET_VRING_ENABLE. */
+static void start_without_enable(unsigned i)
+{
+	struct frontend_queue_options opt = { .size = 64 };
+
+	OK(&b.f, frontend_queue_setup(&b.f, i, &opt));
+	b.f.features &= ~VU_F_PROTOCOL;
+	OK(&b.f, frontend_queue_start(&b.f, i));
+	b.f.features |= VU_F_PROTOCOL;
+}
+
+/*
+ * vhost-user "Multiple queue support": "vhost-user-net has historically automatically enabled the
+ * first queue pair". It is the front-end that does so: QEMU's card says SET_VRING_ENABLE of pair 0
+ * when it is made, before it has set any features or shared any memory; a guest that starts it much
+ * later finds it enabled. Other pairs wait for their own.
+ */
+Test(session_rings, queue_pair_0_enabled_before_anything_else_is_enabled_when_it_starts)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		bed_init(&b, &echo_net_ops);
+		bed_pair(&b);
+		OK(&b.f, frontend_hello(&b.f, VU_PF_USUAL));
+		OK(&b.f, frontend_queue_enable(&b.f, 0, true));
+		OK(&b.f, frontend_queue_enable(&b.f, 1, true));
+		OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | VU_F_PROTOCOL | features));
+		OK(&b.f, frontend_share_memory(&b.f, &b.memory));
+		for (unsigned i = 0; i < ECHO_QUEUES; i++) {
+			start_without_enable(i);
+			cr_assert_eq(b.dev.vhost.queues[i].enabled, i < 2, "queue %u", i);
+		}
+		/* Nor is it forgotten when the guest's driver is taken away and comes back. */
+		for (unsigned i = 0; i < 2; i++) {
+			bed_echo(&b, i);
+			OK(&b.f, frontend_queue_stop(&b.f, i, NULL));
+			start_without_enable(i);
+			cr_assert(b.dev.vhost.queues[i].enabled, "queue %u", i);
+			bed_echo(&b, i);
+		}
+		bed_fini(&b);
+	}
+}
+
+/* As DPDK's library has it: where PROTOCOL_FEATURES was negotiated a ring is what it is told. */
+Test(session_rings, no_queue_pair_is_enabled_by_itself)
+{
+	open_bed(&echo_net_ops, VU_PF_USUAL, 0);
+	start_without_enable(0);
+	cr_assert_not(b.dev.vhost.queues[0].enabled);
+	OK(&b.f, frontend_queue_enable(&b.f, 0, true));
+	cr_assert(b.dev.vhost.queues[0].enabled);
+	bed_fini(&b);
+}
+
 Test(session_rings, get_vring_base_waits_for_what_is_in_flight)
 {
 	FOR_EACH_LAYOUT(features)
