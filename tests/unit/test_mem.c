@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -471,6 +472,65 @@ Test(mem, hugepages_map_where_the_machine_has_some)
 	mem_map_free(map);
 	guest_memory_destroy(m);
 	free(m);
+}
+
+#define GIB (UINT64_C(1) << 30)
+
+/* A file of one page of 1 GiB; or skips the test. */
+static int gigantic_page(uint8_t **host)
+{
+	int fd = memfd_create("gigantic", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_1GB);
+
+	if (fd < 0 || ftruncate(fd, GIB) < 0)
+		cr_skip("no pages of 1 GiB: %s", strerror(errno));
+	*host = mmap(NULL, GIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (*host == MAP_FAILED)
+		cr_skip("no free page of 1 GiB: %s", strerror(errno));
+	return fd;
+}
+
+/* All of one, and pieces of it, that begin and end anywhere in the page. */
+Test(mem, pages_of_1_gib_map_whole_and_in_pieces_where_the_machine_has_some)
+{
+	const struct mem_region_desc pieces[] = {
+		{ .gpa = 0, .size = GIB / 2, .uva = 0, .offset = 0 },
+		{ .gpa = 4 * GIB, .size = MIB, .uva = 4 * GIB, .offset = GIB / 2 + PAGE },
+		{ .gpa = 8 * GIB, .size = PAGE, .uva = 8 * GIB, .offset = GIB - PAGE },
+	};
+	struct mem_map *map = NULL;
+	struct error err = { 0 };
+	uint64_t len = 5;
+	uint8_t *host;
+	int fd = gigantic_page(&host);
+
+	map = add(NULL, region_at(0, GIB), fd);
+	memcpy(host + GIB - 8, "whole", 5);
+	cr_assert_arr_eq(resolve(map, GIB - 8, &len), "whole", 5);
+	mem_map_free(map);
+
+	map = NULL;
+	for (unsigned i = 0; i < ARRAY_SIZE(pieces); i++) {
+		memcpy(host + pieces[i].offset + 8, "piece", 5);
+		host[pieces[i].offset + 13] = (uint8_t)i;
+		map = add(map, pieces[i], fd);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(pieces); i++) {
+		const uint8_t *p;
+
+		len = 6;
+		p = resolve(map, pieces[i].gpa + 8, &len);
+		cr_assert_arr_eq(p, "piece", 5);
+		cr_assert_eq(p[5], i);
+		len = 1;
+		cr_assert_null(resolve(map, pieces[i].gpa + pieces[i].size, &len));
+	}
+	mem_map_free(map);
+
+	cr_assert_null(mem_map_add(NULL, &(struct mem_region_desc) { .size = GIB, .offset = PAGE },
+				   fd, &err),
+		       "beyond the end of its file");
+	munmap(host, GIB);
+	close(fd);
 }
 
 /* CVE-2019-14818 and its kind: the same again and again leaves nothing behind. */
