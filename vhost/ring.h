@@ -152,7 +152,7 @@ struct ring {
 
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
-	unsigned *hints;	  /* guesses at where a page is mapped, by its number; see ring_hint() */
+	unsigned *hints; /* guesses at where a page is mapped, by its number; see ring_hint() */
 	struct ring_track *track; /* see ring_track.h; NULL: neither of its features. Borrowed */
 	uint32_t n_again;	  /* chains to be popped again, before new ones */
 	const char *broken;	  /* why; NULL: in order */

@@ -234,7 +234,8 @@ Test(session_socket, reconnecting_leaves_nothing_behind, .timeout = 120)
 		if (i == 0)
 			fds = count_fds();
 	}
-	cr_assert_eq(count_fds(), fds);
+	/* Much memory that goes at once is let go of by a thread of the device's own. */
+	cr_assert(EVENTUALLY(count_fds() <= fds));
 	cr_assert_eq(counter_read(&b.dev.vhost.stats.connects), 300u);
 	bed_fini(&b);
 }
