@@ -135,3 +135,11 @@ def test_another_projects_back_end_is_driven_too(folder):
             assert json.loads(done.stdout)["verified"] > 0
         finally:
             process.kill()
+
+
+def test_the_ring_benchmark_runs_every_row():
+    done = subprocess.run([BUILD / "bench/ring/ring-bench", "--runs", "1", "--rounds", "2", "--json"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert len({r["name"] for r in rows}) == len(rows) > 20
