@@ -27,6 +27,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+STALE = set()  # what mutants.txt and accepted.txt name and is not there
 LEAVES = re.compile(r"\b(return|break|continue|goto)\b")
 
 
@@ -114,7 +115,8 @@ def extra_mutants(file):
         new = "\n".join(line[1:] for line in lines[1:] if line[0] == "+")
         text = (ROOT / file).read_text()
         if text.count(old) != 1:
-            sys.exit(f"mutations: {text.count(old)} times in {file}:\n{old}")
+            STALE.add(f"mutants.txt names what is {text.count(old)} times in {file}: {' '.join(old.split())}")
+            continue
         at = text.index(old)
         mutant = Mutant(file, text, function_at(blank_comments(text), at), " ".join(old.split()), at, at + len(old), new)
         mutant.name += " -> " + " ".join(new.split())
@@ -376,14 +378,14 @@ def main():
         lines.append((m.name, accepted.get(m.name, by or verdict)))
         if verdict == "survived":
             print(f"survived: {m.name}{' (does not compile)' if by else ''}")
-    stale = set(accepted) - {m.name for m in every}
-    for name in stale:
-        print(f"accepted.txt names what is not there: {name}")
+    STALE.update(f"accepted.txt names what is not there: {name}" for name in set(accepted) - {m.name for m in every})
+    for line in sorted(STALE):
+        print(line)
     if args.table:
         for name, by in lines:
             print(f"{name}\n    {by}")
     summary(rows)
-    return 1 if stale or any(verdict == "survived" for _, verdict in rows) else 0
+    return 1 if STALE or any(verdict == "survived" for _, verdict in rows) else 0
 
 
 sys.exit(main())
