@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vhost/disposal.h"
 
-#include "base/clock.h"
 #include "vhost/shared_file.h"
 
 #include <pthread.h>
@@ -10,17 +9,12 @@
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* So many may wait before the front-end is not listened to any more; a message brings 253. */
 #define WAITING_MAX 1024
-/*
- * Freeing 1 MiB of pages takes 0.1 ms. So many bytes are freed on the spot in so many nanoseconds;
- * a front-end has up to 509 mappings, which may all go at once.
- */
-#define FREE_NOW_MAX (UINT64_C(32) << 20)
-#define FREE_NOW_NS UINT64_C(100000000)
+/* Less than this is unmapped and freed in a few milliseconds. */
+#define UNMAP_NOW_MAX (UINT64_C(256) << 20)
 
 struct item {
 	STAILQ_ENTRY(item) link;
@@ -35,8 +29,6 @@ struct disposal {
 	unsigned waiting; /* atomic; the one being closed counts */
 	bool running;	  /* a thread is at it */
 	bool orphan;	  /* the device has gone: the thread frees this */
-	/* The control thread's: what it freed itself, and since when. */
-	uint64_t freed, freed_since;
 };
 
 static void dispose(struct item *i)
@@ -149,32 +141,9 @@ bool disposal_full(const struct disposal *d)
 	return __atomic_load_n(&d->waiting, __ATOMIC_RELAXED) > WAITING_MAX;
 }
 
-/* May @bytes be freed here and now? */
-static bool free_now(struct disposal *d, uint64_t bytes)
-{
-	uint64_t now = clock_ns();
-
-	if (now - d->freed_since > FREE_NOW_NS) {
-		d->freed_since = now;
-		d->freed = 0;
-	}
-	if (bytes > FREE_NOW_MAX - MIN(d->freed, FREE_NOW_MAX))
-		return false;
-	d->freed += bytes;
-	return true;
-}
-
-/* Bytes in pages of its own, which closing it frees if we are the last to have it. */
-static uint64_t allocated(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
-}
-
 void disposal_close(struct disposal *d, int fd)
 {
-	if (shared_file_closes_at_once(fd) && free_now(d, allocated(fd)))
+	if (shared_file_closes_at_once(fd))
 		close(fd);
 	else
 		later(d, (struct item) { .fd = fd });
@@ -194,7 +163,7 @@ void disposal_close_socket(struct disposal *d, int fd)
 
 void disposal_unmap(struct disposal *d, void *base, size_t len, int fd)
 {
-	if (d && !free_now(d, len)) {
+	if (d && len > UNMAP_NOW_MAX) {
 		later(d, (struct item) { .fd = fd, .base = base, .len = len });
 		return;
 	}
