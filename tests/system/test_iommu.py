@@ -15,11 +15,11 @@ from test_matrix import GUEST_IP, HOST_IP, SEED, TAP, exchange_files, find_qemu
 DISK_MIB = 8
 PINGS = 20
 # Linux's default is "lazy": all translations are taken back together, each 10 ms under load, those of the
-# rings too. Frames that come then are lost, which a test of few frames may or may not see.
+# rings too. Frames that come then are lost, which a test of few frames may or may not see. QEMU 7.2 does not
+# pass that on, so that its guests cannot be used so (docs/protocol.md).
 ROWS = [("7.2", False, "strict"), ("10.0", True, "strict")]
 if os.environ.get("SLUICE_TEST_ALL"):
-    ROWS += [("7.2", True, "strict"), ("10.0", False, "strict"), ("10.0", True, "lazy"), ("7.2", False, "lazy"),
-             ("10.0", False, "passthrough")]
+    ROWS += [("7.2", True, "strict"), ("10.0", False, "strict"), ("10.0", True, "lazy"), ("10.0", False, "passthrough")]
 
 
 def row_name(row):
