@@ -3,7 +3,9 @@
 
 #include "base/error.h"
 #include "daemon/appliance.h"
+#include "daemon/privilege.h"
 #include "daemon/sandbox.h"
+#include "vhost/pager.h"
 
 #include <errno.h>
 #include <libgen.h>
@@ -105,6 +107,41 @@ static void confine_files(const struct appliance *a, const char *control_path,
 	for (unsigned i = 0; i < f.n; i++)
 		free(f.folder[i]);
 	free(f.folder);
+}
+
+static bool without_sandbox(const struct config *c)
+{
+	return !c->sandbox || sandbox_unfit();
+}
+
+static int confine_stem(void *arg)
+{
+	const struct appliance *a = arg;
+	struct error err = { 0 };
+	int rc = privilege_drop(a->identity, 0, &err);
+
+	if (rc == 0 && !without_sandbox(a->config))
+		rc = sandbox_seccomp(SANDBOX_STEM, &err);
+	return rc;
+}
+
+static int confine_pager(void *arg)
+{
+	const struct appliance *a = arg;
+	struct error err = { 0 };
+
+	return without_sandbox(a->config) ? 0 : sandbox_seccomp(SANDBOX_PAGER, &err);
+}
+
+void prepare_postcopy(struct appliance *a)
+{
+	const struct pager_confinement c = { .stem = confine_stem,
+					     .pager = confine_pager,
+					     .arg = a };
+	struct error err = { 0 };
+
+	if (pager_prepare(&c, &err) < 0)
+		log_warn("postcopy migration is not offered: %s", err.text);
 }
 
 void confine(const struct appliance *a, const char *control_path, struct confinement *out)

@@ -20,4 +20,10 @@ struct confinement {
  */
 void confine(const struct appliance *a, const char *control_path, struct confinement *out);
 
+/*
+ * Control thread, while it is the only one and nothing is open. The processes that wait for pages
+ * of guests (vhost/pager.h): as the user that we become, and in filters of their own.
+ */
+void prepare_postcopy(struct appliance *a);
+
 #endif

@@ -135,6 +135,7 @@ static int start(struct daemon *d)
 		return fail(&err);
 	privilege_prepare();
 	limits_raise();
+	prepare_postcopy(a);
 	choose_control_path(d);
 	if (make_dirs(d, &err))
 		return fail(&err);

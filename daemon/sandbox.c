@@ -44,7 +44,7 @@ static const int *const allowed = CALLS(
 	SCMP_SYS(fcntl), SCMP_SYS(flock), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(fstatfs),
 	SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(fallocate), SCMP_SYS(ftruncate),
 	SCMP_SYS(sync_file_range), SCMP_SYS(fadvise64), SCMP_SYS(pipe2), SCMP_SYS(eventfd2),
-	SCMP_SYS(memfd_create), SCMP_SYS(userfaultfd),
+	SCMP_SYS(memfd_create),
 	/* waiting */
 	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
 	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2),
@@ -69,12 +69,26 @@ static const int *const allowed = CALLS(
 	SCMP_SYS(getcpu), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(rt_sigpending), SCMP_SYS(rt_sigtimedwait), SCMP_SYS(sigaltstack),
 	SCMP_SYS(restart_syscall), SCMP_SYS(alarm), SCMP_SYS(setitimer),
+	/* only to a process whose descriptor we have: a pager */
+	SCMP_SYS(pidfd_send_signal),
 	/* time and self */
 	SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(getpid),
 	SCMP_SYS(gettid), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
 	SCMP_SYS(getrandom), SCMP_SYS(getrusage), SCMP_SYS(getrlimit), SCMP_SYS(sysinfo),
 	SCMP_SYS(uname), SCMP_SYS(capget));
+
+/* Forks, and what a child does until it is a pager; the filter of that comes on top. */
+static const int *const allowed_stem = CALLS(
+	SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(close), SCMP_SYS(clone), SCMP_SYS(exit),
+	SCMP_SYS(exit_group), SCMP_SYS(userfaultfd), SCMP_SYS(pidfd_open), SCMP_SYS(prctl),
+	SCMP_SYS(seccomp), SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(futex),
+	SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(getpid), SCMP_SYS(gettid),
+	SCMP_SYS(getrandom), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn));
+
+static const int *const allowed_pager = CALLS(SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(close),
+					      SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn));
 
 /* What DPDK's drivers use while their ports run and when they close. */
 static const int *const allowed_dpdk = CALLS(
@@ -103,9 +117,7 @@ static const int *const deadly = CALLS(
 
 /* Of files and devices that we are given or serve. */
 static const unsigned long ioctls[] = {
-	FIONREAD,	   FIONBIO,	TCGETS,	     BLKSSZGET,	      BLKPBSZGET,
-	BLKGETSIZE64,	   BLKDISCARD,	BLKZEROOUT,  UFFDIO_API,      UFFDIO_REGISTER,
-	UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_COPY, UFFDIO_ZEROPAGE,
+	FIONREAD, FIONBIO, TCGETS, BLKSSZGET, BLKPBSZGET, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT,
 };
 
 static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls)
@@ -149,8 +161,28 @@ static int add_checked(scmp_filter_ctx ctx)
 	return rc ? -EINVAL : 0;
 }
 
+/* The processes of vhost/pager.h. */
+static int add_pager(scmp_filter_ctx ctx, enum sandbox_profile profile)
+{
+	const uint32_t allow = SCMP_ACT_ALLOW;
+	int rc = add_all(ctx, allow, profile == SANDBOX_STEM ? allowed_stem : allowed_pager);
+
+	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(mmap), 1,
+			       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (profile == SANDBOX_STEM) {
+		rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(mprotect), 1,
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(ioctl), 1,
+				       SCMP_A1(SCMP_CMP_EQ, UFFDIO_API));
+	}
+	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(ioctl), 1,
+			       SCMP_A1(SCMP_CMP_EQ, UFFDIO_REGISTER));
+	return rc ? -EINVAL : 0;
+}
+
 static int build(scmp_filter_ctx ctx, enum sandbox_profile profile)
 {
+	bool pager = profile == SANDBOX_STEM || profile == SANDBOX_PAGER;
 	int rc;
 
 	rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
@@ -161,7 +193,7 @@ static int build(scmp_filter_ctx ctx, enum sandbox_profile profile)
 	/* Optional: the kernel's log names what was refused, and a tree is quicker than a list. */
 	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_LOG, 1);
 	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-	rc = add_all(ctx, SCMP_ACT_ALLOW, allowed);
+	rc = pager ? add_pager(ctx, profile) : add_all(ctx, SCMP_ACT_ALLOW, allowed);
 	if (rc == 0)
 		rc = add_all(ctx, SCMP_ACT_KILL_PROCESS, deadly);
 	if (rc == 0 && profile == SANDBOX_DPDK) {
@@ -173,7 +205,7 @@ static int build(scmp_filter_ctx ctx, enum sandbox_profile profile)
 		if (rc == 0)
 			rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 					      SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
-	} else if (rc == 0) {
+	} else if (rc == 0 && !pager) {
 		rc = add_checked(ctx);
 	}
 	return rc;

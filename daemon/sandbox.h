@@ -17,8 +17,11 @@
 
 struct error;
 
-/* DPDK's drivers want far more than we do: netlink, packet sockets, devices, sysfs. */
-enum sandbox_profile { SANDBOX_TIGHT, SANDBOX_DPDK };
+/*
+ * DPDK's drivers want far more than we do: netlink, packet sockets, devices, sysfs. STEM and PAGER:
+ * the processes of vhost/pager.h. The first makes the second, which is then in a front-end's hands.
+ */
+enum sandbox_profile { SANDBOX_TIGHT, SANDBOX_DPDK, SANDBOX_STEM, SANDBOX_PAGER };
 
 /*
  * All threads of the process, those to come included, for good. Needs no privileges. @return 0 or

@@ -4,6 +4,7 @@
 #include "vhost/dirty_log.h"
 #include "vhost/disposal.h"
 #include "vhost/mem_guard.h"
+#include "vhost/pager.h"
 #include "vhost/session.h"
 #include "vhost/state_transfer.h"
 
@@ -65,6 +66,8 @@ uint64_t device_protocol_features(const struct vhost_device *d)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_DEVICE_STATE);
 	if (d->ops->set_mtu)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_NET_MTU);
+	if (pager_possible())
+		features |= feature_bit(VHOST_USER_PROTOCOL_F_PAGEFAULT);
 	return features;
 }
 

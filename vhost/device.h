@@ -75,9 +75,10 @@ struct virtqueue {
 	struct vring_setup setup;
 	struct poller *poller; /* optional, set by queue_start: what to wake when it may go on */
 	struct call stopped_call;
-	struct call miss_call;	 /* addresses are not mapped; see iommu.c */
+	struct call miss_call;	 /* its chains lack something; see queue.c */
 	struct ring_ahead ahead; /* of the ring, as the ring itself */
 	unsigned *hints;	 /* of the ring; owned; NULL: it needs none */
+	uint64_t absent; /* the control thread's: the page that is waited for, or 0. postcopy.c */
 	struct inband inband[INBAND_KINDS];
 	struct ring_alarm alarm; /* its driver broke the ring: the control thread says so */
 	struct ring_log log;	 /* the ring's, where it has one */
@@ -183,6 +184,7 @@ struct vhost_device_stats { /* the control thread's */
 	counter_t iotlb_misses;	    /* addresses that the front-end was asked for */
 	counter_t memory_lost;	    /* connections ended because shared memory went away */
 	counter_t throttled;	    /* times that the front-end had to wait: quota.h */
+	counter_t pages_awaited;    /* of a guest that ran before all of its memory was here */
 };
 
 struct inflight; /* vhost/inflight.h, for the core alone */
@@ -202,6 +204,7 @@ struct vhost_device {
 	struct iotlb_asks *asks;	/* what the front-end was asked for; NULL: nothing yet */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */
 	struct inflight *inflight;	/* SET_INFLIGHT_FD; NULL: none */
+	struct postcopy *postcopy;	/* POSTCOPY_ADVISE; NULL: none. postcopy.h */
 	uint8_t status;			/* virtio device status, where the front-end tells it */
 	struct dirty_log *log;		/* SET_LOG_BASE; NULL: none. dirty_log.h */
 	int log_fd;			/* SET_LOG_FD; -1: none */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that tell of guest memory. A map that is refused leaves the old one in place. */
+#include "vhost/postcopy.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -39,6 +40,7 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 				 "it has %" PRIu32 " regions and %u file descriptors",
 				 table->n_regions, m->n_fds);
 
+	postcopy_memory(s);
 	for (unsigned i = 0; i < table->n_regions; i++) {
 		struct mem_region_desc desc = region_desc(s, &table->regions[i]);
 		struct mem_map *next = mem_map_add_shared(map, s->device->map, &desc, m->fds[i],
@@ -48,6 +50,15 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 		if (!next)
 			return err->code;
 		map = next;
+	}
+	if (postcopy_on(s->device)) {
+		if (postcopy_take(s, map, err) < 0) {
+			mem_map_free(map);
+			return err->code;
+		}
+		for (unsigned i = 0; i < table->n_regions; i++)
+			postcopy_answer(map, &m->payload.memory.regions[i]);
+		m->reply_size = m->hdr.size;
 	}
 	return memory_change(s, map, err);
 }
@@ -62,11 +73,20 @@ int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error 
 	struct mem_region_desc desc = region_desc(s, &m->payload.region.region);
 	struct mem_map *map;
 
-	if (mem_map_has(s->device->map, &desc, m->fds[0]))
+	postcopy_memory(s);
+	m->reply_size = m->hdr.size;
+	if (mem_map_has(s->device->map, &desc, m->fds[0])) {
+		postcopy_answer(s->device->map, &m->payload.region.region);
 		return 0;
+	}
 	map = mem_map_add(s->device->map, &desc, m->fds[0], err);
 	if (!map)
 		return err->code;
+	if (postcopy_on(s->device) && postcopy_take(s, map, err) < 0) {
+		mem_map_free(map);
+		return err->code;
+	}
+	postcopy_answer(map, &m->payload.region.region);
 	return memory_change(s, map, err);
 }
 

@@ -20,7 +20,6 @@
 #include "vhost/session.h"
 
 #include "base/clock.h"
-#include "poll/control.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -96,7 +95,7 @@ static struct iotlb_ask *new_ask(struct iotlb_asks *asks)
 	return NULL;
 }
 
-static void ask(struct vhost_device *d, iova_t iova, uint8_t access)
+void iommu_ask(struct vhost_device *d, iova_t iova, uint8_t access)
 {
 	uint64_t now = clock_ns();
 	struct iotlb_ask *a;
@@ -160,7 +159,7 @@ int iommu_resolve_area(struct virtqueue *vq, iova_t iova, uint64_t len, uint8_t 
 				continue;
 			at = mem_resolve(maps[i], iova + done, &piece, &hint);
 			if (!at) {
-				ask(vq->device, iova + done, access);
+				iommu_ask(vq->device, iova + done, access);
 				return error_set(err, -EAGAIN, "0x%" PRIx64 " is not mapped yet",
 						 iova + done);
 			}
@@ -177,49 +176,6 @@ int iommu_resolve_area(struct virtqueue *vq, iova_t iova, uint64_t len, uint8_t 
 		done += piece;
 	}
 	return 0;
-}
-
-/* On the queue's worker, or under its lock: what its chains lack, to @arg, to be asked for. */
-static void take_wants(struct virtqueue *vq, void *arg)
-{
-	struct ring_ahead *wants = arg, *a = &vq->ahead;
-	struct ring *r = &vq->ring;
-
-	r->miss_told = false;
-	if (vq->state != VIRTQUEUE_RUNNING)
-		return;
-	if (r->stalled & RING_MISSED) {
-		/* What it needs now comes first. With that, what it will need next. */
-		a->want[0] = (struct ring_want) { r->miss, r->miss_write };
-		a->n = 1;
-		ring_ahead_restart(r, a);
-		ring_look_ahead(r, a);
-	}
-	*wants = *a;
-	a->n = 0;
-	/* There may be more than it had room for. */
-	if (vq->looks_ahead && wants->n == RING_AHEAD_MAX)
-		poller_wake(vq->poller);
-}
-
-static void miss_call(struct call *c)
-{
-	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
-	struct vhost_session *s = vq->device->session;
-	struct ring_ahead wants = { .n = 0 };
-
-	vhost_queue_change(vq, take_wants, &wants);
-	for (unsigned i = 0; s && !s->closing && i < wants.n; i++)
-		ask(vq->device, wants.want[i].addr, wants.want[i].write ? IOTLB_WRITE : IOTLB_READ);
-}
-
-/* On a worker. */
-void iommu_missed(struct ring *r)
-{
-	struct virtqueue *vq = container_of(r, struct virtqueue, ring);
-
-	vq->miss_call.fn = miss_call;
-	control_call(&vq->miss_call);
 }
 
 unsigned vhost_look_ahead(struct virtqueue *vq)

@@ -7,8 +7,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-static const struct mem_map no_map = { .n = 0 };
-
 static iova_t last_of(const struct iotlb_entry *e)
 {
 	return e->iova + (e->size - 1);
@@ -185,17 +183,17 @@ void iotlb_free(struct iotlb *t)
 
 const struct mem_map *iotlb_read_map(const struct iotlb *t)
 {
-	return t ? t->read : &no_map;
+	return t ? t->read : &mem_map_none;
 }
 
 const struct mem_map *iotlb_write_map(const struct iotlb *t)
 {
-	return t ? t->write : &no_map;
+	return t ? t->write : &mem_map_none;
 }
 
 const struct mem_map *iotlb_both_map(const struct iotlb *t)
 {
-	return t ? t->both : &no_map;
+	return t ? t->both : &mem_map_none;
 }
 
 /* The first entry that does not end before @at. */

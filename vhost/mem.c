@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "vhost/disposal.h"
 #include "vhost/mem_guard.h"
+#include "vhost/mem_presence.h"
+#include "vhost/pager.h"
 #include "vhost/shared_file.h"
 
 #include <errno.h>
@@ -23,8 +25,11 @@ struct mem_mapping {
 	int fd;		 /* ours; kept, so that a session can be handed to another process */
 	uint64_t offset; /* of the region in the file */
 	struct mem_guard *guard;
+	struct mem_presence *presence; /* NULL: all of it is there */
 	unsigned refs;
 };
+
+const struct mem_map mem_map_none = { .n = 0 };
 
 /* Large guests' memory is freed on a thread of its own; made with the first mapping. */
 static struct disposal *unmapper;
@@ -34,6 +39,7 @@ static void mapping_put(struct mem_mapping *m)
 	if (--m->refs > 0)
 		return;
 	mem_guard_remove(m->guard);
+	free(m->presence);
 	if (m->base != MAP_FAILED)
 		disposal_unmap(unmapper, m->base, m->len, m->fd);
 	else if (m->fd >= 0)
@@ -326,4 +332,24 @@ void *mem_resolve_uva(const struct mem_map *map, uva_t uva, uint64_t len)
 			return len <= r->size - (uva - r->uva) ? r->host + (uva - r->uva) : NULL;
 	}
 	return NULL;
+}
+
+void mem_region_file(const struct mem_region *r, struct pager_file *out)
+{
+	const struct mem_mapping *m = r->mapping;
+	uint64_t lead = (uint64_t)(r->host - (const uint8_t *)m->base);
+
+	*out = (struct pager_file) {
+		.fd = m->fd, .offset = m->offset - lead, .len = m->len, .page = page_size_of(m->fd)
+	};
+}
+
+int mem_region_absent(struct mem_region *r, uint64_t away)
+{
+	struct pager_file file;
+
+	mem_region_file(r, &file);
+	r->mapping->presence = mem_presence_new(r->mapping->base, &file, away);
+	r->presence = r->mapping->presence;
+	return r->presence ? 0 : -ENOMEM;
 }

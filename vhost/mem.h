@@ -32,18 +32,25 @@ struct mem_region_desc {
 /* One mapping of a file of the front-end's; shared by the maps that hold it (reference count). */
 struct mem_mapping;
 
+/* Which pages of a mapping have arrived, of a guest that is on its way here; see postcopy.h. */
+struct mem_presence;
+
 struct mem_region {
 	gpa_t gpa;
 	uint64_t size;
 	uint8_t *host; /* the region's first byte in our address space */
 	uva_t uva;
 	struct mem_mapping *mapping;
+	struct mem_presence *presence; /* the mapping's; NULL: all is there */
 };
 
 struct mem_map {
 	unsigned n;
 	struct mem_region region[]; /* sorted by gpa, no two overlap */
 };
+
+/* Without a region. */
+extern const struct mem_map mem_map_none;
 
 /* As many regions as QEMU's own limit with KVM; GET_MAX_MEM_SLOTS answers this. */
 #define MEM_SLOTS_MAX 509
@@ -141,5 +148,31 @@ HOT void *mem_resolve(const struct mem_map *map, gpa_t gpa, uint64_t *len, unsig
  * if any byte is unmapped or the range spans regions.
  */
 void *mem_resolve_uva(const struct mem_map *map, uva_t uva, uint64_t len);
+
+/*
+ * Control thread, before anybody uses the map. The file of @r, in whole pages, as it is mapped; and
+ * that none of it has arrived: it lies at @away in the address space of who waits for it (pager.h).
+ */
+struct pager_file;
+void mem_region_file(const struct mem_region *r, struct pager_file *out);
+int mem_region_absent(struct mem_region *r, uint64_t away);
+/* What @r is called there: the address of its first byte. */
+uint64_t mem_region_away(const struct mem_region *r);
+
+/*
+ * Any thread. Of [@host, @host + *@len), within one region of @map: how much has arrived, from its
+ * start on, in *@len. @return false: not even the first byte.
+ */
+bool mem_present(const struct mem_map *map, const void *host, uint64_t *len);
+
+/* Control thread. The page of @host, by its name there; 0: it has arrived, or is in no region. */
+uint64_t mem_absent_page(const struct mem_map *map, const void *host);
+/* Control thread. The page at @away has arrived. @return false: there is none, or it had. */
+bool mem_arrived(const struct mem_map *map, uint64_t away);
+/*
+ * Control thread. Asks the kernel which pages around @host have arrived, where it tells: no touch,
+ * and no waiting.
+ */
+void mem_look(const struct mem_map *map, const void *host);
 
 #endif

@@ -11,6 +11,7 @@
  *	            memory_changed(): what was taken out is unmapped
  */
 #include "vhost/iotlb.h"
+#include "vhost/postcopy.h"
 #include "vhost/session.h"
 
 #define GONE_MAX 16
@@ -18,6 +19,7 @@
 struct change {
 	const struct mem_map *map, *both, *read, *write;
 	bool forgotten; /* what has gone is not the guest's doing: there was no room for it */
+	bool partial;
 	struct iovec gone[GONE_MAX]; /* host memory */
 	unsigned n_gone;	     /* more than GONE_MAX: take it that all of it is */
 };
@@ -70,6 +72,7 @@ static void change_queue(struct virtqueue *vq, void *arg)
 	r->both = c->both;
 	r->through[0] = c->read;
 	r->through[1] = c->write;
+	r->partial = c->partial;
 	if (r->stalled & RING_MISSED) {
 		ring_go_on(r);
 		if (vq->poller)
@@ -140,12 +143,14 @@ static int change_queues(struct vhost_session *s, struct change *c)
 
 static void change_maps(struct change *c, const struct vhost_device *d)
 {
-	static const struct mem_map none = { .n = 0 };
-
-	c->map = d->map ? d->map : &none;
+	c->map = d->map ? d->map : &mem_map_none;
 	c->both = iommu_on(d) ? iotlb_both_map(d->iotlb) : c->map;
 	c->read = iommu_on(d) ? iotlb_read_map(d->iotlb) : c->map;
 	c->write = iommu_on(d) ? iotlb_write_map(d->iotlb) : c->map;
+	c->partial = postcopy_on(d);
+	/* Nothing is in the region at hand, so that all is resolved where presence is looked at. */
+	if (c->partial)
+		c->both = &mem_map_none;
 }
 
 int memory_change(struct vhost_session *s, struct mem_map *next, struct error *err)
@@ -191,6 +196,14 @@ int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, ui
 	d->iotlb = next;
 	change_maps(&c, d);
 	return change_queues(s, &c);
+}
+
+void memory_refresh(struct vhost_session *s)
+{
+	struct change c = { 0 };
+
+	change_maps(&c, s->device);
+	change_queues(s, &c); /* nothing has gone, so that nobody stops */
 }
 
 bool memory_changed(struct vhost_session *s)

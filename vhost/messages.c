@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "vhost/dirty_log.h"
 #include "vhost/disposal.h"
+#include "vhost/postcopy.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -156,6 +157,8 @@ int message_check(const struct vhost_session *s, const struct message *m, struct
 				 row->gate == GATE_OFFERED ? "offered" : "negotiated");
 	if (!row->handle)
 		return error_set(err, -EOPNOTSUPP, "this back-end does not serve it");
+	if (postcopy_is_go_ahead(s, m))
+		return 0;
 	if (m->hdr.size < row->size_min || m->hdr.size > row->size_max)
 		return error_set(err, -EBADMSG,
 				 "its payload has %" PRIu32 " bytes instead of %" PRIu32 "%s",
@@ -173,6 +176,8 @@ int message_check(const struct vhost_session *s, const struct message *m, struct
 
 int message_handle(struct vhost_session *s, struct message *m, struct error *err)
 {
+	if (postcopy_is_go_ahead(s, m))
+		return postcopy_go_ahead(s);
 	return message_row(m->hdr.request)->handle(s, m, err);
 }
 
@@ -188,7 +193,8 @@ int message_answer(struct vhost_session *s, struct message *m, int rc)
 					 .flags = VHOST_USER_VERSION | VHOST_USER_REPLY };
 	uint64_t ack = rc ? 1 : 0;
 
-	if (row && (row->reply == REPLY || (row->reply == REPLY_GATED && gate_open(s, row)))) {
+	if (row && (row->reply == REPLY || (row->reply == REPLY_GATED && gate_open(s, row)) ||
+		    postcopy_is_answered(s, m))) {
 		if (rc) {
 			s->why = "a refused message needs a reply";
 			return rc;

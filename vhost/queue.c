@@ -4,6 +4,7 @@
 #include "poll/control.h"
 #include "vhost/dirty_log.h"
 #include "vhost/iotlb.h"
+#include "vhost/postcopy.h"
 #include "vhost/session.h"
 
 #include <errno.h>
@@ -50,6 +51,8 @@ static int area_resolve(struct virtqueue *vq, const struct area *a, struct error
 				 "its %s at user address 0x%" PRIx64 " is not aligned to %" PRIu64
 				 " bytes in its file",
 				 a->what, a->uva, a->align);
+	if (postcopy_wait_area(vq, host, a->len))
+		return error_set(err, -EAGAIN, "its %s has not arrived yet", a->what);
 	*a->host = host;
 	return 0;
 }
@@ -103,6 +106,64 @@ static int ring_config_areas(struct virtqueue *vq, struct ring_config *cfg, stru
 	return rc;
 }
 
+/* What the chains of a queue lack. */
+struct miss {
+	struct ring_ahead wants; /* not mapped */
+	const void *absent;	 /* has not arrived; NULL: nothing */
+};
+
+/* On the queue's worker, or under its lock: what its chains lack, to @arg, to be asked for. */
+static void take_miss(struct virtqueue *vq, void *arg)
+{
+	struct miss *m = arg;
+	struct ring_ahead *a = &vq->ahead;
+	struct ring *r = &vq->ring;
+
+	r->miss_told = false;
+	if (vq->state != VIRTQUEUE_RUNNING)
+		return;
+	if (r->stalled & RING_MISSED)
+		m->absent = r->absent;
+	if (r->stalled & RING_MISSED && r->iommu) {
+		/* What it needs now comes first. With that, what it will need next. */
+		a->n = 0;
+		if (!r->absent)
+			a->want[a->n++] = (struct ring_want) { r->miss, r->miss_write };
+		ring_ahead_restart(r, a);
+		ring_look_ahead(r, a);
+	}
+	m->wants = *a;
+	a->n = 0;
+	/* There may be more than it had room for. */
+	if (vq->looks_ahead && m->wants.n == RING_AHEAD_MAX)
+		poller_wake(vq->poller);
+}
+
+static void miss_call(struct call *c)
+{
+	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
+	struct vhost_device *d = vq->device;
+	struct miss m = { .absent = NULL };
+
+	vhost_queue_change(vq, take_miss, &m);
+	if (!d->session || d->session->closing)
+		return;
+	for (unsigned i = 0; i < m.wants.n; i++)
+		iommu_ask(d, m.wants.want[i].addr,
+			  m.wants.want[i].write ? IOTLB_WRITE : IOTLB_READ);
+	if (m.absent)
+		postcopy_wait(vq, m.absent);
+}
+
+/* On a worker: its ring has stalled, or has looked ahead. */
+static void queue_missed(struct ring *r)
+{
+	struct virtqueue *vq = container_of(r, struct virtqueue, ring);
+
+	vq->miss_call.fn = miss_call;
+	control_call(&vq->miss_call);
+}
+
 static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struct error *err)
 {
 	const struct vhost_device *d = vq->device;
@@ -120,17 +181,21 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 		.name = vq->name,
 		.call_blocked_ns = &vq->device->call_blocked_ns,
 		.alarm = &vq->alarm,
+		.missed = queue_missed,
+		.iommu = iommu_on(d),
+		.partial = postcopy_on(d),
 	};
-	if (iommu_on(d)) {
+	if (cfg->iommu) {
 		cfg->both = iotlb_both_map(d->iotlb);
 		cfg->read = iotlb_read_map(d->iotlb);
 		cfg->write = iotlb_write_map(d->iotlb);
-		cfg->missed = iommu_missed;
 		/* Without them it is slower, and nothing else. */
 		if (!vq->hints)
 			vq->hints = calloc(RING_HINTS, sizeof(vq->hints[0]));
 		cfg->hints = vq->hints;
 	}
+	if (cfg->partial)
+		cfg->both = &mem_map_none;
 	if (!d->map)
 		return error_set(err, -EINVAL, "there is no guest memory yet");
 	if (!setup->has_addr)
@@ -210,6 +275,7 @@ int queue_start(struct virtqueue *vq, struct error *err)
 		vq->setup.failed = false;
 	if (rc != 0)
 		return rc;
+	vq->absent = 0;
 	vq->poller = NULL;
 	vq->looks_ahead = false;
 	why = ring_init(&vq->ring, &cfg);

@@ -43,6 +43,8 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 					  cfg->write ? cfg->write : cfg->map },
 			     .hints = cfg->hints,
 			     .missed = cfg->missed,
+			     .iommu = cfg->iommu,
+			     .partial = cfg->partial,
 			     .size = cfg->size,
 			     .layout = cfg->layout,
 			     .indirect = cfg->indirect,
@@ -129,15 +131,9 @@ void ring_break(struct ring *r, const char *why)
 		signal_fd(r, r->err_fd);
 }
 
-void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why)
+static void stall(struct ring *r)
 {
-	if (!r->missed) {
-		ring_break(r, why);
-		return;
-	}
 	r->stalled |= RING_MISSED;
-	r->miss = addr;
-	r->miss_write = write;
 	ring_want(r);
 }
 
@@ -147,6 +143,24 @@ void ring_want(struct ring *r)
 		r->miss_told = true;
 		r->missed(r);
 	}
+}
+
+void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why)
+{
+	if (!r->iommu) {
+		ring_break(r, why);
+		return;
+	}
+	r->miss = addr;
+	r->miss_write = write;
+	r->absent = NULL;
+	stall(r);
+}
+
+void ring_wait(struct ring *r, const void *host)
+{
+	r->absent = host;
+	stall(r);
 }
 
 /* No call and no error any more: whoever blocks one descriptor blocks the other too. */
@@ -175,12 +189,11 @@ bool ring_read_desc_slow(struct ring *r, gpa_t addr, uint8_t bytes[16])
 {
 	for (unsigned done = 0; done < 16;) {
 		uint64_t piece = 16 - done;
-		const uint8_t *host = mem_resolve(r->through[0], addr + done, &piece, &r->map_hint);
+		const uint8_t *host = ring_resolve(r, addr + done, &piece, false,
+						   "indirect table outside guest memory");
 
-		if (!host) {
-			ring_miss(r, addr + done, false, "indirect table outside guest memory");
+		if (!host)
 			return false;
-		}
 		for (unsigned i = 0; i < piece; i++) /* once: the driver may be writing there */
 			bytes[done + i] = __atomic_load_n(&host[i], __ATOMIC_RELAXED);
 		done += (unsigned)piece;

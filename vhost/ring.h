@@ -27,7 +27,8 @@
 enum ring_layout { RING_SPLIT, RING_PACKED };
 
 enum {
-	RING_MISSED = 1, /* the next chain has an address that is not mapped: see ring_miss() */
+	RING_MISSED =
+		1, /* the next chain has an address that cannot be used yet: see ring_miss() */
 	RING_ENDING = 2, /* it is about to be stopped, and some of its memory has gone */
 };
 
@@ -100,7 +101,10 @@ struct ring_config {
 	/* Behind an IOMMU: what addresses are resolved through (iotlb.h). NULL: @map. */
 	const struct mem_map *both, *read, *write;
 	unsigned *hints; /* behind an IOMMU: RING_HINTS of them; borrowed. NULL: one does */
-	/* Behind an IOMMU: called on the worker when one is not there; see ring_miss(). */
+	bool iommu;
+	/* Some of guest memory may not have arrived (postcopy.h). Then @both is an empty map. */
+	bool partial;
+	/* Called on the worker when the ring stalls; see ring_miss(), ring_wait(). */
 	void (*missed)(struct ring *r);
 	const char *name;	   /* for the one log line of ring_break(); borrowed */
 	uint64_t *call_blocked_ns; /* see struct vhost_device; borrowed. NULL: none */
@@ -131,6 +135,7 @@ struct ring {
 	uint32_t size;
 	enum ring_layout layout;
 	bool indirect, event_idx;
+	bool iommu, partial; /* as in ring_config */
 
 	/* What the device has taken: the next entry to look at. Packed: slot and wrap counter. */
 	uint16_t avail_idx;
@@ -159,7 +164,8 @@ struct ring {
 	uint8_t stalled;	  /* RING_*: nothing is popped for now */
 	bool miss_told;		  /* missed() was called, and nobody has looked since */
 	bool miss_write;
-	gpa_t miss; /* the address */
+	gpa_t miss;	    /* the address … */
+	const void *absent; /* … or where it leads to that has not arrived; NULL: nowhere */
 	void (*missed)(struct ring *r);
 	int call_fd; /* -1: the driver polls. Borrowed from the virtqueue */
 	int err_fd;  /* -1: none */
@@ -204,6 +210,8 @@ void ring_miss(struct ring *r, gpa_t addr, bool write, const char *why) COLD;
 
 /* Tells missed() that there is something to ask for, if it has not been told yet. */
 void ring_want(struct ring *r);
+/* Worker thread. The same where the memory at @host has not arrived: the ring always waits. */
+void ring_wait(struct ring *r, const void *host) COLD;
 
 /* On the worker, or under the queue's lock. More may be mapped now: the chain is tried again. */
 static inline void ring_go_on(struct ring *r)

@@ -180,9 +180,28 @@ HOT unsigned *ring_hint(struct ring *r, gpa_t addr)
 }
 
 /*
+ * As mem_resolve(), of what is mapped for the device and has arrived. NULL: it is not or has not,
+ * and ring_miss() (with @why) or ring_wait() was called.
+ */
+HOT void *ring_resolve(struct ring *r, gpa_t addr, uint64_t *len, bool in, const char *why)
+{
+	void *host = mem_resolve(r->through[in], addr, len, ring_hint(r, addr));
+
+	if (unlikely(!host)) {
+		ring_miss(r, addr, in, why);
+		return NULL;
+	}
+	if (unlikely(r->partial && !mem_present(r->map, host, len))) {
+		ring_wait(r, host);
+		return NULL;
+	}
+	return host;
+}
+
+/*
  * A buffer that is not within the region at hand, as up to @room segments, one for each region that
- * it touches. @return how many; 0: @room does not do; -1: not all of it is mapped, and ring_miss()
- * was called.
+ * it touches. @return how many; 0: @room does not do; -1: not all of it can be used, and the ring
+ * has stalled or is broken.
  */
 WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, gpa_t addr,
 			    uint32_t left, bool in)
@@ -190,18 +209,15 @@ WALKER int chain_add_pieces(struct ring *r, struct iovec *segs, unsigned room, g
 	unsigned n;
 
 	for (n = 0; left; n++) {
-		unsigned *hint = ring_hint(r, addr);
 		uint64_t piece = left;
 		void *host;
 
 		if (unlikely(n >= room))
 			return 0;
-		host = mem_resolve(r->through[in], addr, &piece, hint);
-		if (unlikely(!host)) {
-			ring_miss(r, addr, in, "descriptor outside guest memory");
+		host = ring_resolve(r, addr, &piece, in, "descriptor outside guest memory");
+		if (unlikely(!host))
 			return -1;
-		}
-		r->map_hint = *hint; /* what comes next is often near */
+		r->map_hint = *ring_hint(r, addr); /* what comes next is often near */
 		segs[n].iov_base = host;
 		segs[n].iov_len = piece;
 		addr += piece; /* cannot wrap: no region reaches the end of the address space */
@@ -327,11 +343,10 @@ HOT bool ring_table_open(struct ring *r, const struct ring_cursor *at, struct ri
 	if (likely(offset < at->size && d->len <= at->size - offset))
 		t->host = at->host + offset;
 	else
-		t->host = mem_resolve(r->through[0], d->addr, &piece, ring_hint(r, d->addr));
-	if (unlikely(!t->host)) {
-		ring_miss(r, d->addr, false, "indirect table outside guest memory");
+		t->host = ring_resolve(r, d->addr, &piece, false,
+				       "indirect table outside guest memory");
+	if (unlikely(!t->host))
 		return false;
-	}
 	/* An odd address would make the atomic reads below misaligned: take the slow way. */
 	if (unlikely(piece < d->len || (uintptr_t)t->host % sizeof(uint64_t) != 0))
 		t->host = NULL;

@@ -27,7 +27,7 @@ static void look_at(struct look *l, gpa_t addr, uint32_t len, bool write)
 	}
 }
 
-/* Its descriptors, as far as the table itself is mapped. */
+/* Its descriptors, as far as the table itself is mapped, and has arrived. */
 static void look_at_table(struct look *l, const struct ring_desc *table)
 {
 	uint64_t n = table->len / sizeof(struct vring_desc);
@@ -39,7 +39,8 @@ static void look_at_table(struct look *l, const struct ring_desc *table)
 		const void *p = mem_resolve(l->r->through[0], at, &len, ring_hint(l->r, at));
 		struct ring_desc d;
 
-		if (!p || len < sizeof(struct vring_desc) || (uintptr_t)p % sizeof(uint64_t))
+		if (!p || (l->r->partial && !mem_present(l->r->map, p, &len)) ||
+		    len < sizeof(struct vring_desc) || (uintptr_t)p % sizeof(uint64_t))
 			return;
 		d = l->r->layout == RING_PACKED ? packed_desc_read(p) : split_desc_read(p);
 		look_at(l, d.addr, d.len, d.flags & VRING_DESC_F_WRITE);

@@ -9,6 +9,7 @@
 #include "vhost/disposal.h"
 #include "vhost/inflight.h"
 #include "vhost/mem_guard.h"
+#include "vhost/postcopy.h"
 #include "vhost/state_transfer.h"
 
 #include <errno.h>
@@ -33,6 +34,7 @@ static void session_free(struct vhost_session *s)
 	memory_change_end(s);
 	state_transfer_free(s->transfer);
 	iommu_forget(d);
+	postcopy_forget(d);
 	mem_map_free(d->map);
 	d->map = NULL;
 	dirty_log_forget(d);
@@ -158,6 +160,13 @@ static int start_queues(struct vhost_session *s)
 	if (vhost_device_state(d) == VHOST_DEVICE_RUNNING)
 		backend_resume(s);
 	return first;
+}
+
+void session_retry(struct vhost_session *s)
+{
+	/* Else message_finish() does it. */
+	if (!s->closing && !s->message_waits)
+		start_queues(s);
 }
 
 /* Stops what @which says, and then goes on with the message. @return false: nothing runs there. */

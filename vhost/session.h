@@ -9,6 +9,7 @@
  *	handlers_*.c	what each message does
  *	memory_change.c	new guest memory, or a new IOTLB, under running queues
  *	iommu.c		IOTLB messages, and rings that find an address unmapped
+ *	postcopy.c	guest memory that arrives while the guest runs
  *	backend_channel.c	messages of our own
  *	inband.c	notifications as messages
  *	queue.c		a virtqueue's start and stop
@@ -66,6 +67,7 @@ struct vhost_session {
 	bool features_set;   /* SET_FEATURES came */
 	bool running_logged;
 	bool config_changed;		 /* to be told once a ring runs */
+	bool postcopied;		 /* POSTCOPY_ADVISE came */
 	unsigned refused;		 /* messages; the log names only the first ones */
 	struct state_transfer *transfer; /* SET_DEVICE_STATE_FD; NULL: none yet */
 	struct backend_channel *backend; /* SET_BACKEND_REQ_FD; NULL: none */
@@ -128,6 +130,8 @@ bool session_peer_gone(const struct vhost_session *s);
 void session_log_refused(struct vhost_session *s, const struct message *m, const struct error *err);
 /* Reads on, unless something forbids it: a message that waits for queues, or the quota. */
 void session_listen(struct vhost_session *s);
+/* Queues that could not start may be able to now. */
+void session_retry(struct vhost_session *s);
 /* The control thread's end of vhost_queue_stopped(). */
 void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq);
 
@@ -169,6 +173,8 @@ int iotlb_change(struct vhost_session *s, struct iotlb *next, uint64_t first, ui
 		 enum iotlb_change why);
 /* Is this the second call of a handler that said HANDLER_AGAIN for that? Then it is done. */
 bool memory_changed(struct vhost_session *s);
+/* Rings look at their maps anew: something about them has changed that is not in them. */
+void memory_refresh(struct vhost_session *s);
 void memory_change_end(struct vhost_session *s);
 
 /* iommu.c */
@@ -181,7 +187,8 @@ void iommu_resume(struct vhost_session *s);
  */
 int iommu_resolve_area(struct virtqueue *vq, uint64_t iova, uint64_t len, uint8_t access,
 		       uint8_t **host, struct error *err);
-void iommu_missed(struct ring *r); /* ring_config.missed */
+/* An address that a ring needs. */
+void iommu_ask(struct vhost_device *d, uint64_t iova, uint8_t access);
 
 /* backend_channel.c */
 int backend_open(struct vhost_session *s, int fd, struct error *err); /* takes @fd, always */
@@ -230,6 +237,7 @@ message_fn handle_set_log_base, handle_set_log_fd;
 message_fn handle_set_device_state_fd, handle_check_device_state;
 message_fn handle_get_inflight_fd, handle_set_inflight_fd;
 message_fn handle_iotlb_msg, handle_vring_kick; /* iommu.c, inband.c */
+message_fn handle_postcopy_advise, handle_postcopy_listen, handle_postcopy_end; /* postcopy.c */
 /* Makes @fd fit for a worker to write to: an eventfd. @return 0, or -errno with @err. */
 int vring_signal_fd(int fd, struct error *err);
 

@@ -62,14 +62,16 @@ class Monitor:
     def migration(self):
         return self.do("query-migrate")
 
-    def migrate(self, uri, postcopy=False, timeout_s=60):
+    def may_postcopy(self):
+        """On both sides, before anything else. LabError where a back-end cannot do it."""
+        self.do("migrate-set-capabilities", capabilities=[{"capability": "postcopy-ram", "state": True}])
+
+    def migrate(self, uri, timeout_s=60):
         """Begins to migrate and waits for the end of it. What query-migrate says then."""
-        self.begin(uri, postcopy)
+        self.begin(uri)
         return self.end(timeout_s)
 
-    def begin(self, uri, postcopy=False):
-        if postcopy:
-            self.do("migrate-set-capabilities", capabilities=[{"capability": "postcopy-ram", "state": True}])
+    def begin(self, uri):
         self.do("migrate", uri=uri)
 
     def end(self, timeout_s=60):

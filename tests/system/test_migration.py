@@ -3,11 +3,13 @@
 Live migration of a real guest from one sluiced to another, with its disk on shared storage and its card on
 a bridge that both reach. While it migrates the guest writes its disk, fills its page cache from the disk, and
 echoes a TCP stream. Afterwards all must be there: the stream without a gap, the disk as it was written, and
-the page cache too, which only the dirty log could bring over.
+the page cache too, which only the dirty log could bring over. By postcopy it runs at the destination before
+most of its memory is there.
 """
 import contextlib
 import hashlib
 import os
+import re
 import socket
 
 import pytest
@@ -115,8 +117,9 @@ def two_hosts(row, folder):
         yield image, daemons, guests, monitors
 
 
+@pytest.mark.parametrize("way", ["precopy", "postcopy"])
 @pytest.mark.parametrize("row", ROWS, ids=row_name)
-def test_a_guest_migrates_under_load_and_misses_nothing(row, folder):
+def test_a_guest_migrates_under_load_and_misses_nothing(row, way, folder):
     with two_hosts(row, folder) as (image, (source, destination), (one, two), (leaving, arriving)):
         one.job("pattern", "fill", SEED)
         one.job("echo", ECHO_PORT)
@@ -124,6 +127,9 @@ def test_a_guest_migrates_under_load_and_misses_nothing(row, folder):
 
         # Slow at first: what the guest reads into its page cache meanwhile is written by sluiced.
         uri = f"unix:{folder}/migration.sock"
+        if way == "postcopy":
+            arriving.may_postcopy()
+            leaving.may_postcopy()
         arriving.do("migrate-incoming", uri=uri)
         leaving.do("migrate-set-parameters", max_bandwidth=2 << 20)
         leaving.begin(uri)
@@ -132,7 +138,11 @@ def test_a_guest_migrates_under_load_and_misses_nothing(row, folder):
         assert leaving.migration()["status"] == "active"
         one.begin("pattern", "journal", SEED + 1)  # without end, until we say so
         one.answer("flushed")
-        leaving.do("migrate-set-parameters", max_bandwidth=1 << 30)
+        if way == "postcopy":
+            leaving.do("migrate-set-parameters", max_postcopy_bandwidth=32 << 20)  # so that it takes a while
+            leaving.do("migrate-start-postcopy")
+        else:
+            leaving.do("migrate-set-parameters", max_bandwidth=1 << 30)
         report = leaving.end()
         written_before = len(flushed(one))
         wait_for(lambda: len(flushed(two)) >= JOURNAL_BLOCKS_AFTER, 60, "the guest goes on writing its journal")
@@ -152,15 +162,27 @@ def test_a_guest_migrates_under_load_and_misses_nothing(row, folder):
         stream.stop()
         seen = announcements.seen()
         announcements.close()
-        print(f"QEMU {row['qemu']}: downtime {report['downtime']} ms, {report['total-time']} ms in all, "
+        print(f"QEMU {row['qemu']}, {way}: downtime {report['downtime']} ms, {report['total-time']} ms in all, "
               f"{report['ram']['dirty-sync-count']} rounds; the longest echo took {1000 * stream.worst_gap_s:.0f} ms, "
               f"of {stream.bytes >> 10} KiB; {written_before} of {len(whole)} blocks written at the source")
+        if way == "postcopy":
+            check_postcopy(destination)
         assert (ETHERTYPE_ARP if row["announce"] else ETHERTYPE_RARP) in seen
         assert "let go of" in source.log.read_text()
         two.poweroff()
         assert destination.stop() == source.stop() == 0
         assert hashlib.sha256(image.read_bytes()).hexdigest() == digest
         host.run(qemu.guest_files()["pattern"], "journal-check", image, SEED + 1, len(whole))
+
+
+def check_postcopy(destination):
+    """Disk and card began without their memory, and had all of it in the end."""
+    log = destination.log.read_text()
+    for device in ("disk", "guest"):
+        assert f"{device}: postcopy: its guest runs here before all of its memory has arrived" in log
+        awaited = re.search(rf"{device}: postcopy: all of its memory is here; (\d+) pages were waited for", log)
+        assert awaited, log
+        print(f"{device}: waited for {awaited.group(1)} pages")
 
 
 def flushed(guest):

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "poll/control.h"
 #include "tests/guest/frontend_iommu.h"
+#include "tests/guest/frontend_postcopy.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -200,12 +201,15 @@ void ng_connect(struct net_guest *g)
 	cr_assert_eq(guest_memory_create(&g->mem, &range, 1, 0), 0);
 	cr_assert_eq(frontend_connect(&g->fe, g->path), 0, "%s", g->fe.error);
 	cr_assert_eq(frontend_hello(&g->fe, VU_PF_USUAL | VU_PF_RARP | VU_PF_NET_MTU |
-						    (o->iommu ? VU_PF_BACKEND_REQ : 0)),
+						    (o->iommu ? VU_PF_BACKEND_REQ : 0) |
+						    (o->share ? VU_PF_PAGEFAULT : 0)),
 		     0, "%s", g->fe.error);
 	cr_assert_eq(wanted & ~g->fe.offered, 0, "features %lx were not offered",
 		     wanted & ~g->fe.offered);
 	cr_assert_eq(frontend_set_features(&g->fe, wanted), 0, "%s", g->fe.error);
-	cr_assert_eq(frontend_share_memory(&g->fe, &g->mem), 0, "%s", g->fe.error);
+	g->fe.memory = &g->mem;
+	if (!o->share)
+		cr_assert_eq(frontend_share_memory(&g->fe, &g->mem), 0, "%s", g->fe.error);
 	if (o->iommu)
 		iommu_connect(g);
 	g->hdr_len = o->legacy && !(wanted & NG_MRG) ? 10 : 12;
@@ -218,10 +222,12 @@ void ng_connect(struct net_guest *g)
 	g->tx_next = 0;
 	memset(g->tx_out, 0, sizeof(g->tx_out));
 	make_rx_buffers(g);
+	if (o->share)
+		o->share(g);
 	for (unsigned q = 0; q < 2 * o->run_pairs; q++)
 		cr_assert_eq(frontend_queue_start(&g->fe, q), 0, "%s", g->fe.error);
 	/* Only now: a ring starts where the driver's stands (SET_VRING_BASE). */
-	for (unsigned pair = 0; pair < o->run_pairs && !o->rx_idle; pair++)
+	for (unsigned pair = 0; pair < o->run_pairs && !o->rx_idle && !o->share; pair++)
 		ng_fill(g, pair, o->rx_count);
 	if (wanted & NG_BIT(VIRTIO_NET_F_CTRL_VQ)) {
 		unsigned ctrl = ng_ctrl_index(g);

@@ -26,6 +26,8 @@
 #define NG_TX_SLOTS 8
 #define NG_PAIRS_MAX 4
 
+struct net_guest;
+
 struct ng_options {
 	uint64_t features; /* NG_*, VIRTIO_NET_F_*; MQ and CTRL_VQ too */
 	bool packed, event_idx, legacy;
@@ -40,6 +42,11 @@ struct ng_options {
 	bool rx_idle;	    /* none is made available before ng_fill() */
 	bool has_mac;
 	uint16_t mtu;
+	/*
+	 * Instead of sharing memory and filling receive queues: called when all queues are made and
+	 * none has started, to do it in another way. PAGEFAULT is negotiated then.
+	 */
+	void (*share)(struct net_guest *g);
 };
 
 struct ng_buffer {

@@ -279,3 +279,25 @@ Test(sandbox, landlock_leaves_the_folders_of_sockets_alone)
 		cr_skip_test("this kernel has no Landlock");
 	cr_assert_eq(WEXITSTATUS(status), 0);
 }
+
+static int do_userfaultfd(void)
+{
+	return result(syscall(SYS_userfaultfd, O_CLOEXEC | 1)); /* of user mode only */
+}
+
+/* The processes of vhost/pager.h: the second kind is in a front-end's hands. */
+Test(sandbox, what_waits_for_pages_can_do_no_more_than_that)
+{
+	static const enum sandbox_profile both[] = { SANDBOX_STEM, SANDBOX_PAGER };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(both); i++) {
+		cr_assert_eq(outcome(both[i], do_open), ENOSYS);
+		cr_assert_eq(outcome(both[i], do_inet), ENOSYS);
+		cr_assert_eq(outcome(both[i], do_exec), -SIGSYS);
+		cr_assert_eq(outcome(both[i], do_ptrace), -SIGSYS);
+		cr_assert_neq(outcome(both[i], do_exec_memory), LET_THROUGH);
+	}
+	cr_assert_eq(outcome(SANDBOX_PAGER, do_fork), ENOSYS);
+	cr_assert_eq(outcome(SANDBOX_PAGER, do_userfaultfd), ENOSYS);
+	cr_assert_eq(outcome(SANDBOX_TIGHT, do_userfaultfd), ENOSYS);
+}
