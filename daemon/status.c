@@ -161,6 +161,7 @@ static void put_vhost(json_t *j, const struct vhost_device *d, enum feature_set 
 	put(front_end, "iotlb_misses", count(&d->stats.iotlb_misses));
 	put(front_end, "memory_lost", count(&d->stats.memory_lost));
 	put(front_end, "throttled", count(&d->stats.throttled));
+	put(front_end, "pages_awaited", count(&d->stats.pages_awaited));
 	put(front_end, "features", features_json(set, d->features));
 	put(front_end, "protocol_features", features_json(FEATURES_PROTOCOL, d->protocol_features));
 	put_number(front_end, "memory_bytes", d->map ? mem_map_bytes(d->map) : 0);
