@@ -143,10 +143,11 @@ HOT bool chain_single(struct chain *c, const struct ring_cursor *at, const struc
 		      struct iovec *seg)
 {
 	uint64_t offset = d->addr - at->gpa; /* below the region: wraps to a huge number */
-	uint8_t *host = at->host + offset;
+	uint8_t *host;
 
 	if (unlikely(d->len == 0 || offset >= at->size || d->len > at->size - offset))
 		return false;
+	host = at->host + offset;
 	seg->iov_base = host;
 	seg->iov_len = d->len;
 	c->id = d->id;
