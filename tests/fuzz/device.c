@@ -4,10 +4,12 @@
 #include "poll/control.h"
 #include "tests/fuzz/hooks.h"
 #include "tests/fuzz/sim.h"
+#include "vhost/dirty_log.h"
 #include "vhost/session.h"
 
 #include <linux/virtio_config.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +32,26 @@ void fuzz_sessions_wait(struct vhost_device *const *d, unsigned n)
 		}
 }
 
+/* Where @g, if it migrates, wants to know what is written: a log of its own, made once. */
+static struct dirty_log *log_of(struct vhost_device *d, struct fuzz_guest *g)
+{
+	struct error err = { 0 };
+	int fd;
+
+	if (!g->logs)
+		return NULL;
+	if (!g->dirty_log) {
+		fd = memfd_create("log", MFD_CLOEXEC);
+		FUZZ_CHECK(fd >= 0 && ftruncate(fd, FG_LOG_BLOCK) == 0);
+		g->log = mmap(NULL, FG_LOG_BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		FUZZ_CHECK(g->log != MAP_FAILED);
+		g->dirty_log = dirty_log_open(fd, FG_LOG_BYTES, FG_LOG_AT, d->memory_watch, &err);
+		FUZZ_CHECK(g->dirty_log, "%s", err.text);
+		close(fd);
+	}
+	return g->dirty_log;
+}
+
 int fuzz_queue_start(struct vhost_device *d, struct virtqueue *vq, struct fuzz_guest *g,
 		     uint64_t features)
 {
@@ -41,11 +63,15 @@ int fuzz_queue_start(struct vhost_device *d, struct virtqueue *vq, struct fuzz_g
 	features |= g->packed ? feature_bit(VIRTIO_F_RING_PACKED) : 0;
 	features |= g->indirect ? feature_bit(VIRTIO_RING_F_INDIRECT_DESC) : 0;
 	features |= g->event_idx ? feature_bit(VIRTIO_RING_F_EVENT_IDX) : 0;
+	features |= g->logs ? feature_bit(VHOST_F_LOG_ALL) : 0;
 	if (features != d->features) {
 		d->features = features;
 		d->ops->set_features(d, features);
 	}
 	d->map = g->map;
+	d->log = log_of(d, g);
+	vq->setup.flags = g->logs ? VHOST_VRING_F_LOG : 0;
+	vq->setup.log = FG_MAIN_GPA + FG_DEVICE;
 	vq->setup.num = g->size;
 	vq->setup.base = g->base;
 	vq->setup.has_base = vq->setup.has_addr = true;
@@ -78,7 +104,13 @@ void fuzz_queue_stop(struct workers *ws, struct virtqueue *vq)
 		sim_round(ws);
 		control_step(0);
 	}
-	FUZZ_CHECK(vq->ring.in_flight == 0);
-	hooks_ring_end(&vq->ring);
+	if (vq->ring.broken) {
+		/* What the driver gave beside what broke it need not come back. */
+		hooks_ring_forget(&vq->ring);
+	} else {
+		FUZZ_CHECK(vq->ring.in_flight == 0);
+		hooks_ring_end(&vq->ring);
+	}
 	vq->device->map = NULL;
+	vq->device->log = NULL;
 }

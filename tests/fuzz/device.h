@@ -20,7 +20,8 @@ void fuzz_sessions_wait(struct vhost_device *const *d, unsigned n);
  */
 int fuzz_queue_start(struct vhost_device *d, struct virtqueue *vq, struct fuzz_guest *g,
 		     uint64_t features);
-/* Stops it; it must have stopped after a few rounds, with no chain in flight. */
+/* Stops it; it must have stopped after a few rounds, with no chain in flight unless it is
+ * broken. */
 void fuzz_queue_stop(struct workers *ws, struct virtqueue *vq);
 
 #endif

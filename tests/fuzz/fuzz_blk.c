@@ -13,6 +13,7 @@
 #include "poll/control.h"
 #include "tests/fuzz/device.h"
 #include "tests/fuzz/guest.h"
+#include "tests/fuzz/race.h"
 #include "tests/fuzz/sim.h"
 
 #include <linux/virtio_blk.h>
@@ -98,11 +99,31 @@ static void ask_neighbour(void)
 	fg_check_writes(g, hooks_live(&vq->ring) == 0);
 }
 
+/* A read that is right when the guest makes it: what its header says, all the way to the disk,
+ * matters then. */
+static void honest_read(void)
+{
+	static const uint8_t bytes[4 + 16 + 3] = { 0, 1 | 2 << 3, 8, 16, [20] = 16, 200, 1 };
+	struct input in = { bytes, bytes + sizeof(bytes) };
+
+	fg_chain(&b.guest, &in);
+}
+
+/* The worker, while the guest's other processor writes. */
+static void raced(void (*what)(struct workers *ws))
+{
+	race_begin();
+	what(b.workers);
+	race_end();
+}
+
 static void run(struct vhost_device *d, struct input *in)
 {
 	struct virtqueue *vq = &d->queues[0];
 
 	for (unsigned i = 0; i < STEPS_MAX && in_left(in); i++) {
+		if (RACING && race_random(4) == 0)
+			honest_read();
 		switch (in_u8(in) % 8) {
 		default:
 			fg_chain(&b.guest, in);
@@ -112,19 +133,19 @@ static void run(struct vhost_device *d, struct input *in)
 			continue;
 		case 4:
 		case 5:
-			sim_round(b.workers);
+			raced(sim_round);
 			break;
 		case 6:
-			sim_park(b.workers);
+			raced(sim_park);
 			break;
 		case 7:
-			sim_wake(b.workers);
+			raced(sim_wake);
 			break;
 		}
 		fg_check_writes(&b.guest, hooks_live(&vq->ring) == 0);
 	}
-	sim_wake(b.workers);
-	sim_round(b.workers);
+	raced(sim_wake);
+	raced(sim_round);
 	fg_check_writes(&b.guest, hooks_live(&vq->ring) == 0);
 }
 
@@ -141,6 +162,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	d = b.vhost[how & 1 ? READ_ONLY : WRITABLE];
 	if (how & 2)
 		features |= UINT64_C(1) << VIRTIO_BLK_F_FLUSH;
+	race_reset();
 	fg_begin(&b.guest, &in);
 	if (fuzz_queue_start(d, &d->queues[0], &b.guest, features) == 0) {
 		run(d, &in);

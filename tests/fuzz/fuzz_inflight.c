@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "tests/fuzz/guest.h"
+#include "tests/fuzz/race.h"
 #include "vhost/ring_track.h"
 
 #include <stdlib.h>
@@ -74,6 +75,30 @@ static void region_fill(struct input *in)
 	}
 }
 
+/* Recovery reads it while the front-end writes there. */
+static void race_region(void)
+{
+	if (!RACING)
+		return;
+	for (unsigned n = race_random(3); n > 0; n--) {
+		unsigned bytes = 1u << race_random(3);
+		size_t at = ALIGN_DOWN((size_t)race_random((uint32_t)b.region_bytes - 4), bytes);
+
+		race_word(b.region + at, bytes, race_random(race_random(2) ? 8 : 1u << 16), NULL);
+	}
+}
+
+static const char *recover_region(void)
+{
+	const char *why;
+
+	race_region();
+	race_begin();
+	why = ring_recover(&b.r);
+	race_end();
+	return why;
+}
+
 /* A new back-end finds the ring and the buffer as they are. @return whether it serves them. */
 static bool recover(uint32_t base)
 {
@@ -95,7 +120,7 @@ static bool recover(uint32_t base)
 	FUZZ_CHECK(b.r.track);
 	fg_check_writes(&b.g, true);
 	hooks_ring(&b.r, &b.g);
-	if (b.region && ring_recover(&b.r)) {
+	if (b.region && recover_region()) {
 		hooks_ring_end(&b.r);
 		ring_track_free(b.r.track);
 		return false;
@@ -107,10 +132,12 @@ static bool recover(uint32_t base)
 static void pop(unsigned n)
 {
 	struct chain chains[POP_MAX];
-	unsigned got = b.g.packed ? hooked_pop(&b.r, RING_PACKED, chains, n, b.segs,
-					       ARRAY_SIZE(b.segs))
-				  : hooked_pop(&b.r, RING_SPLIT, chains, n, b.segs,
-					       ARRAY_SIZE(b.segs));
+	unsigned got;
+
+	race_begin();
+	got = b.g.packed ? hooked_pop(&b.r, RING_PACKED, chains, n, b.segs, ARRAY_SIZE(b.segs))
+			 : hooked_pop(&b.r, RING_SPLIT, chains, n, b.segs, ARRAY_SIZE(b.segs));
+	race_end();
 
 	FUZZ_CHECK(got <= n && b.n_live + got <= b.g.size);
 	for (unsigned i = 0; i < got; i++)
@@ -203,6 +230,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fg_create(&b.g, NULL);
 		log_set_level(LOG_LEVEL_ERROR);
 	}
+	race_reset();
 	fg_begin(&b.g, &in);
 	how = in_u8(&in);
 	b.in_order = how & 1;

@@ -13,6 +13,7 @@
 #include "poll/control.h"
 #include "tests/fuzz/device.h"
 #include "tests/fuzz/guest.h"
+#include "tests/fuzz/race.h"
 #include "tests/fuzz/sim.h"
 
 #include <endian.h>
@@ -263,7 +264,9 @@ static void step_forward(struct input *in)
 	segs[2] = (struct iovec) { n.body + 3100, body - segs[0].iov_len - segs[1].iov_len };
 	p.segs = segs;
 	p.n_segs = 3;
+	race_begin();
 	worker_call_wait(workers_get(n.workers, 0), forward, &b);
+	race_end();
 }
 
 /* Headers that a transmit chain may find in its buffer. */
@@ -311,6 +314,7 @@ static void begin(struct input *in)
 {
 	uint64_t features = device_features(in);
 
+	race_reset();
 	peer_start(device_features(in));
 	for (unsigned q = 0; q < N_QUEUES; q++) {
 		fg_begin(&n.guest[q], in);
@@ -349,6 +353,14 @@ static void end(void)
 	fuzz_queue_stop(n.workers, &n.vhost[PEER]->queues[RECEIVE]);
 }
 
+/* The worker, while the guest's other processor writes. */
+static void raced(void (*what)(struct workers *ws))
+{
+	race_begin();
+	what(n.workers);
+	race_end();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, data + size };
@@ -379,17 +391,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step_forward(&in);
 			break;
 		case 6:
-			sim_wake(n.workers);
-			sim_round(n.workers);
+			raced(sim_wake);
+			raced(sim_round);
 			break;
 		case 7:
-			sim_park(n.workers);
+			raced(sim_park);
 			break;
 		}
 		check_all();
 	}
-	sim_wake(n.workers);
-	sim_round(n.workers);
+	raced(sim_wake);
+	raced(sim_round);
 	check_all();
 	end();
 	return 0;

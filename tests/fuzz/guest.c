@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/fuzz/guest.h"
 
+#include "tests/fuzz/race.h"
 #include "vhost/ring.h"
 
 #include <linux/virtio_ring.h>
@@ -65,6 +66,10 @@ void fg_begin(struct fuzz_guest *g, struct input *in)
 	g->event_idx = how & 2;
 	g->indirect = how & 4;
 	g->legacy = !g->packed && how & 0x10;
+	g->logs = how & 0x20;
+	memset(g->unlogged, 0, sizeof(g->unlogged));
+	if (g->log)
+		memset(g->log, 0, FG_LOG_BLOCK);
 	g->size = g->packed ? packed_sizes[size % ARRAY_SIZE(packed_sizes)] : 1u << size % 9;
 	/* Often near a place where indices wrap. */
 	if (g->packed) {
@@ -86,6 +91,9 @@ void fg_begin(struct fuzz_guest *g, struct input *in)
 	g->next_table = 0;
 	g->flip_rate = how & 8 ? in_u8(in) : 0;
 	g->flip_seed = g->flip_rate ? in_u32(in) | 1 : 0;
+	if (RACING) /* words change by themselves */
+		g->flip_rate = 0;
+	g->n_put = 0;
 }
 
 void fg_write(struct fuzz_guest *g, uint64_t offset, const void *from, size_t len)
@@ -162,6 +170,32 @@ first_difference(const uint8_t *a, const uint8_t *b, uint64_t from, uint64_t byt
 	return at;
 }
 
+/* A byte of region @i was written. */
+static void note_dirty(struct fuzz_guest *g, unsigned i, uint64_t at)
+{
+	uint64_t page = (regions[i].gpa + at) / 4096;
+
+	if ((g->log || g->notes_dirty) && page / 8 < FG_LOG_BYTES)
+		g->unlogged[page / 8] |= (uint8_t)(1u << page % 8);
+}
+
+/* All that was written is in the log, and nothing beside it. The front-end takes what is there. */
+static void check_log(struct fuzz_guest *g)
+{
+	for (unsigned i = 0; i < FG_LOG_BLOCK; i++) {
+		unsigned byte = i - FG_LOG_AT; /* before it: wraps */
+
+		if (byte < FG_LOG_BYTES)
+			FUZZ_CHECK((g->unlogged[byte] & ~g->log[i]) == 0,
+				   "of pages %u to %u, 0x%02x were written and 0x%02x are logged",
+				   byte * 8, byte * 8 + 7, g->unlogged[byte], g->log[i]);
+		else
+			FUZZ_CHECK(g->log[i] == 0, "byte %u beside the log was written", i);
+	}
+	memset(g->log + FG_LOG_AT, 0, FG_LOG_BYTES);
+	memset(g->unlogged, 0, sizeof(g->unlogged));
+}
+
 void fg_check_writes(struct fuzz_guest *g, bool forget)
 {
 	for (unsigned i = 0; i < FG_REGIONS; i++) {
@@ -174,8 +208,11 @@ void fg_check_writes(struct fuzz_guest *g, bool forget)
 				   "byte 0x%llx of region %u was written", (unsigned long long)at,
 				   i);
 			g->shadow[i][at] = host[at];
+			note_dirty(g, i, at);
 		}
 	}
+	if (forget && g->logs && g->log)
+		check_log(g);
 	if (!forget || !g->any_writable)
 		return;
 	for (unsigned i = 0; i < FG_REGIONS; i++)
@@ -256,6 +293,8 @@ static uint32_t any_length(struct input *in)
 static void put_desc(struct fuzz_guest *g, uint64_t at, gpa_t addr, uint32_t len, uint16_t flags,
 		     uint16_t link)
 {
+	if (g->n_put < ARRAY_SIZE(g->put))
+		g->put[g->n_put++] = (uint16_t)at;
 	if (g->packed) {
 		struct vring_packed_desc d = {
 			.addr = addr, .len = len, .id = link, .flags = flags
@@ -286,12 +325,12 @@ struct draft {
 };
 
 /* Segments one after the other from a place in the buffers on; the input's bytes lie at its start.
- */
-static void draft_chain(struct fuzz_guest *g, struct input *in, struct draft *c, bool odd)
+ * @return the place. */
+static uint64_t draft_chain(struct fuzz_guest *g, struct input *in, struct draft *c, bool odd)
 {
 	uint8_t shape = in_u8(in), n_bytes, bytes[160];
 	unsigned n_out = shape & 7, n_in = shape >> 3 & 7;
-	uint64_t at = FG_BUFFERS + in_u8(in) * 64u;
+	uint64_t at = FG_BUFFERS + in_u8(in) * 64u, start = at;
 
 	if (shape & 0x40)
 		n_out *= 20;
@@ -327,9 +366,11 @@ static void draft_chain(struct fuzz_guest *g, struct input *in, struct draft *c,
 		if (what & 8)
 			c->d[i].flags = in_u16(in);
 	}
+	return start;
 }
 
-static void put_table(struct fuzz_guest *g, struct draft *c)
+/* A table that takes the place of @c's descriptors; @last: it ends where the region does. */
+static void put_table(struct fuzz_guest *g, struct draft *c, bool last)
 {
 	unsigned room = (FG_BUFFERS - FG_TABLES) / 16;
 	uint64_t at;
@@ -338,7 +379,10 @@ static void put_table(struct fuzz_guest *g, struct draft *c)
 	if (g->next_table + c->n > room)
 		g->next_table = 0;
 	at = FG_TABLES + g->next_table * 16u;
-	g->next_table += c->n;
+	if (last)
+		at = FG_MAIN_BYTES - c->n * 16u;
+	else
+		g->next_table += c->n;
 	for (unsigned i = 0; i < c->n; i++)
 		put_desc(g, at + i * 16u, c->d[i].addr, c->d[i].len, c->d[i].flags,
 			 (uint16_t)(i + 1));
@@ -398,10 +442,12 @@ void fg_chain(struct fuzz_guest *g, struct input *in)
 {
 	uint8_t how = in_u8(in);
 	struct draft c;
+	uint64_t bytes;
 
-	draft_chain(g, in, &c, how & 1);
+	g->n_put = 0;
+	bytes = draft_chain(g, in, &c, how & 1);
 	if (how & 2 && g->indirect)
-		put_table(g, &c);
+		put_table(g, &c, how & 0x10);
 	if (how & 4) { /* the head, or the table, is not as it should be */
 		uint8_t what = in_u8(in);
 
@@ -420,6 +466,7 @@ void fg_chain(struct fuzz_guest *g, struct input *in)
 		put_split(g, &c);
 	if (!(how & 8))
 		publish(g);
+	fg_race(g, bytes);
 }
 
 /* Any descriptor of the ring, as the input has it. */

@@ -22,7 +22,7 @@
  * memory; then a hole; LATE; and LAST, which ends with the last address there can be.
  */
 enum { FG_MAIN, FG_NEXT, FG_LATE, FG_LAST, FG_REGIONS };
-#define FG_MAIN_GPA UINT64_C(0x10000)
+#define FG_MAIN_GPA UINT64_C(0x10800) /* so that each area of a large ring lies on two pages */
 #define FG_MAIN_BYTES UINT64_C(0x8000)
 #define FG_NEXT_GPA (FG_MAIN_GPA + FG_MAIN_BYTES)
 #define FG_NEXT_BYTES UINT64_C(0x2000)
@@ -42,9 +42,17 @@ enum { FG_MAIN, FG_NEXT, FG_LATE, FG_LAST, FG_REGIONS };
 #define FG_BUFFERS 0x3000
 #define FG_SIZE_MAX 256
 
+/* The dirty log lies in the middle of a block, so that what is written beside it is found. */
+#define FG_LOG_AT 101
+#define FG_LOG_BYTES 9 /* 72 pages: all regions but LAST */
+#define FG_LOG_BLOCK 4096
+
+struct dirty_log;
+
 struct fuzz_guest {
 	bool packed, event_idx, indirect;
 	bool legacy; /* no VERSION_1: the short header of virtio-net */
+	bool logs;   /* the front-end migrates it */
 	uint32_t size, base;
 	struct mem_map *map; /* its regions' memory is ours */
 	uint8_t *shadow[FG_REGIONS];
@@ -60,6 +68,19 @@ struct fuzz_guest {
 	/* Words change as the device reads them: this often of 256, by this generator. */
 	uint8_t flip_rate;
 	uint64_t flip_seed;
+
+	/*
+	 * A dirty log, of which the first FG_LOG_BYTES from FG_LOG_AT on are the log; NULL: none.
+	 * What the device has changed and not logged yet, as pages: a bit for each of the log's.
+	 */
+	uint8_t *log;
+	struct dirty_log *dirty_log; /* the device's mapping of it */
+	uint8_t unlogged[FG_LOG_BYTES];
+	bool notes_dirty; /* these are kept, log or not */
+
+	/* For race.h: where the last chain's descriptors were put, in MAIN. */
+	unsigned n_put;
+	uint16_t put[64];
 };
 
 /* Once: allocates; memory that can be shared lies in files, @fds (FG_REGIONS of them, NULL: none).
@@ -88,9 +109,14 @@ int fg_find(const struct fuzz_guest *g, const void *p, uint64_t *offset);
 void fg_allow(struct fuzz_guest *g, const void *p, size_t len);
 /*
  * Sees that nothing but what was allowed, and the device's areas of the ring, has been written, and
- * takes that over into the shadow. @forget: no chain is in flight, so all allowances end.
+ * takes that over into the shadow. @forget: no chain is in flight, so all allowances end, and what
+ * was written is in the dirty log, if there is one.
  */
 void fg_check_writes(struct fuzz_guest *g, bool forget);
+
+/* A chain has been written, its bytes at MAIN + @bytes: words of it may be raced for
+ * (guest_race.c). */
+void fg_race(struct fuzz_guest *g, uint64_t bytes);
 
 /* A word was read by the device: perhaps it changes now. */
 void fg_flip(struct fuzz_guest *g, const void *p, size_t len);

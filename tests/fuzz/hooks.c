@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/fuzz/guest.h"
+#include "tests/fuzz/race.h"
 #include "vhost/ring.h"
 
 /* After ring.h: its inline functions are not to be hooked here. */
@@ -57,6 +58,7 @@ void hook_read(const void *p, size_t len)
 {
 	if (len == 0)
 		return;
+	race_read();
 	for (unsigned i = 0; i < RINGS_MAX; i++)
 		if (rings[i].ring)
 			fg_flip(rings[i].guest, p, len);

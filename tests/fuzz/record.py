@@ -94,7 +94,8 @@ def seed(path):
         elif number in (ADD_MEM_REG, REM_MEM_REG):
             out += message(row, 0, fds_how=fds_how)
         elif number == SET_VRING_ADDR:
-            out += message(row, payload[0] & 3)
+            # With its flags, where it has some: the migrating front-end's.
+            out += message(row, payload[0] & 3 | (4 if payload[4] else 0), payload[4:5] if payload[4] else b"")
         elif number in (GET_CONFIG, SET_CONFIG):
             offset, size = struct.unpack_from("=II", payload)
             out += message(row, 0, bytes([offset & 0xff, min(size, 255)]) + payload[12:20].ljust(8, b"\0"))

@@ -166,23 +166,20 @@ void worker_move(struct poller *p, struct worker *to)
 	worker_add(to, p);
 }
 
-unsigned sim_round(struct workers *ws)
+void sim_round(struct workers *ws)
 {
-	unsigned work = 0;
-
 	for (unsigned i = 0; i < ws->n; i++) {
 		struct worker *w = &ws->w[i];
 
 		current = w;
-		work += call_run_all(&w->calls);
+		call_run_all(&w->calls);
 		for (unsigned k = 0; k < w->n_pollers; k++)
 			if (w->pollers[k]->state == POLLER_ACTIVE)
-				work += w->pollers[k]->ops->poll(w->pollers[k]);
+				w->pollers[k]->ops->poll(w->pollers[k]);
 		w->stats.rounds++;
 	}
 	current = NULL;
 	urcu_qsbr_quiescent_state();
-	return work;
 }
 
 void sim_park(struct workers *ws)

@@ -13,8 +13,8 @@
 
 #include "poll/worker.h"
 
-/* One round of every worker: its calls, then each poller that is not parked. @return work done. */
-unsigned sim_round(struct workers *ws);
+/* One round of every worker: its calls, then each poller that is not parked. */
+void sim_round(struct workers *ws);
 /* Every poller that may be parked is, where it has no work. */
 void sim_park(struct workers *ws);
 /* Every parked poller is made active again, as by a kick. */

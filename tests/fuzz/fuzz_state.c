@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device's state from a front-end that means ill: any bytes, or a state that is nearly right, cut
+ * off or too long, over a pipe or a socket, in pieces, given up in the middle. What is taken is
+ * what a second reading of the format takes, and is then what the device says of itself; what is
+ * refused leaves no trace; what is saved can be loaded; and no descriptor is left.
+ */
+#include "base/error.h"
+#include "base/log.h"
+#include "blk/blk.h"
+#include "net/net.h"
+#include "poll/control.h"
+#include "tests/fuzz/device.h"
+#include "tests/fuzz/sim.h"
+#include "vhost/state_blob.h"
+#include "vhost/state_transfer.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_ids.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define DISK_BYTES (1u << 20)
+#define PAIRS 3
+#define BYTES_MAX (STATE_MAX + 1000)
+#define HEADER_BYTES 24
+
+enum { BLK, NET, N_DEVICES };
+
+static struct {
+	struct workers *workers;
+	struct net_switch *sw;
+	struct vhost_device *device[N_DEVICES];
+	int free_fd; /* the lowest that is, between two runs */
+
+	struct vhost_device *d;
+	unsigned kind;
+	uint8_t bytes[BYTES_MAX];
+	size_t len;
+} s;
+
+static int lowest_free_fd(void)
+{
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	FUZZ_CHECK(fd >= 0);
+	close(fd);
+	return fd;
+}
+
+static void create_all(void)
+{
+	struct workers_config cfg = { .n = 1 };
+	struct switch_config sc = { .name = "lan" };
+	struct blk_config bc = {
+		.name = "disk", .kind = DISK_RAM, .size = DISK_BYTES, .queues = 1
+	};
+	struct net_device_config nc = {
+		.name = "card", .queue_pairs = PAIRS, .has_mac = true, .mac = { 0x52 }, .mtu = 1500
+	};
+	struct error err = { 0 };
+	struct blk_device *b;
+	struct net_device *n;
+
+	signal(SIGPIPE, SIG_IGN); /* as the daemon does */
+	log_set_level(LOG_LEVEL_ERROR);
+	FUZZ_CHECK(control_init() == 0);
+	FUZZ_CHECK(workers_start(&cfg, &s.workers, NULL) == 0);
+	FUZZ_CHECK(switch_create(&sc, s.workers, &s.sw, NULL) == 0);
+	bc.socket = fuzz_socket();
+	nc.socket = fuzz_socket();
+	FUZZ_CHECK(blk_device_create(&bc, s.workers, &b, &err) == 0, "%s", err.text);
+	FUZZ_CHECK(net_device_create(&nc, s.sw, s.workers, &n, &err) == 0, "%s", err.text);
+	s.device[BLK] = (struct vhost_device *)blk_device_vhost(b);
+	s.device[NET] = (struct vhost_device *)net_device_vhost(n);
+	fuzz_sessions_wait(s.device, N_DEVICES);
+}
+
+/* What the input makes of a state. */
+
+static void add(const void *bytes, size_t len)
+{
+	len = MIN(len, sizeof(s.bytes) - s.len);
+	memcpy(s.bytes + s.len, bytes, len);
+	s.len += len;
+}
+
+static void add_field(uint16_t tag, uint16_t said, const void *bytes, size_t len)
+{
+	uint16_t f[2] = { htole16(tag), htole16(said) };
+
+	add(f, sizeof(f));
+	add(bytes, len);
+}
+
+/* A field that is known, nearly, or none at all. */
+static void any_field(struct input *in)
+{
+	static uint8_t zero[STATE_MAX];
+	uint8_t how = in_u8(in), bytes[8];
+	uint64_t capacity = htole64(DISK_BYTES);
+	uint16_t tag = 1 + (how >> 3 & 1), len = tag == 1 ? 6 : 2;
+
+	in_bytes(in, bytes, sizeof(bytes));
+	if (s.kind == BLK) {
+		len = 8;
+		if (!(how & 0x40))
+			memcpy(bytes, &capacity, sizeof(capacity));
+	} else if (tag == 2 && !(how & 0x40)) {
+		bytes[0] %= 2 * PAIRS;
+		bytes[1] = 0;
+	}
+	switch (how % 8) {
+	case 5: /* of a tag that may be left out, or not; long, perhaps */
+		len = (uint16_t)(bytes[1] * 8u);
+		add_field(bytes[0] | (how & 0x10 ? STATE_OPTIONAL : 0), len, zero, len);
+		break;
+	case 6: /* of another length */
+		add_field(tag, bytes[7] % 9, bytes, bytes[7] % 9);
+		break;
+	case 7: /* that says another length than it has */
+		add_field(bytes[5] & 1 ? tag : STATE_OPTIONAL | tag, (uint16_t)(len + bytes[6]),
+			  bytes, len);
+		break;
+	default:
+		add_field(tag, len, bytes, len);
+	}
+}
+
+static void any_state(struct input *in)
+{
+	uint8_t how = in_u8(in);
+	uint32_t header[6] = { 0, 0, htole32(STATE_VERSION),
+			       htole32(s.kind == BLK ? VIRTIO_ID_BLOCK : VIRTIO_ID_NET) };
+
+	s.len = 0;
+	if (how & 0x80) { /* any bytes */
+		s.len = MIN(in_left(in), sizeof(s.bytes));
+		in_bytes(in, s.bytes, s.len);
+		return;
+	}
+	memcpy(header, "sluicest", 8);
+	add(header, sizeof(header));
+	for (unsigned n = how & 7; n > 0; n--)
+		any_field(in);
+	header[4] = htole32((uint32_t)(s.len - HEADER_BYTES));
+	memcpy(s.bytes + 16, &header[4], 4);
+	if (how & 8) /* the header is not as it should be */
+		s.bytes[in_u8(in) % HEADER_BYTES] = in_u8(in);
+	if (how & 0x10) /* cut off */
+		s.len -= MIN((size_t)in_u8(in), s.len);
+}
+
+/* The format read once more, by the text in vhost/state_blob.h. */
+
+struct said {
+	bool good;
+	unsigned n[3];	 /* how many fields of each tag */
+	unsigned len[3]; /* of the last */
+	uint8_t value[3][8];
+};
+
+static struct said read_state(void)
+{
+	struct said r = { 0 };
+	uint32_t h[6];
+
+	if (s.len < HEADER_BYTES || s.len > STATE_MAX)
+		return r;
+	memcpy(h, s.bytes, sizeof(h));
+	if (memcmp(h, "sluicest", 8) != 0 || h[2] == 0 || h[5] != 0 ||
+	    le32toh(h[3]) != (s.kind == BLK ? 2u : 1u) || le32toh(h[4]) != s.len - HEADER_BYTES)
+		return r;
+	for (size_t at = HEADER_BYTES; at < s.len;) {
+		unsigned tag, len;
+
+		if (s.len - at < 4)
+			return r;
+		tag = s.bytes[at] | s.bytes[at + 1] << 8;
+		len = s.bytes[at + 2] | s.bytes[at + 3] << 8;
+		at += 4;
+		if (len > s.len - at)
+			return r;
+		if (tag == 1 || (tag == 2 && s.kind == NET)) {
+			r.n[tag]++;
+			r.len[tag] = len;
+			memcpy(r.value[tag], s.bytes + at, MIN(len, 8u));
+		} else if (!(tag & 0x8000)) {
+			return r;
+		}
+		at += len;
+	}
+	r.good = true;
+	return r;
+}
+
+static bool acceptable(const struct said *r)
+{
+	uint64_t capacity;
+
+	if (!r->good || r->n[1] != 1)
+		return false;
+	if (s.kind == BLK) {
+		memcpy(&capacity, r->value[1], sizeof(capacity));
+		return r->len[1] == 8 && le64toh(capacity) == DISK_BYTES;
+	}
+	return r->n[2] == 1 && r->len[1] == 6 && r->len[2] == 2 && !(r->value[1][0] & 1) &&
+	       (r->value[2][0] | r->value[2][1] << 8) <= PAIRS;
+}
+
+static struct state_blob saved(void)
+{
+	struct state_blob b = { 0 };
+
+	s.d->ops->save_state(s.d, &b);
+	FUZZ_CHECK(b.len <= STATE_MAX);
+	return b;
+}
+
+/* What the device says of itself after it took @r, having said @before. */
+static void check_taken(const struct said *r, const struct state_blob *before)
+{
+	struct state_blob after = saved();
+	uint8_t mac[6], pairs[2], old[2];
+
+	if (s.kind == BLK)
+		return;
+	FUZZ_CHECK(state_get(&after, STATE_NET_MAC, mac, 6) &&
+		   state_get(&after, STATE_NET_PAIRS, pairs, 2) &&
+		   state_get(before, STATE_NET_PAIRS, old, 2));
+	FUZZ_CHECK(memcmp(mac, r->value[1], 6) == 0);
+	/* 0: the front-end tells of pairs, and nothing changes. */
+	FUZZ_CHECK(memcmp(pairs, r->value[2][0] | r->value[2][1] ? r->value[2] : old, 2) == 0);
+}
+
+static void channel(uint8_t how, bool load, int *ours, int *theirs)
+{
+	int fds[2];
+
+	if (how & 4)
+		FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+	else
+		FUZZ_CHECK(pipe2(fds, O_CLOEXEC) == 0);
+	*theirs = fds[load ? 0 : 1];
+	*ours = fds[load ? 1 : 0];
+	FUZZ_CHECK(fcntl(*ours, F_SETFL, O_NONBLOCK) == 0);
+}
+
+/* All of it goes through, unless they have had enough; where there is no room they make some. */
+static void say(int fd, const uint8_t *bytes, size_t len)
+{
+	for (unsigned i = 0; len; i++) {
+		ssize_t n = write(fd, bytes, len);
+
+		if (n < 0 && errno == EPIPE && s.len > STATE_MAX)
+			return;
+		FUZZ_CHECK(n > 0 || (errno == EAGAIN && i < 10000), "%s", strerror(errno));
+		if (n > 0) {
+			bytes += n;
+			len -= (size_t)n;
+		} else {
+			control_step(0);
+			usleep(50);
+		}
+	}
+}
+
+static void load(uint8_t how, struct input *in)
+{
+	struct state_blob before = saved(), after;
+	struct error err = { 0 };
+	struct state_transfer *t;
+	struct said r;
+	int ours, theirs, rc;
+	unsigned piece = 1 + in_u8(in) * 16u;
+	bool whole = !(how & 0x10);
+
+	any_state(in);
+	channel(how, true, &ours, &theirs);
+	t = state_transfer_begin(s.d, theirs, true, &err);
+	FUZZ_CHECK(t, "%s", err.text);
+	for (size_t at = 0; at < s.len; at += piece) {
+		say(ours, s.bytes + at, MIN(s.len - at, (size_t)piece));
+		if (how & 0x20)
+			control_step(0);
+	}
+	if (whole)
+		close(ours);
+	rc = state_transfer_outcome(t, &err);
+	r = read_state();
+	if (!whole) {
+		FUZZ_CHECK(rc == (s.len > STATE_MAX ? -EFBIG : -EINPROGRESS), "%d", rc);
+		close(ours);
+	} else {
+		FUZZ_CHECK((rc == 0) == acceptable(&r), "%d %s", rc, err.text);
+	}
+	after = saved();
+	if (rc == 0)
+		check_taken(&r, &before);
+	else
+		FUZZ_CHECK(after.len == before.len &&
+			   memcmp(after.bytes, before.bytes, after.len) == 0);
+	state_transfer_free(t);
+}
+
+/* Its own state, read in pieces; then it is as good as any. */
+static void save(uint8_t how, struct input *in)
+{
+	struct state_blob b = saved();
+	struct error err = { 0 };
+	struct state_transfer *t;
+	int ours, theirs, rc;
+	struct said r;
+	ssize_t n;
+
+	channel(how, false, &ours, &theirs);
+	t = state_transfer_begin(s.d, theirs, false, &err);
+	FUZZ_CHECK(t, "%s", err.text);
+	for (s.len = 0; s.len < b.len; s.len += (size_t)n) {
+		n = read(ours, s.bytes + s.len, 1 + in_u8(in));
+		FUZZ_CHECK(n > 0);
+		control_step(0);
+	}
+	rc = state_transfer_outcome(t, &err);
+	FUZZ_CHECK(rc == 0);
+	/* Its end is closed by another thread. */
+	for (unsigned i = 0; (n = read(ours, s.bytes + s.len, 1)) != 0; i++) {
+		FUZZ_CHECK(n < 0 && errno == EAGAIN && i < 100000);
+		usleep(50);
+	}
+	close(ours);
+	state_transfer_free(t);
+	FUZZ_CHECK(memcmp(s.bytes, b.bytes, b.len) == 0);
+	r = read_state();
+	FUZZ_CHECK(acceptable(&r));
+	FUZZ_CHECK(s.d->ops->load_state(s.d, &b, &err) == 0, "%s", err.text);
+}
+
+/* A descriptor of any kind, and either way. */
+static void odd_channel(struct input *in)
+{
+	static const char *const paths[] = { "/dev/null", "/", "/proc/self/maps" };
+	uint8_t how = in_u8(in);
+	bool is_load = how & 1;
+	struct error err = { 0 };
+	struct state_transfer *t;
+	int fds[2] = { -1, -1 }, fd;
+
+	if (how & 2) {
+		FUZZ_CHECK(pipe2(fds, O_CLOEXEC) == 0);
+		fd = fds[is_load ? 1 : 0]; /* the wrong end */
+		fds[is_load ? 1 : 0] = -1;
+	} else if (how & 4) {
+		fd = socket(how & 8 ? AF_INET : AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	} else {
+		fd = open(paths[how / 8 % ARRAY_SIZE(paths)], O_RDONLY | O_CLOEXEC);
+	}
+	FUZZ_CHECK(fd >= 0);
+	t = state_transfer_begin(s.d, fd, is_load, &err);
+	FUZZ_CHECK(!t, "a state over a descriptor of kind 0x%x", how);
+	for (unsigned i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, data + size };
+	uint8_t how;
+
+	if (!s.workers) {
+		create_all();
+		s.free_fd = lowest_free_fd();
+	}
+	s.device[NET]->ops->disconnected(s.device[NET]); /* its state is that of a new one */
+	while (in_left(&in)) {
+		how = in_u8(&in);
+		s.kind = how & 1 ? NET : BLK;
+		s.d = s.device[s.kind];
+		if (how & 2)
+			load(how, &in);
+		else if (how & 8)
+			odd_channel(&in);
+		else
+			save(how, &in);
+	}
+	/* What might take its time to close is left to another thread. */
+	for (unsigned i = 0; lowest_free_fd() != s.free_fd; i++) {
+		FUZZ_CHECK(i < 100000, "a descriptor is left");
+		usleep(50);
+	}
+	return 0;
+}
