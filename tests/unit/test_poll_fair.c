@@ -52,20 +52,39 @@ static void stop(void)
 	workers_stop(ws);
 }
 
+/* While the heavy one is polled another 100 times: the fewest and the most polls of a light one. */
+static void next_hundred(uint64_t *least, uint64_t *most)
+{
+	uint64_t before[LIGHT], heavy_before = LOAD(heavy.polls);
+
+	for (unsigned i = 0; i < LIGHT; i++)
+		before[i] = LOAD(light[i].polls);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > heavy_before + 100, 20000));
+	*least = UINT64_MAX;
+	*most = 0;
+	for (unsigned i = 0; i < LIGHT; i++) {
+		uint64_t n = LOAD(light[i].polls) - before[i];
+
+		*least = MIN(*least, n);
+		*most = MAX(*most, n);
+	}
+}
+
 Test(poll_fair, who_takes_long_is_passed_over_until_others_have_had_as_much)
 {
-	uint64_t least = UINT64_MAX, most = 0;
+	uint64_t least, most;
+	bool equal = false;
 
 	start(false);
-	cr_assert(EVENTUALLY(LOAD(heavy.polls) > 100, 20000));
-	for (unsigned i = 0; i < LIGHT; i++) {
-		least = MIN(least, LOAD(light[i].polls));
-		most = MAX(most, LOAD(light[i].polls));
+	/* A light one off whose CPU the kernel puts another process takes long, too: not always. */
+	for (unsigned i = 0; i < 10 && !equal; i++) {
+		next_hundred(&least, &most);
+		/* 200 of them for each of its own is equal time; rounds would make it one. */
+		cr_assert_gt(least, 30 * 100u, "%lu", least);
+		/* And among equals nobody is passed over for long. */
+		equal = most - least < most / 2;
 	}
-	/* 200 of them for each of its own is equal time; rounds would make it one. */
-	cr_assert_gt(least, 30 * 100u, "%lu", least);
-	/* And among equals nobody is passed over for long. */
-	cr_assert_lt(most - least, most / 2);
+	cr_assert(equal);
 	stop();
 }
 
