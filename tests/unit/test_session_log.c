@@ -26,14 +26,16 @@ static void open_bed(const struct vhost_device_ops *ops, uint64_t features)
 	bed_negotiate(&b, VU_PF_USUAL, features);
 }
 
+/* Of memfds: guest memory, and logs. A thread that closes something has a stack and a heap of its
+ * own. */
 static unsigned count_mappings(void)
 {
 	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
 	unsigned n = 0;
-	int c;
 
-	while ((c = getc(f)) != EOF)
-		n += c == '\n';
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, "/memfd:") != NULL;
 	fclose(f);
 	return n;
 }
@@ -141,8 +143,7 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 		frontend_close(&b.f);
 		cr_assert(EVENTUALLY(b.dev.disconnected == b.dev.connected));
 	}
-	/* The stack may grow, and a thread that closed something leaves its own, and a heap. */
-	cr_assert_leq(count_mappings(), maps + 5);
+	cr_assert(EVENTUALLY(count_mappings() <= maps));
 	bed_fini(&b);
 	close(file);
 	close(pipes[0]);
@@ -198,7 +199,7 @@ Test(session_log, a_log_is_replaced_while_rings_run)
 			if (i == 10)
 				maps = count_mappings();
 		}
-		cr_assert_leq(count_mappings(), maps + 2);
+		cr_assert(EVENTUALLY(count_mappings() <= maps));
 		cr_assert_eq(b.dev.queue[0].starts, 1u);
 		bed_fini(&b);
 		for (unsigned i = 0; i < 2; i++)
