@@ -39,6 +39,17 @@ static struct rpc_config cfg = { .methods = methods, .mode = 0600 };
 static struct rpc_server *server;
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 
+/*
+ * The listener rests when more than 200 have come within a second. Here more do, and an answer that
+ * waits for the clock would be one that never comes.
+ */
+int __wrap_sd_event_source_set_ratelimit(sd_event_source *s, uint64_t interval, unsigned burst);
+int __wrap_sd_event_source_set_ratelimit(sd_event_source *s, uint64_t interval, unsigned burst)
+{
+	(void)s, (void)interval, (void)burst;
+	return 0;
+}
+
 static void clean_up(void)
 {
 	rpc_server_stop(server);
@@ -94,6 +105,7 @@ static int connect_client(void)
 	return fd;
 }
 
+/* Steps, not time, are what an answer takes: there is no other thread. */
 static void step(void)
 {
 	for (unsigned i = 0; i < 4; i++)
