@@ -74,7 +74,7 @@ def fuzz(build, target, seconds):
     before = set(found.glob(f"{target}-*"))
     # What undefined behaviour there is ends a run, as all else does.
     out = run(build / "tests/fuzz" / f"fuzz_{target}", corpus, f"-max_total_time={seconds}",
-              f"-max_len={MAX_LEN.get(target, 1024)}", "-len_control=0", "-entropic=0", "-timeout=20",
+              f"-max_len={MAX_LEN.get(target, 1024)}", "-len_control=0", "-entropic=0", "-timeout=60",
               "-rss_limit_mb=2048", "-print_funcs=0", "-print_final_stats=1", f"-artifact_prefix={found}/{target}-",
               f"-only_ascii={int(target in TEXT)}",
               env={**os.environ, "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"},

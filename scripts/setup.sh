@@ -45,7 +45,7 @@ build_packages=(
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
 test_packages=(python3-pytest qemu-utils qemu-system-common)
-lint_packages=(clang clang-format clang-tidy cppcheck shellcheck)
+lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 
 wants_guest=
 wants_qemu10=
