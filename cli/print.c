@@ -135,11 +135,25 @@ static void print_disks(const json_t *disks)
 	print_failures(disks);
 }
 
-static json_int_t dropped(const json_t *port)
+/* Why a port dropped frames, below the table: "web: dropped 3 tx_no_buffer, 1 rx_vlan". */
+static void print_drops(const json_t *ports)
 {
-	return counter(port, "rx_bad") + counter(port, "tx_no_buffer") +
-	       counter(port, "tx_too_big") + counter(port, "tx_cut_short") +
-	       counter(port, "tx_down") + counter(port, "tx_error");
+	const json_t *p, *value;
+	const char *key;
+	size_t i;
+
+	json_array_foreach (ports, i, p) {
+		json_t *drops = json_object_get(p, "drops");
+		unsigned n = 0;
+
+		json_object_foreach (drops, key, value) {
+			if (n++ == 0)
+				printf("  %s: dropped ", text(p, "name"));
+			printf("%s%lld %s", n > 1 ? ", " : "", json_integer_value(value), key);
+		}
+		if (n)
+			printf("\n");
+	}
 }
 
 static void print_network(const json_t *n)
@@ -167,10 +181,11 @@ static void print_network(const json_t *n)
 		table_add(&t, "%s", bytes(counter(p, "rx_bytes"), b));
 		table_add(&t, "%lld", counter(p, "tx_packets"));
 		table_add(&t, "%s", bytes(counter(p, "tx_bytes"), b));
-		table_add(&t, "%lld", dropped(p));
+		table_add(&t, "%lld", counter(p, "dropped"));
 		table_add(&t, "%s", text(p, json_object_get(p, "socket") ? "socket" : "device"));
 	}
 	table_print(&t);
+	print_drops(ports);
 	print_failures(ports);
 }
 
@@ -277,17 +292,22 @@ static bool named(const json_t *j, const char *name)
 
 static void print_macs(const json_t *macs)
 {
-	struct table t = { .n_columns = 3, .right = 4 };
+	struct table t = { .n_columns = 4, .right = 0xa };
 	const json_t *m;
 	size_t i;
 
 	if (json_array_size(macs) == 0)
 		return;
 	table_add(&t, "  ADDRESS");
+	table_add(&t, "VLAN");
 	table_add(&t, "PORT");
 	table_add(&t, "AGE");
 	json_array_foreach (macs, i, m) {
 		table_add(&t, "  %s", text(m, "mac"));
+		if (number(m, "vlan"))
+			table_add(&t, "%lld", number(m, "vlan"));
+		else
+			table_add(&t, "-");
 		table_add(&t, "%s", text(m, "port"));
 		table_add(&t, "%lld s", number(m, "age_s"));
 	}

@@ -119,11 +119,22 @@ static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
 	blk_device_on_closed(e->device, hung_up, a);
 }
 
+static struct port_rules rules_of(const struct port_config *p)
+{
+	struct port_rules r = { .untagged = (uint16_t)(p->vlan ? p->vlan : p->native) };
+
+	static_assert(sizeof(r.tagged) == sizeof(p->trunk), "a bit for each VLAN");
+	memcpy(&r.tagged, &p->trunk, sizeof(r.tagged));
+	return r;
+}
+
 static int open_guest_port(struct network_entry *n, struct port_entry *e, int fd, struct error *err)
 {
 	const struct port_config *p = e->config;
+	const struct port_rules rules = rules_of(p);
 	struct net_device_config cfg = {
 		.name = p->name,
+		.rules = &rules,
 		.socket = make_socket(&p->socket, fd),
 		.queue_pairs = p->queues,
 		.has_mac = schema_given(p, PORT_MAC),
@@ -143,7 +154,10 @@ static int open_guest_port(struct network_entry *n, struct port_entry *e, int fd
 
 static int open_dpdk_port(struct network_entry *n, struct port_entry *e, struct error *err)
 {
-	const struct dpdk_port_config cfg = { .name = e->config->name, .device = e->config->dpdk };
+	const struct port_rules rules = rules_of(e->config);
+	const struct dpdk_port_config cfg = { .name = e->config->name,
+					      .device = e->config->dpdk,
+					      .rules = &rules };
 
 	return dpdk_port_create(&cfg, n->sw, e->appliance->workers, &e->dpdk, err);
 }

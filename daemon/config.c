@@ -113,6 +113,25 @@ static void check_disk(const struct disk_config *d, struct problems *p)
 	check_group(&disk_schema, d, DISK_GROUP, d->socket.group, p);
 }
 
+static void check_vlans(const struct port_config *port, struct problems *p)
+{
+	const uint64_t *bits = port->trunk.bits;
+
+	if (schema_given(port, PORT_VLAN_ACCESS) && schema_given(port, PORT_TRUNK))
+		schema_problem(
+			&port_schema, port, PORT_TRUNK, p,
+			"does not go with vlan; a port is in one VLAN, or a trunk of several");
+	if (!schema_given(port, PORT_NATIVE))
+		return;
+	if (!schema_given(port, PORT_TRUNK))
+		schema_problem(&port_schema, port, PORT_NATIVE, p,
+			       "only goes with a trunk; a port in one VLAN has the key vlan");
+	else if (bits[port->native / 64] >> port->native % 64 & 1)
+		schema_problem(&port_schema, port, PORT_NATIVE, p,
+			       "VLAN %u is in trunk too; its frames have a tag there, or none here",
+			       port->native);
+}
+
 static void check_port(const struct port_config *port, struct problems *p)
 {
 	static const unsigned guest_only[] = { PORT_CONNECT, PORT_MODE, PORT_GROUP,
@@ -132,6 +151,7 @@ static void check_port(const struct port_config *port, struct problems *p)
 				schema_problem(&port_schema, port, guest_only[i], p,
 					       "does not go with dpdk; leave it out");
 	check_connect(&port_schema, port, port->socket.connect, PORT_MODE, PORT_GROUP, p);
+	check_vlans(port, p);
 	check_group(&port_schema, port, PORT_GROUP, port->socket.group, p);
 }
 

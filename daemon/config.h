@@ -83,6 +83,9 @@ enum {
 	PORT_MAC,
 	PORT_MTU,
 	PORT_DPDK,
+	PORT_VLAN_ACCESS,
+	PORT_TRUNK,
+	PORT_NATIVE,
 };
 struct port_config {
 	struct object at;
@@ -92,6 +95,9 @@ struct port_config {
 	uint32_t queues;	     /* pairs */
 	uint8_t mac[6];		     /* given: schema_given(p, PORT_MAC) */
 	uint32_t mtu;		     /* 0: not offered */
+	uint32_t vlan;		     /* of an access port; 0: it is none */
+	struct vlan_list trunk;
+	uint32_t native; /* of a trunk; 0: it takes no frames without a tag */
 };
 
 enum { NETWORK_NAME, NETWORK_MAC_AGEING, NETWORK_MAC_MAX, NETWORK_PORTS };

@@ -134,6 +134,17 @@ static const struct field port_fields[] = {
 			.kind = FIELD_TEXT,
 			P(dpdk),
 			.what = "a PCI address or a DPDK device string" },
+	[PORT_VLAN_ACCESS] = { .key = "vlan",
+			       .kind = FIELD_NUMBER,
+			       P(vlan),
+			       .min = 1,
+			       .max = VALUE_VLAN_MAX },
+	[PORT_TRUNK] = { .key = "trunk", .kind = FIELD_VLANS, P(trunk) },
+	[PORT_NATIVE] = { .key = "native",
+			  .kind = FIELD_NUMBER,
+			  P(native),
+			  .min = 1,
+			  .max = VALUE_VLAN_MAX },
 };
 
 static void port_defaults(void *obj)

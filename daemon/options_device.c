@@ -168,7 +168,7 @@ static void apply(const struct uses *u, enum target target, const struct schema 
 		if (use->row->target != target)
 			continue;
 		/* --cpu adds up; of the others each has one value. */
-		if (o->given[use->row->field] && f->kind != FIELD_CPUS)
+		if (o->given[use->row->field] && !field_takes_many(f->kind))
 			problems_add(p, 0, "--%s: stands here twice; keep one", use->row->name);
 		else if (!schema_set(s, obj, use->row->field, use->value, false, 0, p))
 			o->bad = true;

@@ -93,6 +93,7 @@ void schema_describe(const struct field *f, char *out, size_t size)
 		[FIELD_MODE] = "an octal file mode such as 0660",
 		[FIELD_MAC] = "a MAC address such as 52:54:00:12:34:56",
 		[FIELD_CPUS] = "a list of CPU numbers such as [2, 3]",
+		[FIELD_VLANS] = "a list of VLANs, 1 to 4094, such as [10, 20-30]",
 		[FIELD_MAP] = "a map of keys and values",
 		[FIELD_LIST] = "a list",
 	};
@@ -160,6 +161,8 @@ static int set_value(const struct field *f, const char *text, void *at)
 		return value_mac(text, at);
 	case FIELD_CPUS:
 		return value_cpus(text, at);
+	case FIELD_VLANS:
+		return value_vlans(text, at);
 	case FIELD_MAP:
 	case FIELD_LIST:
 		break;
@@ -210,8 +213,8 @@ bool schema_set(const struct schema *s, void *obj, unsigned index, const char *t
 	}
 	rc = set_value(f, text, at);
 	if (rc == -EEXIST) {
-		schema_problem(s, obj, index, p, "\"%.60s\" names a CPU twice; name each once",
-			       text);
+		schema_problem(s, obj, index, p, "\"%.60s\" names a %s twice; name each once", text,
+			       field_item_name(f->kind));
 		return false;
 	}
 	if (rc) {

@@ -13,7 +13,7 @@
 
 #include <stddef.h>
 
-#define SCHEMA_FIELDS_MAX 16
+#define SCHEMA_FIELDS_MAX 32
 #define SCHEMA_LIST_MAX 4096
 
 /* Stands first in every struct that a schema fills. */
@@ -34,6 +34,7 @@ enum field_kind {		/* type of the member at field.offset */
 		  FIELD_MODE,	/* int */
 		  FIELD_MAC,	/* uint8_t[6] */
 		  FIELD_CPUS,	/* struct cpu_list, owned */
+		  FIELD_VLANS,	/* struct vlan_list */
 		  FIELD_MAP,	/* a struct of schema @of, embedded */
 		  FIELD_LIST,	/* struct object_list of structs of schema @of */
 };
@@ -44,6 +45,18 @@ struct object_list {
 };
 
 struct schema;
+
+/* Kinds that take one value or a list of them, each of which is added to what is there. */
+static inline bool field_takes_many(enum field_kind kind)
+{
+	return kind == FIELD_CPUS || kind == FIELD_VLANS;
+}
+
+/* What one of them is called: "CPU". */
+static inline const char *field_item_name(enum field_kind kind)
+{
+	return kind == FIELD_CPUS ? "CPU" : "VLAN";
+}
 
 struct field {
 	const char *key;

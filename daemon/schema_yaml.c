@@ -173,10 +173,11 @@ static void add_unknown_key(struct walk *w, const struct schema *s, const void *
 		     o->path[0] ? "." : "", text_of(key), guess, known);
 }
 
-/* A list of numbers, or their text form "2,4-7". */
-static void walk_cpus(struct walk *w, const struct schema *s, void *obj, unsigned index,
+/* A list of values, or their text form, for numbers "2,4-7". */
+static void walk_many(struct walk *w, const struct schema *s, void *obj, unsigned index,
 		      const yaml_node_t *node)
 {
+	const char *item_name = field_item_name(s->fields[index].kind);
 	struct object *o = obj;
 
 	o->given[index] = line_of(node);
@@ -186,7 +187,7 @@ static void walk_cpus(struct walk *w, const struct schema *s, void *obj, unsigne
 	}
 	if (node->data.sequence.items.start == node->data.sequence.items.top)
 		schema_problem(s, obj, index, w->p,
-			       "the list is empty; name a CPU or leave the key out");
+			       "the list is empty; name a %s or leave the key out", item_name);
 	for (yaml_node_item_t *i = node->data.sequence.items.start;
 	     i < node->data.sequence.items.top && !problems_full(w->p); i++) {
 		const yaml_node_t *item = yaml_document_get_node(w->doc, *i);
@@ -194,8 +195,8 @@ static void walk_cpus(struct walk *w, const struct schema *s, void *obj, unsigne
 		if (++w->nodes > NODES_MAX)
 			return;
 		if (item->type != YAML_SCALAR_NODE)
-			schema_problem(s, obj, index, w->p,
-				       "%s stands where a CPU number is wanted", kind_of(item));
+			schema_problem(s, obj, index, w->p, "%s stands where a %s number is wanted",
+				       kind_of(item), item_name);
 		else if (!schema_set(s, obj, index, text_of(item), is_quoted(item), line_of(item),
 				     w->p))
 			return;
@@ -250,6 +251,7 @@ static bool shape_fits(const struct field *f, const yaml_node_t *node)
 	case FIELD_LIST:
 		return node->type == YAML_SEQUENCE_NODE;
 	case FIELD_CPUS:
+	case FIELD_VLANS:
 		return node->type != YAML_MAPPING_NODE;
 	default:
 		return node->type == YAML_SCALAR_NODE;
@@ -286,8 +288,8 @@ static void walk_field(struct walk *w, const struct schema *s, void *obj, unsign
 		walk_map(w, f->of, (char *)obj + f->offset, node);
 	} else if (f->kind == FIELD_LIST) {
 		walk_list(w, s, obj, index, node);
-	} else if (f->kind == FIELD_CPUS) {
-		walk_cpus(w, s, obj, index, node);
+	} else if (field_takes_many(f->kind)) {
+		walk_many(w, s, obj, index, node);
 	} else {
 		schema_set(s, obj, index, text_of(node), is_quoted(node), o->given[index], w->p);
 	}

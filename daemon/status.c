@@ -227,24 +227,40 @@ static json_t *disk_json(const struct disk_entry *e)
 	return j;
 }
 
-static json_t *port_counters_json(const struct port *p, unsigned n_workers)
+/* "counters" are all there are; "drops" those of dropped frames that have counted any. */
+static void put_port_counters(json_t *port, const struct port *p, unsigned n_workers)
 {
 	struct port_stats s;
-	json_t *j = json_object();
+	json_t *j = json_object(), *drops = json_object();
+	uint64_t dropped = 0;
 
 	port_stats_sum(p, n_workers, &s);
-	put_number(j, "rx_packets", s.rx_packets);
-	put_number(j, "rx_bytes", s.rx_bytes);
-	put_number(j, "tx_packets", s.tx_packets);
-	put_number(j, "tx_bytes", s.tx_bytes);
-	put_number(j, "rx_bad", s.rx_bad);
-	put_number(j, "tx_no_buffer", s.tx_no_buffer);
-	put_number(j, "tx_too_big", s.tx_too_big);
-	put_number(j, "tx_cut_short", s.tx_cut_short);
-	put_number(j, "tx_down", s.tx_down);
-	put_number(j, "tx_error", s.tx_error);
-	put_number(j, "filtered", s.filtered);
-	return j;
+	for (unsigned i = 0; i < port_n_counters; i++) {
+		uint64_t n = port_stats_get(&s, i);
+
+		put_number(j, port_counters[i].name, n);
+		if (port_counters[i].drop && n) {
+			put_number(drops, port_counters[i].name, n);
+			dropped += n;
+		}
+	}
+	put_number(j, "dropped", dropped);
+	put(port, "counters", j);
+	put(port, "drops", drops);
+}
+
+static void put_vlans(json_t *j, const struct port_config *c)
+{
+	char trunk[256];
+
+	if (c->vlan)
+		put_number(j, "vlan", c->vlan);
+	if (schema_given(c, PORT_TRUNK)) {
+		value_vlans_text(&c->trunk, trunk, sizeof(trunk));
+		put_text(j, "trunk", trunk);
+	}
+	if (c->native)
+		put_number(j, "native", c->native);
 }
 
 static json_t *port_json(const struct port_entry *e, unsigned n_workers)
@@ -264,27 +280,34 @@ static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 	}
 	if (c->mtu)
 		put_number(j, "mtu", c->mtu);
+	put_vlans(j, c);
 	if (e->guest) {
 		put_vhost(j, net_device_vhost(e->guest), FEATURES_NET);
-		put(j, "counters", port_counters_json(net_device_port(e->guest), n_workers));
+		put_port_counters(j, net_device_port(e->guest), n_workers);
 	} else if (e->dpdk) {
 		put_text(j, "state", "running");
 		put_text(j, "how", dpdk_port_how(e->dpdk));
-		put(j, "counters", port_counters_json(dpdk_port_port(e->dpdk), n_workers));
+		put_port_counters(j, dpdk_port_port(e->dpdk), n_workers);
 	} else {
 		put_failure(j, e->failure);
 	}
 	return j;
 }
 
-static void mac_json(const uint8_t mac[6], const struct port *p, unsigned age_s, void *arg)
+static void mac_json(const uint8_t mac[6], uint16_t vlan, const struct port *p, unsigned age_s,
+		     void *arg)
 {
+	json_t *j = json_object();
 	char text[18];
 
 	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
 		 mac[3], mac[4], mac[5]);
-	json_array_append_new(arg, json_pack("{s:s, s:s, s:i}", "mac", text, "port", p->name,
-					     "age_s", (int)age_s));
+	put_text(j, "mac", text);
+	if (vlan)
+		put_number(j, "vlan", vlan);
+	put_text(j, "port", p->name);
+	put_number(j, "age_s", age_s);
+	json_array_append_new(arg, j);
 }
 
 static json_t *network_json(const struct network_entry *n, unsigned n_workers)

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -125,8 +126,10 @@ int value_mac(const char *text, uint8_t out[6])
 	return 0;
 }
 
-static int add_cpu(struct cpu_list *list, unsigned cpu)
+static int add_cpu(void *to, unsigned cpu)
 {
+	struct cpu_list *list = to;
+
 	for (unsigned i = 0; i < list->n; i++)
 		if (list->cpus[i] == cpu)
 			return -EEXIST;
@@ -137,7 +140,9 @@ static int add_cpu(struct cpu_list *list, unsigned cpu)
 	return 0;
 }
 
-int value_cpus(const char *text, struct cpu_list *out)
+/* Calls add() for each number of "2,3,6-8". */
+static int each_number(const char *text, unsigned max, int (*add)(void *list, unsigned n),
+		       void *list)
 {
 	const char *at = text;
 	uint64_t first, last;
@@ -153,13 +158,13 @@ int value_cpus(const char *text, struct cpu_list *out)
 			if (rc)
 				return rc;
 		}
-		if (last > VALUE_CPU_MAX)
+		if (last > max)
 			return -ERANGE;
 		/* No machine has so many: a range this long would only cost time and memory. */
 		if (last < first || last - first >= 4096)
 			return -EINVAL;
 		for (; first <= last; first++) {
-			rc = add_cpu(out, (unsigned)first);
+			rc = add(list, (unsigned)first);
 			if (rc)
 				return rc;
 		}
@@ -167,6 +172,47 @@ int value_cpus(const char *text, struct cpu_list *out)
 			return 0;
 		if (*at++ != ',')
 			return -EINVAL;
+	}
+}
+
+int value_cpus(const char *text, struct cpu_list *out)
+{
+	return each_number(text, VALUE_CPU_MAX, add_cpu, out);
+}
+
+static int add_vlan(void *list, unsigned vlan)
+{
+	struct vlan_list *l = list;
+
+	if (vlan == 0)
+		return -ERANGE;
+	if (l->bits[vlan / 64] >> vlan % 64 & 1)
+		return -EEXIST;
+	l->bits[vlan / 64] |= UINT64_C(1) << vlan % 64;
+	return 0;
+}
+
+int value_vlans(const char *text, struct vlan_list *out)
+{
+	return each_number(text, VALUE_VLAN_MAX, add_vlan, out);
+}
+
+void value_vlans_text(const struct vlan_list *list, char *out, size_t size)
+{
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (unsigned first = 1; first <= VALUE_VLAN_MAX && used < size; first++) {
+		unsigned last = first;
+
+		if (!(list->bits[first / 64] >> first % 64 & 1))
+			continue;
+		while (last < VALUE_VLAN_MAX && list->bits[(last + 1) / 64] >> (last + 1) % 64 & 1)
+			last++;
+		used += (size_t)snprintf(out + used, size - used, "%s%u", used ? "," : "", first);
+		if (last > first && used < size)
+			used += (size_t)snprintf(out + used, size - used, "-%u", last);
+		first = last;
 	}
 }
 

@@ -35,6 +35,18 @@ struct cpu_list {
  */
 int value_cpus(const char *text, struct cpu_list *out);
 
+/* VLANs, a bit each. */
+struct vlan_list {
+	uint64_t bits[64];
+};
+#define VALUE_VLAN_MAX 4094
+
+/* Adds "10,20-30" to @out. -EEXIST: a VLAN stands there twice. */
+int value_vlans(const char *text, struct vlan_list *out);
+
+/* "10,20-30", cut off at @size. */
+void value_vlans_text(const struct vlan_list *list, char *out, size_t size);
+
 /* CPUs that one can name at all. */
 #define VALUE_CPU_MAX 65535
 

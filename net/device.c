@@ -481,6 +481,8 @@ int net_device_create(const struct net_device_config *cfg, struct net_switch *sw
 	d->mtu = cfg->mtu;
 	d->port.ops = &guest_port_ops;
 	snprintf(d->port.name, sizeof(d->port.name), "%s", cfg->name);
+	port_set_rules(&d->port, cfg->rules);
+	d->cfg.rules = &d->port.rules;
 	driver_state_forget(d);
 	rc = device_alloc(d, workers, err);
 	if (rc == 0)

@@ -368,6 +368,7 @@ int dpdk_port_create(const struct dpdk_port_config *cfg, struct net_switch *sw,
 	p->workers = workers;
 	p->port.ops = &dpdk_port_ops;
 	p->promisc_fd = -1;
+	port_set_rules(&p->port, cfg->rules);
 	rc = config_copy(p, cfg);
 	if (rc < 0)
 		error_set(err, rc, "out of memory");

@@ -12,8 +12,9 @@ struct dpdk_port;
 
 struct net_device_config {
 	const char *name;
-	struct vhost_socket socket; /* taken over, also on failure */
-	unsigned queue_pairs;	    /* 1 to 127 */
+	const struct port_rules *rules; /* copied; NULL: none */
+	struct vhost_socket socket;	/* taken over, also on failure */
+	unsigned queue_pairs;		/* 1 to 127 */
 	bool has_mac;
 	uint8_t mac[6]; /* told to front-ends that ask (configuration space) */
 	uint16_t mtu;	/* 0: not offered */
@@ -32,6 +33,7 @@ const struct net_device_config *net_device_config(const struct net_device *d);
 struct dpdk_port_config {
 	const char *name;
 	const char *device; /* a PCI address, or a vdev string ("net_tap0,iface=sluice0") */
+	const struct port_rules *rules; /* copied; NULL: none */
 };
 
 /*

@@ -8,7 +8,6 @@
 #define ETHERTYPE_VLAN_S 0x88a8
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86dd
-#define VLAN_TAG_LEN 4
 
 #define IPV4_HDR_MIN 20
 #define IPV4_OFF_LEN 2

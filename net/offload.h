@@ -123,7 +123,7 @@ struct segmenter {
 	uint8_t tcp_flags;
 	bool first;
 	uint16_t left; /* frames that may still be made; see packet_limit_cuts() */
-	uint8_t head[PACKET_HEAD_MAX];
+	uint8_t head[PACKET_HEAD_MAX + VLAN_TAG_LEN];
 };
 
 /* @p->offload.gso_type is not NONE (and so packet_set_offload() has checked the headers). */

@@ -18,9 +18,11 @@
 struct port;
 
 /* Enough for the checks and the rewriting of Ethernet, two VLAN tags, IPv6 and TCP with options. */
-#define PACKET_HEAD_MAX 192
+#define PACKET_HEAD_MAX 188
 /* What a frame without offloads needs: Ethernet, VLAN, and a cache line in all. */
 #define PACKET_HEAD_PLAIN 64
+/* A tag may be put on in the head (net/vlan.h): together a struct packet of 256 bytes. */
+#define VLAN_TAG_LEN 4
 
 /* The offload part of struct virtio_net_hdr, host endian, checked against the frame. */
 struct packet_offload {
@@ -44,9 +46,12 @@ struct packet {
 	const struct iovec *segs; /* borrowed; only valid host memory, but its bytes may change */
 	struct packet_offload offload;
 	uint16_t vlan; /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
+	uint16_t tci;  /* with a VLAN: priority and DEI, where they stand in a tag */
 	uint16_t lane; /* what has one lane stays in order, all the way: see net_deliver() */
 	uint32_t flow; /* a hash of the addresses, for steering; 0: not computed */
-	uint8_t head[PACKET_HEAD_MAX] __attribute__((aligned(16)));
+	uint8_t head[PACKET_HEAD_MAX + VLAN_TAG_LEN] __attribute__((aligned(16)));
 };
+/* Four cache lines, and an index of a burst is a shift. */
+static_assert(sizeof(struct packet) == 256, "a packet has grown");
 
 #endif

@@ -3,22 +3,28 @@
 
 #include <string.h>
 
+#define DROP true
+#define PASS false
+#define X(name, kind, what) { #name, kind },
+const struct port_counter port_counters[] = { PORT_COUNTERS(X) };
+#undef X
+
+const unsigned port_n_counters = ARRAY_SIZE(port_counters);
+
+/* All members are counters, in the order of the table. */
+static_assert(sizeof(struct port_stats) >= sizeof(counter_t) * ARRAY_SIZE(port_counters),
+	      "a member each");
+
+uint64_t port_stats_get(const struct port_stats *s, unsigned index)
+{
+	assert(index < port_n_counters);
+	return counter_read((const counter_t *)s + index);
+}
+
 void port_stats_sum(const struct port *p, unsigned n_workers, struct port_stats *out)
 {
 	memset(out, 0, sizeof(*out));
-	for (unsigned w = 0; w < n_workers; w++) {
-		const struct port_stats *s = &p->stats[w];
-
-		out->rx_packets += counter_read(&s->rx_packets);
-		out->rx_bytes += counter_read(&s->rx_bytes);
-		out->tx_packets += counter_read(&s->tx_packets);
-		out->tx_bytes += counter_read(&s->tx_bytes);
-		out->rx_bad += counter_read(&s->rx_bad);
-		out->tx_no_buffer += counter_read(&s->tx_no_buffer);
-		out->tx_too_big += counter_read(&s->tx_too_big);
-		out->tx_cut_short += counter_read(&s->tx_cut_short);
-		out->tx_down += counter_read(&s->tx_down);
-		out->tx_error += counter_read(&s->tx_error);
-		out->filtered += counter_read(&s->filtered);
-	}
+	for (unsigned w = 0; w < n_workers; w++)
+		for (unsigned i = 0; i < port_n_counters; i++)
+			((counter_t *)out)[i] += port_stats_get(&p->stats[w], i);
 }

@@ -8,6 +8,7 @@
 
 #include "base/counter.h"
 #include "net/packet.h"
+#include "net/rules.h"
 #include "poll/worker.h"
 
 struct error;
@@ -35,20 +36,31 @@ struct port_ops {
 };
 
 /*
- * Counters of a port on one worker: written by that worker alone. The port counts everything
- * itself, in its pollers (rx_*) and in deliver() (tx_*), except filtered, which the switch counts
- * for the port that the packet came in by.
+ * The counters of a port, by the names that status gives them: X(name, DROP or PASS, what). The
+ * port counts them itself, in its pollers (rx_*: from the port into the switch) and in deliver()
+ * (tx_*: out of the switch to the port), except those that come of rules and of routing, which the
+ * switch counts.
  */
+#define PORT_COUNTERS(X)                                                                       \
+	X(rx_packets, PASS, "came in")                                                         \
+	X(rx_bytes, PASS, "bytes of these")                                                    \
+	X(tx_packets, PASS, "went out")                                                        \
+	X(tx_bytes, PASS, "bytes of these")                                                    \
+	X(rx_bad, DROP, "malformed: runt, bad header, bad offload fields")                     \
+	X(rx_vlan, DROP, "a tag, or none, that the port does not take")                        \
+	X(tx_vlan, DROP, "would have left without its tag, and a second one behind it")        \
+	X(tx_no_buffer, DROP, "the receiver had no (or too few) buffers")                      \
+	X(tx_too_big, DROP, "no buffer of the receiver holds such a frame")                    \
+	X(tx_cut_short, DROP, "large frames, cut no further: their sender's poll was used up") \
+	X(tx_down, DROP, "the receiver was not running")                                       \
+	X(tx_error, DROP, "the device refused")                                                \
+	X(filtered, PASS, "back to its own port, or otherwise nowhere to go")
+
+/* On one worker: written by that worker alone. */
 struct port_stats {
-	counter_t rx_packets, rx_bytes; /* from the port into the switch */
-	counter_t tx_packets, tx_bytes; /* out of the switch to the port */
-	counter_t rx_bad;		/* malformed: runt, bad header, bad offload fields */
-	counter_t tx_no_buffer;		/* the receiver had no (or too few) buffers */
-	counter_t tx_too_big;		/* no buffer of the receiver holds such a frame */
-	counter_t tx_cut_short; /* large frames, cut no further: their sender's poll was used up */
-	counter_t tx_down;	/* the receiver was not running */
-	counter_t tx_error;	/* the device refused */
-	counter_t filtered;	/* back to its own port, or otherwise nowhere to go */
+#define X(name, kind, what) counter_t name;
+	PORT_COUNTERS(X)
+#undef X
 } CACHE_ALIGNED;
 
 struct port {
@@ -56,10 +68,22 @@ struct port {
 	struct net_switch *sw; /* NULL: not attached */
 	char name[PORT_NAME_MAX];
 	unsigned id;		  /* index in the switch */
+	uint32_t rules_on;	  /* PORT_*: which of its rules there are. Atomic */
 	struct port_stats *stats; /* one for each worker, by worker_index(); owned by the port */
+	struct port_rules rules;
 };
+
+/* By index: a counter's name, and whether it is of frames that were dropped. */
+struct port_counter {
+	const char *name;
+	bool drop;
+};
+extern const struct port_counter port_counters[];
+extern const unsigned port_n_counters;
 
 /* Any thread: the sums over the workers. */
 void port_stats_sum(const struct port *p, unsigned n_workers, struct port_stats *out);
+/* Any thread. The counter at @index of port_counters[] in what port_stats_sum() gave. */
+uint64_t port_stats_get(const struct port_stats *s, unsigned index);
 
 #endif

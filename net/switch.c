@@ -44,6 +44,11 @@ static uint32_t now_s(void)
 	return (uint32_t)(clock_ns() / 1000000000u);
 }
 
+static uint32_t rules_on(const struct port *p)
+{
+	return __atomic_load_n(&p->rules_on, __ATOMIC_RELAXED);
+}
+
 /*
  * A frame's way. A burst is routed as a whole and then delivered port by port, so that each port is
  * called once a burst, whatever the order of the destinations in it. The order of the packets to
@@ -54,6 +59,7 @@ struct burst {
 	const struct port_set *set;
 	struct port *from;
 	struct packet *packets;
+	uint32_t rules;	  /* PORT_RULES_OUT of @from */
 	uint32_t unicast; /* bit i: packets[i].to is known */
 	uint32_t flood;	  /* bit i: packets[i] goes to all but @from */
 	uint64_t filtered;
@@ -152,16 +158,20 @@ static void route(struct burst *b, unsigned n)
 	}
 }
 
-static void deliver(struct burst *b, struct port *to, uint32_t which)
+/* @return false when @to takes nothing of it. */
+static bool deliver(struct burst *b, struct port *to, uint32_t which)
 {
 	struct packet *run[PORT_BURST];
 	unsigned n = 0;
 
 	for (; which; which &= which - 1)
 		run[n++] = &b->packets[__builtin_ctz(which)];
+	if (unlikely((b->rules | rules_on(to)) & PORT_RULES_OUT))
+		return rules_deliver(b->from, to, run, n);
 	to->ops->deliver(to, run, n);
 	if (to->ops->flush)
 		to->ops->flush(to);
+	return true;
 }
 
 static uint32_t all_to(const struct burst *b, const struct port *to)
@@ -213,8 +223,8 @@ static void deliver_all(struct burst *b)
 
 		if (!to || to == b->from)
 			continue;
-		deliver(b, to, all_to(b, to) | b->flood);
-		others++;
+		if (deliver(b, to, all_to(b, to) | b->flood))
+			others++;
 	}
 	if (others)
 		counter_add(&b->sw->counters[worker_index(worker_current())].flooded, n_flood);
@@ -235,6 +245,9 @@ static void forward(struct net_switch *sw, struct port *from, struct packet *pac
 	if (unlikely(from->id >= b.set->n || b.set->ports[from->id] != from)) {
 		b.filtered = n; /* detached while it was being polled */
 	} else {
+		b.rules = rules_on(from);
+		if (unlikely(b.rules & PORT_RULES_IN))
+			n = rules_admit(from, packets, n);
 		learn(&b, n);
 		route(&b, n);
 		if (b.flood)
@@ -425,7 +438,7 @@ void switch_stats(const struct net_switch *sw, struct switch_stats *out)
 
 struct mac_visit {
 	const struct net_switch *sw;
-	void (*fn)(const uint8_t mac[6], const struct port *p, unsigned age_s, void *arg);
+	switch_mac_fn *fn;
 	void *arg;
 	uint32_t now_s;
 };
@@ -436,15 +449,11 @@ static void visit_mac(const uint8_t mac[6], uint16_t vlan, uint32_t id, uint32_t
 	const struct port *p = id < v->sw->set->n ? v->sw->set->ports[id] : NULL;
 	int32_t age_s = (int32_t)(v->now_s - seen_s);
 
-	(void)vlan;
 	if (p)
-		v->fn(mac, p, (unsigned)MAX(age_s, 0), v->arg);
+		v->fn(mac, vlan, p, (unsigned)MAX(age_s, 0), v->arg);
 }
 
-void switch_for_each_mac(const struct net_switch *sw,
-			 void (*fn)(const uint8_t mac[6], const struct port *p, unsigned age_s,
-				    void *arg),
-			 void *arg)
+void switch_for_each_mac(const struct net_switch *sw, switch_mac_fn *fn, void *arg)
 {
 	struct mac_visit v = { .sw = sw, .fn = fn, .arg = arg, .now_s = now_s() };
 

@@ -35,10 +35,9 @@ const char *switch_name(const struct net_switch *sw);
 void switch_stats(const struct net_switch *sw, struct switch_stats *out);
 
 /* Control thread. Calls fn for each address in the table (a snapshot, for status). */
-void switch_for_each_mac(const struct net_switch *sw,
-			 void (*fn)(const uint8_t mac[6], const struct port *p, unsigned age_s,
-				    void *arg),
-			 void *arg);
+typedef void switch_mac_fn(const uint8_t mac[6], uint16_t vlan, const struct port *p,
+			   unsigned age_s, void *arg);
+void switch_for_each_mac(const struct net_switch *sw, switch_mac_fn *fn, void *arg);
 
 /*
  * Worker thread. Learns from and routes a burst of packets that came in by @from, delivers each run

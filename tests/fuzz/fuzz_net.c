@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-net with a hostile guest on all three of its queues, in one switch with an honest peer and
- * a port of our own. Chains come back once, nothing but what was offered is written; what the peer
- * gets is a frame with a header that fits it and what the peer negotiated; and after all of it a
- * frame from the third port reaches the peer unchanged.
+ * a port of our own, with VLANs or without. Chains come back once, nothing but what was offered is
+ * written; what the peer gets is a frame with a header that fits it and what the peer negotiated;
+ * and after all of it a frame from the third port reaches the peer unchanged.
  */
 #include "tests/fuzz/hooks.h"
 
@@ -35,6 +35,7 @@ static struct {
 	struct vhost_device *vhost[N_DEVICES];
 	struct fuzz_guest guest[N_QUEUES], peer;
 	bool runs[N_QUEUES];
+	enum vlans { VLANS_NONE, VLANS_ACCESS, VLANS_TRUNK, VLANS_PEER_TRUNK } vlans;
 	uint64_t peer_features;
 	uint16_t peer_seen;
 	unsigned peer_frames;
@@ -118,8 +119,8 @@ static void check_header(const struct virtio_net_hdr_v1 *h, uint32_t frame_bytes
 {
 	uint8_t gso = h->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
 
-	FUZZ_CHECK(frame_bytes >= ETHER_HDR_LEN && frame_bytes <= FRAME_LEN_MAX, "%u bytes",
-		   frame_bytes);
+	FUZZ_CHECK(frame_bytes >= ETHER_HDR_LEN && frame_bytes <= FRAME_LEN_MAX + VLAN_TAG_LEN,
+		   "%u bytes", frame_bytes);
 	FUZZ_CHECK(!(h->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)));
 	if (h->flags)
 		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_CSUM));
@@ -276,8 +277,17 @@ static void step_headers(struct input *in)
 	uint64_t at = FG_BUFFERS + in_u8(in) * 64u;
 	uint8_t how = in_u8(in), frame[128];
 	unsigned l4 = tcp_headers(frame, how & 1, how & 2 ? macs[PEER] : macs[HOSTILE]);
-	struct virtio_net_hdr h = offload_fields(in, l4, how & 1);
+	struct virtio_net_hdr h;
 
+	if (n.vlans && at & 64) { /* with a tag */
+		memmove(frame + 16, frame + 12, sizeof(frame) - 16);
+		frame[12] = how & 0x40 ? 0x88 : 0x81;
+		frame[13] = how & 0x40 ? 0xa8 : 0x00;
+		frame[14] = 0;
+		frame[15] = how & 0x80 ? 0 : how & 0x20 ? 20 : 10;
+		l4 += 4;
+	}
+	h = offload_fields(in, l4, how & 1);
 	fg_write(g, at, &h, sizeof(h));
 	fg_write(g, at + (g->legacy ? 10 : 12), frame, l4 + 20);
 }
@@ -293,7 +303,28 @@ static void check_all(void)
 	peer_receive(&len);
 }
 
-static uint64_t device_features(struct input *in)
+/* Untagged frames are of VLAN 10 everywhere, so that all hear from each other. */
+static void vlans_set(enum vlans vlans)
+{
+	struct port *ports[] = { &n.dev[HOSTILE]->port, &n.dev[PEER]->port, &n.third };
+	struct port_rules access = { .untagged = 10 }, trunk = access, tagged = { 0 };
+
+	vlan_set_add(&trunk.tagged, 20);
+	vlan_set_add(&trunk.tagged, 30);
+	vlan_set_add(&tagged.tagged, 10);
+	n.vlans = vlans;
+	for (unsigned i = 0; i < ARRAY_SIZE(ports); i++) {
+		const struct port_rules *r = vlans ? &access : NULL;
+
+		if (i == HOSTILE && vlans == VLANS_TRUNK)
+			r = &trunk;
+		if (i == PEER && vlans == VLANS_PEER_TRUNK)
+			r = &tagged;
+		port_set_rules(ports[i], r);
+	}
+}
+
+static uint64_t device_features(struct input *in, uint16_t *more)
 {
 	static const uint8_t offered[] = {
 		VIRTIO_NET_F_CSUM,	 VIRTIO_NET_F_HOST_TSO4,     VIRTIO_NET_F_HOST_TSO6,
@@ -307,15 +338,18 @@ static uint64_t device_features(struct input *in)
 	for (unsigned i = 0; i < ARRAY_SIZE(offered); i++)
 		if (mask & 1u << i)
 			features |= bit(offered[i]);
+	*more = mask >> 12;
 	return features;
 }
 
 static void begin(struct input *in)
 {
-	uint64_t features = device_features(in);
+	uint16_t vlans, unused;
+	uint64_t features = device_features(in, &vlans);
 
 	race_reset();
-	peer_start(device_features(in));
+	vlans_set((enum vlans)(vlans & 3));
+	peer_start(device_features(in, &unused));
 	for (unsigned q = 0; q < N_QUEUES; q++) {
 		fg_begin(&n.guest[q], in);
 		n.runs[q] = fuzz_queue_start(n.vhost[HOSTILE], &n.vhost[HOSTILE]->queues[q],
@@ -340,6 +374,7 @@ static void end(void)
 		fg_check_writes(&n.guest[q], true);
 		n.runs[q] = false;
 	}
+	vlans_set(VLANS_NONE);
 	memset(p.head, 0x5a, sizeof(p.head));
 	ether(p.head, everybody, 0x88b5);
 	p.segs = &seg;

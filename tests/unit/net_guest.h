@@ -42,6 +42,7 @@ struct ng_options {
 	bool rx_idle;	    /* none is made available before ng_fill() */
 	bool has_mac;
 	uint16_t mtu;
+	const struct port_rules *rules; /* NULL: none */
 	/*
 	 * Instead of sharing memory and filling receive queues: called when all queues are made and
 	 * none has started, to do it in another way. PAGEFAULT is negotiated then.

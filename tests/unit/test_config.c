@@ -492,3 +492,45 @@ Test(config, damaged_files_do_no_harm, .timeout = 60)
 	}
 	cr_assert_gt(refused, 2000);
 }
+
+#define PORT(keys)        \
+	"networks:\n"     \
+	"  - name: lan\n" \
+	"    ports: [{ name: web, socket: /run/w.sock, " keys " }]\n"
+#define PORT_SAYS(text) "t.yaml:3: networks[0].ports[0]." text
+
+Test(config, vlans_of_a_port_are_one_or_a_trunk_of_several)
+{
+	struct config *c = parse_good(PORT("trunk: [10, 20-22, 4094], native: 1"));
+	const struct port_config *p = config_port(config_network(c, 0), 0);
+	char text[64];
+
+	cr_assert_eq(p->vlan, 0);
+	cr_assert_eq(p->native, 1);
+	value_vlans_text(&p->trunk, text, sizeof(text));
+	cr_assert_str_eq(text, "10,20-22,4094");
+	config_free(c);
+	c = parse_good(PORT("vlan: 4094"));
+	cr_assert_eq(config_port(config_network(c, 0), 0)->vlan, 4094);
+	config_free(c);
+	c = parse_good(PORT("trunk: 1-4094"));
+	value_vlans_text(&config_port(config_network(c, 0), 0)->trunk, text, sizeof(text));
+	cr_assert_str_eq(text, "1-4094");
+	config_free(c);
+	expect_problem(PORT("vlan: 10, trunk: [11]"),
+		       PORT_SAYS("trunk: does not go with vlan; a port is in one VLAN, or a trunk "
+				 "of several"));
+	expect_problem(PORT("native: 10"), PORT_SAYS("native: only goes with a trunk; a port in "
+						     "one VLAN has the key vlan"));
+	expect_problem(PORT("trunk: [1-20], native: 10"),
+		       PORT_SAYS("native: VLAN 10 is in trunk too; its frames have a tag there, or "
+				 "none here"));
+	expect_problem(PORT("vlan: 4095"),
+		       PORT_SAYS("vlan: \"4095\" is not a whole number from 1 to 4094"));
+	expect_problem(PORT("trunk: [0]"), PORT_SAYS("trunk: \"0\" is not a list of VLANs, 1 to "
+						     "4094, such as [10, 20-30]"));
+	expect_problem(PORT("trunk: [5, 3-7]"),
+		       PORT_SAYS("trunk: \"3-7\" names a VLAN twice; name each once"));
+	expect_problem(PORT("trunk: []"),
+		       PORT_SAYS("trunk: the list is empty; name a VLAN or leave the key out"));
+}

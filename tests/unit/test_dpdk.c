@@ -86,6 +86,8 @@ static unsigned guest_count(void)
 
 static const struct port_ops guest_ops = { .kind = "guest", .deliver = guest_deliver };
 
+static const struct port_rules *guest_rules, *port_rules; /* NULL: none */
+
 static void start(void)
 {
 	struct workers_config wcfg = { .n = WORKERS };
@@ -95,6 +97,7 @@ static void start(void)
 	cr_assert_eq(workers_start(&wcfg, &ws, &err), 0, "%s", err.text);
 	cr_assert_eq(switch_create(&cfg, ws, &sw, &err), 0, "%s", err.text);
 	guest.port.ops = &guest_ops;
+	port_set_rules(&guest.port, guest_rules);
 	guest.port.stats = aligned_alloc(CACHE_LINE, WORKERS * sizeof(struct port_stats));
 	memset(guest.port.stats, 0, WORKERS * sizeof(struct port_stats));
 	cr_assert_eq(switch_attach(sw, &guest.port, &err), 0, "%s", err.text);
@@ -112,7 +115,7 @@ static void stop(void)
 
 static int try_open(const char *device, struct dpdk_port **port)
 {
-	struct dpdk_port_config cfg = { .name = "up", .device = device };
+	struct dpdk_port_config cfg = { .name = "up", .device = device, .rules = port_rules };
 
 	return dpdk_port_create(&cfg, sw, ws, port, &err);
 }
@@ -322,6 +325,49 @@ Test(dpdk, frame_survives_the_way_out_and_in, .timeout = 60)
 	dpdk_port_close(port);
 	stop();
 	free(body);
+}
+
+/* From an access port into a trunk, and what comes back from there; @tagged: the trunk's tag. */
+static void vlan_out_and_in(bool tagged)
+{
+	struct port_rules access = { .untagged = 10 }, trunk = { .untagged = tagged ? 0 : 10 };
+	struct packet_offload csum = { .needs_csum = true, .csum_start = 34, .csum_offset = 6 };
+	uint8_t *body = pattern(2000), head[64];
+	struct dpdk_port *port;
+	uint64_t bytes = 0;
+
+	vlan_set_add(&trunk.tagged, tagged ? 10 : 20);
+	guest_rules = &access;
+	port_rules = &trunk;
+	start();
+	port = open_port("net_ring0");
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned len = i ? 1000 + 200 * i : 18, at = ipv4(head, IPPROTO_UDP, len);
+
+		send_packet(i % WORKERS, head, at, body, len, &csum);
+		EVENTUALLY(guest_count() == i + 1);
+		cr_assert_eq(guest.frames[i].len, at + len);
+		cr_assert(checksums_right(guest.frames[i].data));
+		cr_assert_eq(memcmp(guest.frames[i].data, head, 40), 0);
+		cr_assert_eq(memcmp(guest.frames[i].data + at, body, len), 0);
+		bytes += at + len + (tagged ? 4 : 0);
+	}
+	EVENTUALLY(stats(port).rx_bytes == bytes);
+	cr_assert_eq(stats(port).tx_bytes, bytes);
+	cr_assert_eq(stats(port).rx_vlan, 0);
+	dpdk_port_close(port);
+	stop();
+	free(body);
+}
+
+Test(dpdk, tag_goes_on_the_wire_and_comes_off_again, .timeout = 60)
+{
+	vlan_out_and_in(true);
+}
+
+Test(dpdk, native_vlan_has_no_tag_on_the_wire, .timeout = 60)
+{
+	vlan_out_and_in(false);
 }
 
 Test(dpdk, frame_beyond_the_mtu_is_dropped_and_counted, .timeout = 60)

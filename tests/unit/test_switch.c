@@ -394,11 +394,13 @@ Test(switch, detached_port_is_forgotten_and_its_id_carries_nothing_over, .timeou
 	stop();
 }
 
-static void remember_mac(const uint8_t mac[6], const struct port *p, unsigned age_s, void *arg)
+static void remember_mac(const uint8_t mac[6], uint16_t vlan, const struct port *p, unsigned age_s,
+			 void *arg)
 {
 	unsigned *sum = arg;
 
 	cr_assert_leq(age_s, 5);
+	cr_assert_eq(vlan, 0);
 	*sum += mac[5] * 10 + p->id;
 }
 
