@@ -369,7 +369,7 @@ static unsigned poll_active(struct worker *w)
 			continue;
 		}
 		start = 0;
-		if (w->now - p->last_work > w->idle_cycles && w->may_park)
+		if ((p->rests || w->now - p->last_work > w->idle_cycles) && w->may_park)
 			park(w, p);
 	}
 	/* Never 0: debts have an end. */

@@ -66,6 +66,7 @@ struct poller {
 	int event_fd;	       /* becomes readable when there is work; -1: none. Borrowed */
 	bool event_is_counter; /* an eventfd: the worker drains it, without ever blocking on it */
 	uint32_t park_max_us;  /* longest time parked before it is polled again; 0: for ever */
+	bool rests; /* set by its poll(): there is no use in polling on; it parks at once */
 
 	/* The owner's to read and take from, on the worker. */
 	struct io_op_list done; /* completed operations; see poller_take_done() */
