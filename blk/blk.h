@@ -25,6 +25,21 @@ enum disk_lock {
 	DISK_LOCK_RUN,	/* from the time that its first queue runs */
 };
 
+enum { BLK_LIMIT_ALL, BLK_LIMIT_READ, BLK_LIMIT_WRITE, BLK_LIMITS };
+#define BLK_BURST_S_DEFAULT 1
+
+/* A second; @rate 0: no limit. */
+struct blk_rate {
+	uint64_t rate;
+	uint64_t max; /* for a while, after times of less; 0: no more than @rate */
+};
+
+/* All of them hold at the same time. */
+struct blk_limits {
+	struct blk_rate ops[BLK_LIMITS], bytes[BLK_LIMITS];
+	uint32_t burst_s; /* seconds that a max can be kept up from rest; 0: the default */
+};
+
 struct blk_config {
 	const char *name; /* of the device; also its serial number where @serial is NULL */
 	struct vhost_socket socket; /* taken over, also on failure */
@@ -37,6 +52,7 @@ struct blk_config {
 	bool keep_space;    /* the guest's discards give no space back: none are offered */
 	unsigned queues;    /* virtqueues, 1 to 256 */
 	const char *serial; /* GET_ID: up to 20 bytes */
+	struct blk_limits limits;
 };
 
 /* What the queues of one device have done since it was made. A plain snapshot. */
@@ -50,6 +66,9 @@ struct blk_stats {
 	uint64_t in_flight;
 	uint64_t bounced; /* requests that had to be copied to meet the file's alignment */
 	uint64_t kicks_on, calls, calls_spared;
+	uint64_t held;	       /* requests that had to wait for their turn by the limits */
+	uint64_t held_now;     /* of those in flight */
+	uint64_t throttled_ns; /* time in which some did, summed over the queues */
 };
 
 /* Opens the disk, makes the device, opens its socket. @return 0 and *@out, or -errno with @err. */
@@ -70,6 +89,8 @@ const struct blk_config *blk_device_config(const struct blk_device *b);
  * image grows with it. A running guest is told. Smaller is refused. @return 0 or -errno with @err.
  */
 int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err);
+/* From now on. Debts and savings of before are forgotten. @return 0 or -errno with @err. */
+int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, struct error *err);
 uint64_t blk_device_capacity(const struct blk_device *b); /* bytes */
 /* How I/O is done for this disk ("io_uring, O_DIRECT, alignment 512"), for status. */
 const char *blk_device_how(const struct blk_device *b);

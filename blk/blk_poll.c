@@ -67,7 +67,11 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 {
 	/* Any chain may be a long one, so no more of them than there are arrays for long ones. */
 	unsigned budget = MIN(q->n_big_free, (unsigned)BLK_POLL_BUDGET);
-	unsigned n = ring_pop(q->ring, layout, q->chains, budget, q->segs, BLK_POLL_SEGS);
+	unsigned n;
+
+	if (unlikely(throttle_is_shut(q)) && !q->draining)
+		return 0;
+	n = ring_pop(q->ring, layout, q->chains, budget, q->segs, BLK_POLL_SEGS);
 
 	for (unsigned i = 0; i < n; i++) {
 		const struct chain *c = &q->chains[i];
@@ -84,10 +88,10 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 		to_disk = request_parse(r, c, &q->limits, q->big_free[q->n_big_free - 1]);
 		if (r->big)
 			q->n_big_free--;
-		if (likely(to_disk))
-			q->disk->ops->submit(q->disk_queue, &r->io);
-		else
+		if (unlikely(!to_disk))
 			finish(q, layout, r);
+		else if (likely(!q->throttle.active) || throttle_pass(q, r))
+			q->disk->ops->submit(q->disk_queue, &r->io);
 	}
 	return n;
 }
@@ -97,6 +101,12 @@ static void drained(struct blk_queue *q)
 {
 	q->drained = true;
 	control_call(&q->drained_call);
+}
+
+/* What is held moves to another worker with its queue. */
+static bool is_drained(const struct blk_queue *q)
+{
+	return q->n_busy == blk_queue_held(q) && !ring_unfinished(q->ring);
 }
 
 HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
@@ -110,8 +120,12 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 	/* 1 */
 	work = reap(q, layout);
 	/* 2 */
+	if (unlikely(q->throttle.active))
+		work += throttle_begin(q);
 	if (likely(!q->draining) || ring_unfinished(q->ring))
 		work += pop_and_submit(q, layout);
+	if (unlikely(q->throttle.active))
+		throttle_end(q);
 	/* 3 */
 	if (q->disk->ops->kick)
 		q->disk->ops->kick(q->disk_queue);
@@ -121,7 +135,7 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 
 	if (work)
 		__atomic_store_n(&q->stats->in_flight, q->n_busy, __ATOMIC_RELAXED);
-	if (unlikely(q->draining) && q->n_busy == 0 && !ring_unfinished(q->ring))
+	if (unlikely(q->draining) && is_drained(q))
 		drained(q);
 	return work;
 }
@@ -137,6 +151,8 @@ HOT bool blk_arm(struct poller *p, enum ring_layout layout)
 	/* Nothing new is popped any more, so only completions are worth waking up for. */
 	if (unlikely(q->draining))
 		return !ring_unfinished(q->ring);
+	if (unlikely(throttle_is_shut(q)))
+		return true;
 	return ring_kicks_on(q->ring, layout);
 }
 
@@ -172,6 +188,14 @@ const struct poller_ops blk_poller_ops[] = {
 };
 
 void blk_queue_drain(struct call *c)
+{
+	struct blk_queue *q = container_of(c, struct blk_queue, drain_call);
+
+	q->draining = q->ending = true;
+	poller_wake(&q->poller);
+}
+
+void blk_queue_pause(struct call *c)
 {
 	struct blk_queue *q = container_of(c, struct blk_queue, drain_call);
 

@@ -3,6 +3,7 @@
  * A virtio-blk device: its configuration space, and the life of its queues and of itself. All of it
  * on the control thread; what its queues do on the workers stands in blk_poll.c.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "blk/blk.h"
@@ -39,6 +40,7 @@ struct blk_device {
 	struct blk_config cfg; /* owns its strings; the socket is a borrowed copy */
 	struct disk *disk;
 	bool writethrough;
+	struct limit *limit;	       /* that its queues share; NULL: none */
 	struct blk_queue_stats *stats; /* one a virtqueue */
 
 	void (*hung_up)(void *arg);
@@ -184,11 +186,14 @@ static void queue_drained(struct call *c)
 	struct virtqueue *vq = q->vq;
 
 	worker_remove(&q->poller);
-	if (!q->stopping) {
+	/* A stop that came during a move has what is held to send first, from there. */
+	if (!q->stopping || blk_queue_held(q)) {
 		q->draining = q->drained = false;
 		vq->worker = q->move_to;
 		q->move_to = NULL;
 		worker_add(vq->worker, &q->poller);
+		if (q->stopping)
+			blk_queue_stop(vq->device, vq);
 		return;
 	}
 	blk_queue_free(q);
@@ -236,9 +241,10 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	q->size = vq->ring.size;
 	q->disk = b->disk;
 	q->stats = &b->stats[vq->index];
-	q->drain_call.fn = blk_queue_drain;
 	q->drained_call.fn = queue_drained;
 	queue_limits(b, &q->limits);
+	q->throttle.limit = b->limit;
+	q->throttle.active = b->limit;
 
 	q->ops = blk_poller_ops[vq->ring.layout];
 	/* vhost-user, SET_VRING_KICK without a descriptor: there are no kicks, so never wait for
@@ -372,6 +378,7 @@ static void device_free(struct blk_device *b)
 		b->disk->ops->close(b->disk);
 	config_free(&b->cfg);
 	free(b->stats);
+	free(b->limit);
 	free(b);
 }
 
@@ -381,6 +388,23 @@ static void socket_release(struct vhost_socket *s)
 	free(s->group);
 	if (s->fd >= 0)
 		close(s->fd);
+}
+
+/* @return 0 and *@out, NULL where there are none. */
+static int limits_make(const struct blk_config *cfg, const struct blk_limits *limits,
+		       struct limit **out, struct error *err)
+{
+	struct limit l;
+
+	*out = NULL;
+	limit_init(&l, limits, clock_ns());
+	if (l.n == 0)
+		return 0;
+	*out = aligned_alloc(CACHE_LINE, sizeof(**out));
+	if (!*out)
+		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
+	**out = l;
+	return 0;
 }
 
 static int device_init(struct blk_device *b, const struct blk_config *cfg, struct workers *workers,
@@ -397,6 +421,9 @@ static int device_init(struct blk_device *b, const struct blk_config *cfg, struc
 	if (!b->stats)
 		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
 	memset(b->stats, 0, cfg->queues * sizeof(*b->stats));
+	rc = limits_make(cfg, &cfg->limits, &b->limit, err);
+	if (rc)
+		return rc;
 	rc = disk_kinds[cfg->kind]->open(&b->cfg, &b->disk, err);
 	if (rc)
 		return rc;
@@ -505,6 +532,9 @@ void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 		out->malformed += counter_read(&s->malformed);
 		out->in_flight += counter_read(&s->in_flight);
 		out->bounced += counter_read(&s->bounced);
+		out->held += counter_read(&s->held);
+		out->held_now += counter_read(&s->held_now);
+		out->throttled_ns += counter_read(&s->throttled_ns);
 		out->kicks_on += counter_read(&r->kicks_on);
 		out->calls += counter_read(&r->calls);
 		out->calls_spared += counter_read(&r->calls_spared);
@@ -559,6 +589,21 @@ int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err)
 	vhost_device_config_changed(&b->vhost);
 	log_info("disk %s: grown from %llu to %llu bytes", b->cfg.name, (unsigned long long)old,
 		 (unsigned long long)now);
+	return 0;
+}
+
+int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, struct error *err)
+{
+	struct limit *old = b->limit, *l;
+	int rc = limits_make(&b->cfg, limits, &l, err);
+
+	if (rc)
+		return rc;
+	b->limit = l;
+	b->cfg.limits = *limits;
+	for (unsigned i = 0; i < b->vhost.n_queues; i++)
+		blk_queue_limit(&b->vhost.queues[i], l);
+	free(old);
 	return 0;
 }
 

@@ -17,6 +17,8 @@ int blk_queue_alloc(struct blk_queue *q)
 	q->big_free = calloc(n_big, sizeof(*q->big_free));
 	if (!q->requests || !q->segs || !q->big_mem || !q->big_free)
 		return -ENOMEM;
+	STAILQ_INIT(&q->throttle.list[0]);
+	STAILQ_INIT(&q->throttle.list[1]);
 	memset(q->requests, 0, q->size * sizeof(*q->requests));
 	for (unsigned i = 0; i < q->size; i++)
 		q->requests[i].io.io.owner = &q->poller;
@@ -44,8 +46,10 @@ void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
 
 	(void)d;
 	q->stopping = true;
-	if (!q->move_to) /* else it drains already */
-		worker_call(vq->worker, &q->drain_call);
+	if (q->move_to) /* it drains already; device.c goes on from there */
+		return;
+	q->drain_call.fn = blk_queue_drain;
+	worker_call(vq->worker, &q->drain_call);
 }
 
 /* Requests in flight are the old worker's io_uring's, and come back there. */
@@ -58,8 +62,10 @@ void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker 
 	if (!drains && to == vq->worker)
 		return;
 	q->move_to = to;
-	if (!drains)
-		worker_call(vq->worker, &q->drain_call);
+	if (drains)
+		return;
+	q->drain_call.fn = blk_queue_pause;
+	worker_call(vq->worker, &q->drain_call);
 }
 
 static void set_capacity(struct virtqueue *vq, void *arg)
@@ -73,6 +79,17 @@ void blk_queue_resize(struct virtqueue *vq, uint64_t capacity)
 {
 	if (vq->priv)
 		vhost_queue_change(vq, set_capacity, &capacity);
+}
+
+static void set_limit(struct virtqueue *vq, void *arg)
+{
+	throttle_set(vq->priv, arg);
+}
+
+void blk_queue_limit(struct virtqueue *vq, struct limit *limit)
+{
+	if (vq->priv)
+		vhost_queue_change(vq, set_limit, limit);
 }
 
 /* On the worker. The disk may have moved an iov on; what it left behind is done. */

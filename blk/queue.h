@@ -12,6 +12,7 @@
 #ifndef SLUICE_BLK_QUEUE_H
 #define SLUICE_BLK_QUEUE_H
 
+#include "blk/limit.h"
 #include "blk/request.h"
 #include "poll/worker.h"
 #include "vhost/device.h"
@@ -31,7 +32,19 @@ struct blk_queue_stats {
 	counter_t errors, unsupported, malformed;
 	counter_t in_flight;
 	counter_t bounced;
+	counter_t held, held_now, throttled_ns;
 } CACHE_ALIGNED;
+
+/* What the disk's limits keep a queue from sending to the disk; see throttle.c. Reads, writes. */
+struct throttle {
+	bool active;	     /* there are limits, or what they have held */
+	struct limit *limit; /* the disk's, which its queues share; NULL: none (any more) */
+	struct limit_view view;
+	struct disk_request_list list[2];
+	uint64_t start_ns[2]; /* of the first one; 0: it has not taken its share yet */
+	uint32_t n[2];
+	uint64_t since_ns; /* some are held; counted up to here */
+};
 
 struct blk_queue {
 	struct poller poller;
@@ -43,9 +56,11 @@ struct blk_queue {
 	uint32_t size;
 	uint32_t n_busy; /* requests popped and not pushed */
 	bool draining;	 /* no more pops, but of what was in flight before */
+	bool ending;	 /* and nothing is held back any more: the ring itself ends */
 	bool drained;	 /* drained_call is on its way; the ring is not ours any more */
 	struct request_limits limits;
 	struct blk_queue_stats *stats;
+	struct throttle throttle;
 
 	/* A stack of free segment arrays for big requests. */
 	struct iovec **big_free;
@@ -62,11 +77,36 @@ struct blk_queue {
 	struct worker *move_to; /* it drains to go on there; NULL: it stays */
 };
 
+/* Requests popped that are neither the disk's nor pushed. */
+HOT uint32_t blk_queue_held(const struct blk_queue *q)
+{
+	return q->throttle.n[0] + q->throttle.n[1];
+}
+
+/*
+ * Worker thread, throttle.c; for a queue with limits, once a poll each, in this order: begin sends
+ * what may go by now, and returns how many; pass says whether @r, just popped, may go, or keeps it;
+ * end says for how long the poller may rest.
+ */
+unsigned throttle_begin(struct blk_queue *q);
+bool throttle_pass(struct blk_queue *q, struct request *r);
+void throttle_end(struct blk_queue *q);
+/* Is there a point in popping? Not if whatever came would wait. */
+HOT bool throttle_is_shut(const struct blk_queue *q)
+{
+	return q->throttle.n[0] && q->throttle.n[1];
+}
+void throttle_set(struct blk_queue *q, struct limit *limit);
+
 /* By enum ring_layout. */
 extern const struct poller_ops blk_poller_ops[];
 
-/* The worker's half of queue_stop: a call for q->drain_call. */
+/*
+ * Calls for q->drain_call, the worker's halves: of queue_stop, before which all that is held goes
+ * its way; of queue_move, where that comes along.
+ */
 void blk_queue_drain(struct call *c);
+void blk_queue_pause(struct call *c);
 
 /*
  * Control thread. Memory for q->size requests, and the disk's queue. @return 0 or -errno;
@@ -80,6 +120,8 @@ void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq);
 void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to);
 /* Control thread, the disk is this large now. */
 void blk_queue_resize(struct virtqueue *vq, uint64_t capacity);
+/* Control thread; NULL: none. When it returns the queue does not use the one before any more. */
+void blk_queue_limit(struct virtqueue *vq, struct limit *limit);
 bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len);
 
 #endif
