@@ -30,6 +30,10 @@ static const char help[] =
 	"  disk resize DISK [SIZE] makes a disk larger while its guest runs; without SIZE "
 	"as large as\n"
 	"                          its file or device has become\n"
+	"  disk limit DISK [KEY=VALUE… | none]\n"
+	"                          changes what a disk may do a second (iops=20k "
+	"bandwidth=200M …), while\n"
+	"                          its guest runs, and shows it\n"
 	"\n"
 	"Options:\n"
 	"  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "
@@ -204,12 +208,12 @@ static int queue_command(const struct arguments *a)
 	return EXIT_GOOD;
 }
 
-static int disk_command(const struct arguments *a)
+static int disk_resize(const struct arguments *a)
 {
 	struct error err = { 0 };
 	json_t *answer, *params;
 
-	if (a->n < 3 || a->n > 4 || strcmp(a->words[1], "resize") != 0) {
+	if (a->n > 4) {
 		fputs("sluice: it is: disk resize DISK [SIZE]\n", stderr);
 		return usage_error();
 	}
@@ -231,6 +235,75 @@ static int disk_command(const struct arguments *a)
 	putchar('\n');
 	json_decref(answer);
 	return EXIT_GOOD;
+}
+
+/* KEY=VALUE words as an object; "none": every limit there is, taken away. @return NULL: neither. */
+static json_t *limit_words(const struct arguments *a)
+{
+	static const char *const keys[] = { "iops",	 "iops_read",	   "iops_write",
+					    "bandwidth", "bandwidth_read", "bandwidth_write" };
+	json_t *limit = json_object();
+	char max[40];
+
+	if (a->n == 4 && strcmp(a->words[3], "none") == 0) {
+		for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+			snprintf(max, sizeof(max), "%s_max", keys[i]);
+			json_object_set_new(limit, keys[i], json_integer(0));
+			json_object_set_new(limit, max, json_integer(0));
+		}
+		json_object_set_new(limit, "burst", json_integer(0));
+		return limit;
+	}
+	for (int i = 3; i < a->n; i++) {
+		char *value = strchr(a->words[i], '=');
+
+		if (!value || value == a->words[i]) {
+			fprintf(stderr, "sluice: \"%s\" is not KEY=VALUE\n", a->words[i]);
+			json_decref(limit);
+			return NULL;
+		}
+		*value = '\0';
+		json_object_set_new(limit, a->words[i], json_string(value + 1));
+	}
+	return limit;
+}
+
+static int disk_limit(const struct arguments *a)
+{
+	json_t *limit = limit_words(a), *answer, *value;
+	struct error err = { 0 };
+	const char *key;
+
+	if (!limit)
+		return usage_error();
+	answer = client_call_with(a->socket, "disk.limit",
+				  json_pack("{s:s, s:o}", "disk", a->words[2], "limit", limit),
+				  &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (json_object_size(answer) == 0) {
+		printf("%s has no limits\n", a->words[2]);
+	}
+	json_object_foreach (answer, key, value) {
+		if (!a->json)
+			printf("%s=%" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
+	}
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
+static int disk_command(const struct arguments *a)
+{
+	if (a->n >= 3 && strcmp(a->words[1], "resize") == 0)
+		return disk_resize(a);
+	if (a->n >= 3 && strcmp(a->words[1], "limit") == 0)
+		return disk_limit(a);
+	fputs("sluice: it is: disk resize DISK [SIZE], or disk limit DISK [KEY=VALUE… | none]\n",
+	      stderr);
+	return usage_error();
 }
 
 static const struct command {

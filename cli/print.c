@@ -272,6 +272,9 @@ static void print_device(const char *kind, const json_t *d)
 		if (strcmp(key, "name") != 0)
 			print_value(key, value);
 	}
+	json_object_foreach (json_object_get(d, "limit"), key, value) {
+		printf("  limit %-12s%" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
+	}
 	json_object_foreach ((json_t *)front_end, key, value) {
 		if (json_is_array(value))
 			print_words(key, value);

@@ -105,6 +105,7 @@ static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
 		.keep_space = !d->discard,
 		.queues = d->queues,
 		.serial = d->serial,
+		.limits = d->limit.limits,
 	};
 	int rc = blk_device_create(&cfg, a->workers, &e->device, &err);
 

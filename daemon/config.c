@@ -109,6 +109,8 @@ static void check_disk(const struct disk_config *d, struct problems *p)
 		if (n == 1 && last != DISK_SOURCE_FILE && schema_given(d, of_files[i]))
 			schema_problem(&disk_schema, d, of_files[i], p,
 				       "only goes with a file; leave it out");
+	if (!d->limit.at.bad)
+		limit_check(&d->limit, p);
 	check_connect(&disk_schema, d, d->socket.connect, DISK_MODE, DISK_GROUP, p);
 	check_group(&disk_schema, d, DISK_GROUP, d->socket.group, p);
 }

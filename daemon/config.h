@@ -7,6 +7,7 @@
 #define SLUICE_DAEMON_CONFIG_H
 
 #include "base/log.h"
+#include "daemon/config_limit.h"
 #include "daemon/schema.h"
 
 #define CONFIG_FILE_DEFAULT "/etc/sluice/sluice.yaml"
@@ -58,6 +59,7 @@ enum {
 	DISK_DISCARDS,
 	DISK_QUEUES,
 	DISK_SERIAL,
+	DISK_LIMIT,
 };
 struct disk_config {
 	struct object at;
@@ -71,6 +73,7 @@ struct disk_config {
 	bool discard;
 	uint32_t queues;
 	char *serial;
+	struct limit_config limit;
 };
 
 enum {

@@ -106,6 +106,7 @@ static const struct field disk_fields[] = {
 	[DISK_DISCARDS] = { .key = "discard", .kind = FIELD_BOOL, D(discard) },
 	[DISK_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, D(queues), .min = 1, .max = 256 },
 	[DISK_SERIAL] = { .key = "serial", .kind = FIELD_TEXT, D(serial), .max = SERIAL_MAX },
+	[DISK_LIMIT] = { .key = "limit", .kind = FIELD_MAP, D(limit), .of = &limit_schema },
 };
 
 static void disk_defaults(void *obj)

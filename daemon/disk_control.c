@@ -5,6 +5,7 @@
 #include "daemon/status.h"
 #include "daemon/value.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static struct blk_device *find_disk(const struct appliance *a, const char *name)
@@ -56,4 +57,80 @@ json_t *disk_resize_call(void *ctx, const json_t *params, struct rpc_error *err)
 		return rpc_refuse(err, "%s", why.text);
 	return json_pack("{s:I, s:I}", "capacity", (json_int_t)blk_device_capacity(b), "grown",
 			 (json_int_t)(blk_device_capacity(b) - before));
+}
+
+/* @return the limit's field called @key, or n_fields. */
+static unsigned limit_field(const char *key)
+{
+	unsigned i = 0;
+
+	while (i < limit_schema.n_fields && strcmp(limit_schema.fields[i].key, key) != 0)
+		i++;
+	return i;
+}
+
+static void set_limit(struct limit_config *l, const char *key, const json_t *value,
+		      struct problems *p)
+{
+	unsigned field = limit_field(key);
+	char number[24];
+
+	if (field == limit_schema.n_fields) {
+		problems_add(p, 0, "limit: there is no \"%.60s\"", key);
+		return;
+	}
+	snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	if (json_is_string(value) || json_is_integer(value))
+		schema_set(&limit_schema, l, field,
+			   json_is_string(value) ? json_string_value(value) : number, false, 0, p);
+	else
+		schema_problem(&limit_schema, l, field, p, "is neither text nor a whole number");
+}
+
+/* The limits of @b change as @limit says. @return false, with the first problem in @err. */
+static bool change_limits(struct blk_device *b, const json_t *limit, struct rpc_error *err)
+{
+	bool ok;
+	struct limit_config l;
+	struct problems p = { 0 };
+	struct error why = { 0 };
+	const json_t *value;
+	const char *key;
+
+	schema_init(&limit_schema, &l, "limit", 0);
+	l.limits = blk_device_config(b)->limits;
+	json_object_foreach ((json_t *)limit, key, value) {
+		set_limit(&l, key, value, &p);
+	}
+	if (p.n == 0)
+		limit_check(&l, &p);
+	if (p.n == 0 && blk_device_limit(b, &l.limits, &why) < 0)
+		problems_add(&p, 0, "%s", why.text);
+	if (p.n)
+		rpc_refuse(err, "%s", p.text[0]);
+	ok = p.n == 0;
+	problems_free(&p);
+	return ok;
+}
+
+json_t *disk_limit_call(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	const struct appliance *a = ((const struct status *)ctx)->appliance;
+	const json_t *limit = NULL;
+	struct blk_device *b;
+	json_error_t wrong;
+	const char *name;
+
+	if (!json_is_object(params) ||
+	    json_unpack_ex((json_t *)params, &wrong, JSON_STRICT, "{s:s, s?o}", "disk", &name,
+			   "limit", &limit) < 0 ||
+	    (limit && !json_is_object(limit)))
+		return rpc_refuse(err, "disk.limit takes \"disk\", a name, and perhaps \"limit\", "
+				       "an object");
+	b = find_disk(a, name);
+	if (!b)
+		return rpc_refuse(err, "there is no open disk called \"%s\"", name);
+	if (limit && !change_limits(b, limit, err))
+		return NULL;
+	return limit_json(&blk_device_config(b)->limits);
 }

@@ -12,4 +12,11 @@
  */
 json_t *disk_resize_call(void *ctx, const json_t *params, struct rpc_error *err);
 
+/*
+ * "disk.limit" of {"disk": NAME, "limit": {"iops": "20k", …}}: the keys of a configuration's limit,
+ * as numbers or text; 0 takes one away, and those that are not named stay. Without "limit" nothing
+ * changes. Answers with all limits there are, as numbers.
+ */
+json_t *disk_limit_call(void *ctx, const json_t *params, struct rpc_error *err);
+
 #endif

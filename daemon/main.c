@@ -36,6 +36,7 @@ static const struct rpc_method methods[] = {
 	{ "status", status_call },
 	{ "queue.move", queue_move_call },
 	{ "disk.resize", disk_resize_call },
+	{ "disk.limit", disk_limit_call },
 	{ "version", version_call },
 	{ NULL, NULL },
 };

@@ -89,6 +89,7 @@ void schema_describe(const struct field *f, char *out, size_t size)
 	static const char *const fixed[] = {
 		[FIELD_BOOL] = "true or false",
 		[FIELD_SIZE] = "a size in bytes such as 512M or 20GiB",
+		[FIELD_COUNT] = "a number such as 500 or 20k",
 		[FIELD_TEXT] = "text",
 		[FIELD_MODE] = "an octal file mode such as 0660",
 		[FIELD_MAC] = "a MAC address such as 52:54:00:12:34:56",
@@ -151,6 +152,8 @@ static int set_value(const struct field *f, const char *text, void *at)
 		return set_number(f, text, at);
 	case FIELD_SIZE:
 		return value_size(text, at);
+	case FIELD_COUNT:
+		return value_count(text, at);
 	case FIELD_TEXT:
 		return set_text(text, at);
 	case FIELD_CHOICE:

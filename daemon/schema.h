@@ -29,6 +29,7 @@ enum field_kind {		/* type of the member at field.offset */
 		  FIELD_BOOL,	/* bool */
 		  FIELD_NUMBER, /* uint32_t */
 		  FIELD_SIZE,	/* uint64_t */
+		  FIELD_COUNT,	/* uint64_t */
 		  FIELD_TEXT,	/* char *, owned */
 		  FIELD_CHOICE, /* int, an index in @choices */
 		  FIELD_MODE,	/* int */
@@ -68,7 +69,7 @@ struct field {
 	uint64_t min, max;	    /* NUMBER: the range; TEXT: most bytes, 0: 4095 */
 	const char *const *choices; /* CHOICE, ends in NULL */
 	const struct schema *of;    /* MAP, LIST */
-	/* A rule beyond its kind. @return what is wrong with it, or NULL. TEXT, SIZE, MAC. */
+	/* A rule beyond its kind. @return what is wrong with it, or NULL. TEXT, SIZE, COUNT, MAC. */
 	const char *(*rule)(const void *value);
 };
 

@@ -199,9 +199,25 @@ static json_t *blk_counters_json(const struct blk_device *b)
 	put_number(j, "malformed", s.malformed);
 	put_number(j, "in_flight", s.in_flight);
 	put_number(j, "bounced", s.bounced);
+	put_number(j, "held", s.held);
+	put_number(j, "held_now", s.held_now);
+	put_number(j, "throttled_ms", s.throttled_ns / 1000000);
 	put_number(j, "kicks_on", s.kicks_on);
 	put_number(j, "calls", s.calls);
 	put_number(j, "calls_spared", s.calls_spared);
+	return j;
+}
+
+static void put_limit(const char *key, uint64_t value, void *j)
+{
+	put_number(j, key, value);
+}
+
+json_t *limit_json(const struct blk_limits *l)
+{
+	json_t *j = json_object();
+
+	limit_for_each(l, put_limit, j);
 	return j;
 }
 
@@ -222,6 +238,7 @@ static json_t *disk_json(const struct disk_entry *e)
 	}
 	put_number(j, "capacity", blk_device_capacity(e->device));
 	put_text(j, "how", blk_device_how(e->device));
+	put(j, "limit", limit_json(&blk_device_config(e->device)->limits));
 	put_vhost(j, blk_device_vhost(e->device), FEATURES_BLK);
 	put(j, "counters", blk_counters_json(e->device));
 	return j;

@@ -26,4 +26,7 @@ void status_stop(struct status *s);
 json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err);
 json_t *version_call(void *ctx, const json_t *params, struct rpc_error *err);
 
+/* {"iops": 20000, …}: those that are set. */
+json_t *limit_json(const struct blk_limits *l);
+
 #endif

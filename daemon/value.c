@@ -84,6 +84,29 @@ int value_size(const char *text, uint64_t *out)
 	return 0;
 }
 
+int value_count(const char *text, uint64_t *out)
+{
+	static const char units[] = "kmg";
+	uint64_t v, factor = 1;
+	const char *end;
+	int rc = digits(text, &end, &v);
+
+	if (rc)
+		return rc;
+	if (*end) {
+		const char *unit = strchr(units, tolower((unsigned char)*end));
+
+		if (!unit || end[1])
+			return -EINVAL;
+		for (const char *u = units; u <= unit; u++)
+			factor *= 1000;
+	}
+	if (v > UINT64_MAX / factor)
+		return -ERANGE;
+	*out = v * factor;
+	return 0;
+}
+
 int value_mode(const char *text, int *out)
 {
 	unsigned v = 0;

@@ -20,6 +20,9 @@ int value_number(const char *text, uint64_t *out);
  */
 int value_size(const char *text, uint64_t *out);
 
+/* How many: digits and k, M or G, which are powers of 1000. */
+int value_count(const char *text, uint64_t *out);
+
 /* Octal permission bits, up to 0777. */
 int value_mode(const char *text, int *out);
 

@@ -170,7 +170,7 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
 		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
 		       "lock, discard, "
-		       "queues, serial)");
+		       "queues, serial, limit)");
 	expect_problem(
 		"zebra: 1\n",
 		"t.yaml:1: zebra: unknown key (known keys: user, group, sandbox, control, log, "
@@ -346,6 +346,35 @@ Test(config, cpus_exist_and_stand_once)
 		       "one of them out");
 }
 
+Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
+{
+	struct config *c = parse_good(DISK("    ram: 1M\n    limit: { iops: 20k, iops_max: 1M, "
+					   "bandwidth_write: 200M, burst: 30 }\n"));
+	const struct blk_limits *l = &config_disk(c, 0)->limit.limits;
+
+	cr_expect_eq(l->ops[BLK_LIMIT_ALL].rate, 20000);
+	cr_expect_eq(l->ops[BLK_LIMIT_ALL].max, 1000000);
+	cr_expect_eq(l->bytes[BLK_LIMIT_WRITE].rate, 200 << 20);
+	cr_expect_eq(l->bytes[BLK_LIMIT_ALL].rate, 0);
+	cr_expect_eq(l->burst_s, 30);
+	config_free(c);
+	expect_problem(DISK("    ram: 1M\n    limit: { iops_max: 5 }\n"),
+		       "t.yaml:5: disks[0].limit.iops_max: is how far iops may be exceeded for a "
+		       "while, and that is not set; set it, too");
+	expect_problem(DISK("    ram: 1M\n    limit: { bandwidth: 2M, bandwidth_max: 1M }\n"),
+		       "t.yaml:5: disks[0].limit.bandwidth_max: is less than bandwidth; make it "
+		       "more, or leave it out");
+	expect_problem(DISK("    ram: 1M\n    limit: { iops: 5, burst: 10 }\n"),
+		       "t.yaml:5: disks[0].limit.burst: is for how long a maximum holds, and none "
+		       "is set; set one, such as iops_max");
+	expect_problem(
+		DISK("    ram: 1M\n    limit: { iops: 5x }\n"),
+		"t.yaml:5: disks[0].limit.iops: \"5x\" is not a number a second such as 20k");
+	expect_problem(DISK("    ram: 1M\n    limit: 20k\n"),
+		       "t.yaml:5: disks[0].limit: a single value stands where a map of keys and "
+		       "values is wanted");
+}
+
 Test(config, keys_that_exclude_each_other)
 {
 	expect_problem(DISK("    file: /x\n    ram: 1M\n"),
@@ -384,7 +413,7 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
-				"read_only, cache, lock, discard, queues, serial)",
+				"read_only, cache, lock, discard, queues, serial, limit)",
 				"t.yaml:4: disks[1].ram: a disk is one of file, null and ram; "
 				"leave the others out",
 				"t.yaml:4: disks[1].name: \"a\" is already taken by disks[0].name "

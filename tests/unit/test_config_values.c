@@ -6,6 +6,20 @@
 #include <errno.h>
 #include <stdlib.h>
 
+Test(value, counts_are_powers_of_1000)
+{
+	static const char *const bad[] = { "", "k", "1t", "1kk", "1 k", "-1", "1kiB", "1.5k" };
+	uint64_t v;
+
+	cr_expect(value_count("20k", &v) == 0 && v == 20000);
+	cr_expect(value_count("3M", &v) == 0 && v == 3000000);
+	cr_expect(value_count("1G", &v) == 0 && v == 1000000000);
+	cr_expect(value_count("7", &v) == 0 && v == 7);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		cr_expect_eq(value_count(bad[i], &v), -EINVAL, "%s", bad[i]);
+	cr_expect_eq(value_count("18446744073709551615k", &v), -ERANGE);
+}
+
 Test(value, sizes_are_powers_of_1024)
 {
 	static const struct {
