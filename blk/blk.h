@@ -9,6 +9,7 @@
 #include "vhost/device.h"
 
 struct error;
+struct image_file;
 struct blk_device;
 
 #define BLK_QUEUES_MAX 256
@@ -45,7 +46,12 @@ struct blk_config {
 	struct vhost_socket socket; /* taken over, also on failure */
 	enum disk_kind kind;
 	const char *file; /* DISK_FILE: raw image or block device */
-	uint64_t size;	  /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
+	/*
+	 * DISK_FILE: @file, open already; its descriptors are taken over, also on failure. NULL: it
+	 * is to be opened. Used by blk_device_create() alone.
+	 */
+	struct image_file *image;
+	uint64_t size; /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
 	enum disk_cache cache;
 	enum disk_lock lock; /* DISK_FILE: since when others are kept out */
 	bool read_only;

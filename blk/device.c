@@ -5,6 +5,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/image_file.h"
 #include "base/log.h"
 #include "blk/blk.h"
 #include "blk/last_flush.h"
@@ -445,10 +446,13 @@ int blk_device_create(const struct blk_config *cfg, struct workers *workers,
 	int rc;
 
 	if (!b) {
+		image_file_close(cfg->image);
 		socket_release(&socket);
 		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
 	}
 	rc = device_init(b, cfg, workers, err);
+	image_file_close(cfg->image); /* what was not taken */
+	b->cfg.image = NULL;
 	if (rc) {
 		socket_release(&socket);
 		goto fail;

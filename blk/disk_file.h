@@ -3,6 +3,7 @@
 #ifndef SLUICE_BLK_DISK_FILE_H
 #define SLUICE_BLK_DISK_FILE_H
 
+#include "base/image_file.h"
 #include "blk/disk.h"
 
 struct file_disk {
@@ -10,6 +11,7 @@ struct file_disk {
 	int fd;		 /* O_DIRECT if @direct; holds the lock (so does fd_buffered) */
 	int fd_buffered; /* the same file through the page cache, see file_fd(); -1: not needed */
 	bool direct, read_only;
+	bool given;	      /* by descriptors: what is not to be read without more is not known */
 	bool is_device;	      /* a block device */
 	uint32_t range_align; /* bytes: what DISCARD and ZERO ask of offsets and lengths */
 	bool locked;	      /* the image is ours; the control thread's */
@@ -56,6 +58,12 @@ void range_probe(struct file_disk *f, const struct blk_config *cfg);
 int file_open(const struct blk_config *cfg, struct disk **out, struct error *err);
 void file_close(struct disk *d);
 
+/*
+ * Takes cfg->image's descriptors, which came from outside: nothing is believed of them. @return 0,
+ * or -errno with @err. disk_file_given.c.
+ */
+int file_take_given(const struct blk_config *cfg, struct image_file *out, struct error *err);
+
 /* For struct disk_ops; disk_file_resize.c. */
 int file_resize(struct disk *d, uint64_t size, uint64_t *now, struct error *err);
 /* The size of the open file or device, in bytes. @return 0 or -errno. */
@@ -66,10 +74,10 @@ int file_use(struct disk *d, struct error *err);
 void file_release(struct disk *d);
 
 /*
- * Control thread. Locks @fd against other users of the image; see disk_lock.c. Waits up to 2 s for
+ * Control thread. Locks @fd against other users of the image; see disk_lock.c. @wait: up to 2 s for
  * what a process that has just ended left under way.
  */
-int disk_lock(int fd, const char *path, bool read_only, struct error *err);
+int disk_lock(int fd, const char *path, bool read_only, bool wait, struct error *err);
 /* Holds the same locks by a further description of the image, once disk_lock() has succeeded. */
 int disk_lock_also(int fd, bool read_only);
 void disk_unlock(int fd);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening a disk's file: what it is, whether we may, how large, who else has it, and what direct
- * I/O to it asks for. Whatever a user got wrong ends here, in a sentence.
+ * Opening a disk's file: how large it is, who else has it, and what direct I/O to it asks for.
+ * Whatever a user got wrong ends here, in a sentence.
  */
 #include "base/error.h"
+#include "base/image_file.h"
 #include "base/log.h"
 #include "blk/disk_file.h"
 
@@ -32,64 +33,13 @@ void file_close(struct disk *d)
 	free(f);
 }
 
-/* errno of a failed stat or open, as a sentence. */
-static int explain(const struct blk_config *cfg, int rc, struct error *err)
-{
-	const char *remedy = "";
-
-	switch (rc) {
-	case -ENOENT:
-		remedy = "; create it, for example with: truncate -s 10G FILE";
-		break;
-	case -EACCES:
-	case -EPERM:
-		remedy = cfg->read_only ? "; let the user that sluiced runs as read it"
-					: "; let the user that sluiced runs as read and write it, "
-					  "or set read_only: true";
-		break;
-	case -EROFS:
-		remedy = "; set read_only: true";
-		break;
-	case -EBUSY:
-		remedy = "; it is mounted, or part of another volume: release it first";
-		break;
-	}
-	return error_set(err, rc, "disk image %s: %s%s", cfg->file, strerror(-rc), remedy);
-}
-
-static int check_type(const struct blk_config *cfg, mode_t mode, struct error *err)
-{
-	if (S_ISREG(mode) || S_ISBLK(mode))
-		return 0;
-	return error_set(err, S_ISDIR(mode) ? -EISDIR : -EINVAL,
-			 "disk image %s is a %s; name a raw image file or a block device",
-			 cfg->file,
-			 S_ISDIR(mode)	  ? "directory"
-			 : S_ISCHR(mode)  ? "character device"
-			 : S_ISFIFO(mode) ? "pipe"
-					  : "socket");
-}
-
-/* @return a descriptor or -errno. -EINVAL with O_DIRECT: the file system has none. */
-static int open_file(const struct blk_config *cfg, mode_t mode, int extra_flags)
-{
-	int flags = O_CLOEXEC | extra_flags | (cfg->read_only ? O_RDONLY : O_RDWR);
-	int fd;
-
-	/* Of a block device, that fails when it is mounted or part of another one. */
-	if (S_ISBLK(mode) && !cfg->read_only && cfg->lock == DISK_LOCK_OPEN)
-		flags |= O_EXCL;
-	fd = open(cfg->file, flags);
-	return fd >= 0 ? fd : -errno;
-}
-
 static int find_size(struct file_disk *f, const struct blk_config *cfg, struct error *err)
 {
 	uint64_t size, *out = &f->disk.info.size;
 	int rc = file_size(f->fd, &size);
 
 	if (rc)
-		return explain(cfg, rc, err);
+		return error_set(err, rc, "disk image %s: %s", cfg->file, strerror(-rc));
 	if (size < SECTOR)
 		return error_set(err, -EINVAL,
 				 "disk image %s has %llu bytes, less than a sector of 512; make it "
@@ -180,47 +130,52 @@ static void find_topology(struct file_disk *f)
 		info->optimal_size = ALIGN_DOWN(optimal, SECTOR);
 }
 
-/* Replaces a direct descriptor by one through the page cache. */
-static int fall_back(struct file_disk *f, const struct blk_config *cfg, mode_t mode,
-		     const char *why, struct error *err)
+/*
+ * Goes on through the page cache. By the first descriptor: of a block device it holds O_EXCL. Not
+ * asked for O_DIRECT again, a file system without it cannot refuse.
+ */
+static int fall_back(struct file_disk *f, const struct blk_config *cfg, const char *why,
+		     struct error *err)
 {
 	log_warn("disk image %s: %s; going through the page cache (cache: writeback says so "
 		 "without this warning)",
 		 cfg->file, why);
-	if (f->fd >= 0)
-		close(f->fd);
 	f->direct = false;
-	f->fd = open_file(cfg, mode, 0);
-	return f->fd < 0 ? explain(cfg, f->fd, err) : 0;
+	if (f->fd_buffered >= 0)
+		close(f->fd_buffered);
+	f->fd_buffered = -1;
+	if (fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_DIRECT) < 0)
+		return error_set(err, -errno, "disk image %s: %s", cfg->file, strerror(errno));
+	return 0;
 }
 
-/* Opens f->fd, direct where that was asked for and can be had. */
-static int open_by_cache(struct file_disk *f, const struct blk_config *cfg, mode_t mode,
-			 struct error *err)
+/* Direct or buffered, as was asked for and can be had with the descriptors that there are. */
+static int choose_way(struct file_disk *f, const struct blk_config *cfg, struct error *err)
 {
 	struct disk_info *info = &f->disk.info;
 
 	info->align_mem = info->align_io = 1;
-	f->direct = cfg->cache == DISK_CACHE_NONE;
-	f->fd = open_file(cfg, mode, f->direct ? O_DIRECT : 0);
-	if (f->fd == -EINVAL && f->direct)
-		return fall_back(f, cfg, mode, "its file system has no O_DIRECT", err);
-	if (f->fd < 0)
-		return explain(cfg, f->fd, err);
-	if (!f->direct)
+	if (cfg->cache != DISK_CACHE_NONE)
 		return 0;
-
-	if (!find_alignment(f->fd, info))
-		return fall_back(f, cfg, mode, "direct I/O to it does not work", err);
-	if (info->align_io == SECTOR)
-		return 0;
+	if (!(fcntl(f->fd, F_GETFL) & O_DIRECT))
+		return fall_back(f, cfg, "its file system has no O_DIRECT", err);
+	f->direct = true;
+	if (!find_alignment(f->fd, info)) {
+		info->align_mem = info->align_io = 1;
+		return fall_back(f, cfg, "direct I/O to it does not work", err);
+	}
 	/* See file_fd(): direct requests must cover whole pages if others go through the cache. */
-	if (info->align_io < PAGE)
-		return fall_back(f, cfg, mode,
+	if (info->align_io > SECTOR && info->align_io < PAGE) {
+		info->align_mem = info->align_io = 1;
+		return fall_back(f, cfg,
 				 "direct I/O to it takes more than a sector, but less than a page",
 				 err);
-	f->fd_buffered = open(cfg->file, O_CLOEXEC | (cfg->read_only ? O_RDONLY : O_RDWR));
-	return f->fd_buffered < 0 ? explain(cfg, -errno, err) : 0;
+	}
+	if (info->align_io == SECTOR && f->fd_buffered >= 0) {
+		close(f->fd_buffered);
+		f->fd_buffered = -1;
+	}
+	return 0;
 }
 
 static void describe(struct file_disk *f, const struct blk_config *cfg)
@@ -238,18 +193,26 @@ static void describe(struct file_disk *f, const struct blk_config *cfg)
 		snprintf(info->how, room, "io_uring, O_DIRECT, alignment %u", info->align_io);
 }
 
-static int open_half_built(struct file_disk *f, const struct blk_config *cfg, struct error *err)
+static int open_path(const struct blk_config *cfg, struct image_file *out, struct error *err)
+{
+	const struct image_wish wish = {
+		.path = cfg->file,
+		.read_only = cfg->read_only,
+		.direct = cfg->cache == DISK_CACHE_NONE,
+		.exclusive = !cfg->read_only && cfg->lock == DISK_LOCK_OPEN,
+		.user = "the user that sluiced runs as",
+		.say_read_only = "set read_only: true",
+	};
+
+	return image_file_open(&wish, out, err);
+}
+
+/* Of a half-built disk with its descriptors. */
+static int examine(struct file_disk *f, const struct blk_config *cfg, struct error *err)
 {
 	struct stat st;
-	int rc;
+	int rc = choose_way(f, cfg, err);
 
-	/* Before opening, which of a pipe would wait and of a tape would rewind. */
-	if (stat(cfg->file, &st))
-		return explain(cfg, -errno, err);
-	rc = check_type(cfg, st.st_mode, err);
-	if (rc)
-		return rc;
-	rc = open_by_cache(f, cfg, st.st_mode, err);
 	if (rc)
 		return rc;
 	rc = find_size(f, cfg, err);
@@ -261,6 +224,8 @@ static int open_half_built(struct file_disk *f, const struct blk_config *cfg, st
 		if (rc)
 			return rc;
 	}
+	if (fstat(f->fd, &st))
+		return error_set(err, -errno, "disk image %s: %s", cfg->file, strerror(errno));
 	f->is_device = S_ISBLK(st.st_mode);
 	find_topology(f);
 	range_probe(f, cfg);
@@ -272,6 +237,7 @@ static int open_half_built(struct file_disk *f, const struct blk_config *cfg, st
 int file_open(const struct blk_config *cfg, struct disk **out, struct error *err)
 {
 	struct file_disk *f = calloc(1, sizeof(*f));
+	struct image_file image = { -1, -1 };
 	int rc;
 
 	if (!f)
@@ -280,7 +246,12 @@ int file_open(const struct blk_config *cfg, struct disk **out, struct error *err
 	f->fd = f->fd_buffered = -1;
 	f->path = cfg->file;
 	f->read_only = cfg->read_only;
-	rc = open_half_built(f, cfg, err);
+	f->given = cfg->image != NULL;
+	rc = f->given ? file_take_given(cfg, &image, err) : open_path(cfg, &image, err);
+	f->fd = image.fd;
+	f->fd_buffered = image.fd_buffered;
+	if (rc == 0)
+		rc = examine(f, cfg, err);
 	if (rc) {
 		file_close(&f->disk);
 		return rc;

@@ -233,7 +233,8 @@ static void probe_device(struct file_disk *f, const struct stat *st)
 {
 	struct disk_info *info = &f->disk.info;
 	uint64_t granularity = queue_figure(st, "discard_granularity");
-	bool discards = queue_figure(st, "discard_max_bytes") ||
+	/* Where we cannot look any more: the kernel says when it is asked to, and zeros do, too. */
+	bool discards = f->given || queue_figure(st, "discard_max_bytes") ||
 			queue_figure(st, "write_zeroes_max_bytes");
 	int block = 0;
 

@@ -43,7 +43,8 @@ int file_use(struct disk *d, struct error *err)
 
 	if (f->locked)
 		return 0;
-	rc = disk_lock(f->fd, f->path, f->read_only, err);
+	/* Given: others are served already, and whoever handed it over can try again. */
+	rc = disk_lock(f->fd, f->path, f->read_only, !f->given, err);
 	if (rc == 0)
 		rc = look_again(f, err);
 	if (rc < 0) {

@@ -100,12 +100,12 @@ static int try_lock(int fd, const char *path, bool read_only, struct error *err)
 		path);
 }
 
-int disk_lock(int fd, const char *path, bool read_only, struct error *err)
+int disk_lock(int fd, const char *path, bool read_only, bool wait, struct error *err)
 {
 	uint64_t start = clock_ns();
 	int rc = try_lock(fd, path, read_only, err);
 
-	while (rc == -EBUSY && clock_ns() - start < WAIT_NS) {
+	while (wait && rc == -EBUSY && clock_ns() - start < WAIT_NS) {
 		nanosleep(&(struct timespec) { .tv_nsec = LOOK_AGAIN_NS }, NULL);
 		rc = try_lock(fd, path, read_only, err);
 		if (rc == 0)

@@ -162,8 +162,12 @@ struct vhost_device_ops {
 
 /* Where a device waits for, or looks for, its front-end. */
 struct vhost_socket {
-	char *path;		 /* NULL: @fd */
-	int fd;			 /* a connected or listening stream socket; owned; -1: @path */
+	char *path; /* NULL: @fd */
+	/*
+	 * A connected or listening stream socket; with @path: one that is bound to it. Owned; -1:
+	 * @path is to be opened.
+	 */
+	int fd;
 	bool connect;		 /* we connect (and reconnect, each second) instead of listening */
 	int mode;		 /* permission bits of a listening socket's file; -1: by umask */
 	char *group;		 /* group of a listening socket's file, by name; NULL: our own */

@@ -2,15 +2,14 @@
 /* Where front-ends come from: a path that we listen on or connect to, or a descriptor given to us.
  */
 #include "base/log.h"
+#include "base/socket_file.h"
 #include "poll/control.h"
 #include "vhost/disposal.h"
 #include "vhost/session.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <libgen.h>
-#include <limits.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -92,46 +91,10 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 	return 0;
 }
 
-static int address(const char *path, struct sockaddr_un *sun, struct error *err)
-{
-	size_t len = strlen(path);
-
-	*sun = (struct sockaddr_un) { .sun_family = AF_UNIX };
-	if (len == 0)
-		return error_set(err, -EINVAL, "the socket path is empty");
-	if (len >= sizeof(sun->sun_path))
-		return error_set(err, -ENAMETOOLONG,
-				 "socket path %s has %zu bytes, and the kernel takes %zu at most: "
-				 "choose a shorter one",
-				 path, len, sizeof(sun->sun_path) - 1);
-	memcpy(sun->sun_path, path, len);
-	return 0;
-}
-
-/* One attempt. @return a connected socket or -errno. */
-static int try_connect(const char *path)
-{
-	struct sockaddr_un sun;
-	int fd, rc;
-
-	rc = address(path, &sun, NULL);
-	if (rc < 0)
-		return rc;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
-		rc = -errno;
-		close(fd);
-		return rc;
-	}
-	return fd;
-}
-
 static void connect_now(struct vhost_listener *l)
 {
 	struct vhost_device *d = l->device;
-	int fd = try_connect(d->socket.path);
+	int fd = socket_connect(d->socket.path);
 
 	if (fd >= 0) {
 		l->failure_logged = false;
@@ -161,99 +124,62 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 	return 0;
 }
 
-/* What is at @path already: nothing, or a socket that nobody listens on and that we take away. */
-static int clear_path(const char *path, struct error *err)
+/* The file at the path is the one that we listen on: to be removed in the end. */
+static void note_file(struct vhost_listener *l)
 {
 	struct stat st;
-	int fd;
 
-	if (lstat(path, &st) < 0) {
-		if (errno == ENOENT)
-			return 0;
-		return error_set(err, -errno, "cannot look at socket path %s: %s", path,
-				 strerror(errno));
-	}
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, -EEXIST,
-				 "%s exists and is not a socket: remove it or choose another path",
-				 path);
-	fd = try_connect(path);
-	if (fd >= 0)
-		close(fd);
-	if (fd >= 0 || fd == -EAGAIN || fd == -EPROTOTYPE)
-		return error_set(err, -EADDRINUSE,
-				 "socket %s is already in use by another process: stop that one or "
-				 "choose another path",
-				 path);
-	if (fd != -ECONNREFUSED && fd != -ENOENT)
-		return error_set(err, fd, "cannot tell whether socket %s is in use: %s", path,
-				 strerror(-fd));
-	if (unlink(path) < 0 && errno != ENOENT)
-		return error_set(err, -errno, "cannot replace the stale socket %s: %s", path,
-				 strerror(errno));
-	return 0;
-}
-
-static int check_folder(const char *path, struct error *err)
-{
-	char copy[PATH_MAX];
-	const char *folder;
-	struct stat st;
-
-	strncpy(copy, path, sizeof(copy) - 1);
-	copy[sizeof(copy) - 1] = 0;
-	folder = dirname(copy);
-	if (stat(folder, &st) < 0)
-		return error_set(err, -errno, "folder %s for socket %s: %s%s", folder, path,
-				 strerror(errno), errno == ENOENT ? "; create it first" : "");
-	if (!S_ISDIR(st.st_mode))
-		return error_set(err, -ENOTDIR, "%s, where socket %s should be, is not a folder",
-				 folder, path);
-	return 0;
-}
-
-static int find_group(const char *name, gid_t *gid, struct error *err)
-{
-	const struct group *g = getgrnam(name);
-
-	if (!g)
-		return error_set(err, -ENOENT, "there is no group %s", name);
-	*gid = g->gr_gid;
-	return 0;
-}
-
-/* Binds with the permissions in place before anybody can connect, which takes listen(). */
-static int bind_path(struct vhost_listener *l, struct error *err)
-{
-	const struct vhost_socket *s = &l->device->socket;
-	gid_t gid = (gid_t)-1;
-	struct sockaddr_un sun;
-	struct stat st;
-	mode_t mask = 0;
-	int rc;
-
-	if (address(s->path, &sun, err) < 0 || check_folder(s->path, err) < 0 ||
-	    (s->group && find_group(s->group, &gid, err) < 0) || clear_path(s->path, err) < 0)
-		return err->code;
-	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (l->fd < 0)
-		return error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-
-	if (s->mode >= 0)
-		mask = umask(~(mode_t)s->mode & 0777);
-	rc = bind(l->fd, (struct sockaddr *)&sun, sizeof(sun)) < 0 ? -errno : 0;
-	if (s->mode >= 0)
-		umask(mask);
-	if (rc < 0)
-		return error_set(err, rc, "cannot create socket %s: %s", s->path, strerror(-rc));
-	if (lstat(s->path, &st) == 0) {
+	if (lstat(l->device->socket.path, &st) == 0 && S_ISSOCK(st.st_mode)) {
 		l->created = true;
 		l->dev = st.st_dev;
 		l->ino = st.st_ino;
 	}
-	if (s->group && lchown(s->path, (uid_t)-1, gid) < 0)
-		return error_set(err, -errno, "cannot give socket %s to group %s: %s", s->path,
-				 s->group, strerror(errno));
+}
+
+static int bind_path(struct vhost_listener *l, struct error *err)
+{
+	const struct vhost_socket *s = &l->device->socket;
+
+	l->fd = socket_file_bind(s->path, s->mode, s->group, err);
+	if (l->fd < 0)
+		return err->code;
+	note_file(l);
+	return 0;
+}
+
+/* A socket that somebody else has bound to the path for us, as they say: see that it is so. */
+static int take_bound(struct vhost_listener *l, struct error *err)
+{
+	struct vhost_socket *s = &l->device->socket;
+	int fd = s->fd, type = -1;
+	struct sockaddr_un at = { .sun_family = AF_UNSPEC };
+	socklen_t len = sizeof(type), at_len = sizeof(at);
+	struct sockaddr_un peer;
+	socklen_t peer_len = sizeof(peer);
+
+	/* The kernel counts no NUL that is not there: sun_path of 108 bytes has none. */
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM ||
+	    getsockname(fd, (struct sockaddr *)&at, &at_len) < 0 || at.sun_family != AF_UNIX)
+		return error_set(err, -ENOTSOCK,
+				 "what was handed over for %s is no Unix stream socket", s->path);
+	if (getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0)
+		return error_set(err, -EISCONN,
+				 "the socket handed over for %s is connected; it must be bound "
+				 "to that path and not be connected",
+				 s->path);
+	if (at_len <= offsetof(struct sockaddr_un, sun_path) ||
+	    strncmp(at.sun_path, s->path, sizeof(at.sun_path)) != 0)
+		return error_set(err, -EINVAL,
+				 "the socket handed over is not bound to %s, but to %.100s",
+				 s->path,
+				 at_len > offsetof(struct sockaddr_un, sun_path) && at.sun_path[0]
+					 ? at.sun_path
+					 : "no path");
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		return error_set(err, -errno, "socket %s: %s", s->path, strerror(errno));
+	s->fd = -1;
+	l->fd = fd;
+	note_file(l);
 	return 0;
 }
 
@@ -316,13 +242,15 @@ int listener_open(struct vhost_device *d, struct error *err)
 	}
 	sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
 
-	if (!d->socket.path) {
+	if (d->socket.path && d->socket.fd >= 0) {
+		rc = take_bound(l, err);
+	} else if (!d->socket.path) {
 		rc = open_given(l, &listening, err);
 	} else if (d->socket.connect) {
 		struct sockaddr_un sun;
 
 		listening = false;
-		rc = address(d->socket.path, &sun, err);
+		rc = socket_address(d->socket.path, &sun, err);
 		if (rc == 0)
 			connect_now(l);
 	} else {
