@@ -26,6 +26,11 @@ void file_close(struct disk *d)
 {
 	struct file_disk *f = container_of(d, struct file_disk, disk);
 
+	/* Who gave them may hold on to them, and the lock would last as long. */
+	if (f->given && f->fd >= 0)
+		disk_unlock(f->fd);
+	if (f->given && f->fd_buffered >= 0)
+		disk_unlock(f->fd_buffered);
 	if (f->fd >= 0)
 		close(f->fd);
 	if (f->fd_buffered >= 0)

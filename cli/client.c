@@ -15,6 +15,7 @@
 
 #define REPLY_MAX (64u << 20) /* bytes; a daemon never sends that much */
 #define TIMEOUT_S 10
+#define FDS_MAX 4 /* as in daemon/rpc_fds.h */
 
 static int try_connect(const char *path)
 {
@@ -96,6 +97,35 @@ static int send_all(int fd, const char *text, size_t len, struct error *err)
 	return 0;
 }
 
+/* The first bytes of @text, with descriptors beside them. @return how many bytes, or -errno. */
+static ssize_t send_first(int fd, const char *text, size_t len, const int *fds, int n,
+			  struct error *err)
+{
+	union { /* aligned as cmsg(3) asks */
+		char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { (char *)text, len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	assert(n <= FDS_MAX);
+	if (n > 0) {
+		struct cmsghdr *c = &control.align;
+
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE((size_t)n * sizeof(int));
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN((size_t)n * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, (size_t)n * sizeof(int));
+	}
+	do {
+		sent = sendmsg(fd, &m, MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	return sent < 0 ? error_set(err, -errno, "sluiced hung up: %s", strerror(errno)) : sent;
+}
+
 /* @return one line, malloc'ed, without its end; NULL with @err. */
 static char *receive_line(int fd, struct error *err)
 {
@@ -159,7 +189,19 @@ static json_t *unwrap(const char *line, struct error *err)
 	return result;
 }
 
-json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err)
+static char *ask(int fd, const char *text, const int *fds, int n, struct error *err)
+{
+	size_t len = strlen(text);
+	ssize_t sent = send_first(fd, text, len, fds, n, err);
+
+	if (sent < 0 || send_all(fd, text + sent, len - (size_t)sent, err) < 0 ||
+	    send_all(fd, "\n", 1, err) < 0)
+		return NULL;
+	return receive_line(fd, err);
+}
+
+json_t *client_call_with_fds(const char *path, const char *method, json_t *params, const int *fds,
+			     int n, struct error *err)
 {
 	json_t *request = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", 1, "method",
 				    method, "params", params);
@@ -172,9 +214,8 @@ json_t *client_call_with(const char *path, const char *method, json_t *params, s
 		fd = client_connect(path, err);
 	else
 		error_set(err, -EINVAL, "what was to be asked is not valid UTF-8");
-	if (fd >= 0 && send_all(fd, text, strlen(text), err) == 0 &&
-	    send_all(fd, "\n", 1, err) == 0)
-		line = receive_line(fd, err);
+	if (fd >= 0)
+		line = ask(fd, text, fds, n, err);
 	if (line)
 		result = unwrap(line, err);
 	free(line);
@@ -182,6 +223,11 @@ json_t *client_call_with(const char *path, const char *method, json_t *params, s
 	if (fd >= 0)
 		close(fd);
 	return result;
+}
+
+json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err)
+{
+	return client_call_with_fds(path, method, params, NULL, 0, err);
 }
 
 json_t *client_call(const char *path, const char *method, struct error *err)

@@ -15,5 +15,8 @@ struct error;
 json_t *client_call(const char *path, const char *method, struct error *err);
 /* The same with @params, which it takes over. -EPROTO: the daemon refused, and says why. */
 json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err);
+/* The same, with @n descriptors beside it, which stay the caller's. */
+json_t *client_call_with_fds(const char *path, const char *method, json_t *params, const int *fds,
+			     int n, struct error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "cli/client.h"
+#include "cli/command.h"
 #include "cli/print.h"
 
 #include <errno.h>
@@ -11,9 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Exit codes; sluice(1) documents them. */
-enum { EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
 
 static const char help[] =
 	"usage: sluice [--socket PATH] COMMAND\n"
@@ -27,6 +25,10 @@ static const char help[] =
 	"  queue move DEVICE QUEUE WORKER\n"
 	"                          has a queue of a disk or port served by another "
 	"worker from now on\n"
+	"  disk add NAME --socket PATH --file PATH [--KEY VALUE…]\n"
+	"                          serves one more disk, by the keys of sluice.yaml(5)\n"
+	"  disk remove DISK [--force]\n"
+	"                          closes a disk; --force: also while a guest has it\n"
 	"  disk resize DISK [SIZE] makes a disk larger while its guest runs; without SIZE "
 	"as large as\n"
 	"                          its file or device has become\n"
@@ -44,38 +46,32 @@ static const char help[] =
 	"\n"
 	"sluice(1), sluiced(8), sluice.yaml(5)\n";
 
-struct arguments {
-	const char *socket;
-	bool json;
-	int n;
-	char **words; /* what is left: the command and its arguments */
-};
-
-static int usage_error(void)
+int usage_error(void)
 {
 	fputs("Try: sluice --help\n", stderr);
 	return EXIT_USAGE;
 }
 
-/* @return -1 to go on, or an exit code. */
-static int parse(int argc, char **argv, struct arguments *a)
+/* Up to the first word that is none where @order begins with "+". @return -1, or an exit code. */
+static int parse_options(int argc, char **argv, const char *order, struct arguments *a)
 {
 	static const struct option rows[] = {
-		{ "socket", required_argument, NULL, 's' },
-		{ "json", no_argument, NULL, 'j' },
-		{ "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },
-		{ 0 },
+		{ "socket", required_argument, NULL, 's' }, { "json", no_argument, NULL, 'j' },
+		{ "force", no_argument, NULL, 'f' },	    { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },	    { 0 },
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "s:jhV", rows, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, order, rows, NULL)) >= 0) {
 		switch (c) {
 		case 's':
 			a->socket = optarg;
 			break;
 		case 'j':
 			a->json = true;
+			break;
+		case 'f':
+			a->force = true;
 			break;
 		case 'h':
 			fputs(help, stdout);
@@ -90,6 +86,23 @@ static int parse(int argc, char **argv, struct arguments *a)
 	a->n = argc - optind;
 	a->words = argv + optind;
 	return -1;
+}
+
+/* What follows describes a device: its --socket is not that of sluiced. */
+static bool has_own_options(const struct arguments *a)
+{
+	return a->n >= 2 && strcmp(a->words[0], "disk") == 0 && strcmp(a->words[1], "add") == 0;
+}
+
+static int parse(int argc, char **argv, struct arguments *a)
+{
+	int rc = parse_options(argc, argv, "+s:jhV", a), first = optind - 1;
+
+	if (rc >= 0 || has_own_options(a))
+		return rc;
+	argv[first] = argv[0]; /* for getopt's complaints */
+	optind = 0;	       /* start anew */
+	return parse_options(argc - first, argv + first, "s:jhV", a);
 }
 
 /* The objects called @name, as one array: what --json prints then. */
@@ -170,7 +183,7 @@ static bool parse_number(const char *text, json_int_t *out)
 	return errno == 0 && end != text && *end == '\0' && *out >= 0;
 }
 
-static int call_failed(const struct error *err)
+int call_failed(const struct error *err)
 {
 	fprintf(stderr, "sluice: %s\n", err->text);
 	return err->code == -EPROTO ? EXIT_FAILED : EXIT_NO_DAEMON;
@@ -206,104 +219,6 @@ static int queue_command(const struct arguments *a)
 	putchar('\n');
 	json_decref(answer);
 	return EXIT_GOOD;
-}
-
-static int disk_resize(const struct arguments *a)
-{
-	struct error err = { 0 };
-	json_t *answer, *params;
-
-	if (a->n > 4) {
-		fputs("sluice: it is: disk resize DISK [SIZE]\n", stderr);
-		return usage_error();
-	}
-	params = json_pack("{s:s}", "disk", a->words[2]);
-	if (a->n == 4)
-		json_object_set_new(params, "size", json_string(a->words[3]));
-	answer = client_call_with(a->socket, "disk.resize", params, &err);
-	if (!answer)
-		return call_failed(&err);
-	if (a->json)
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-	else if (json_integer_value(json_object_get(answer, "grown")) == 0)
-		printf("%s has %" JSON_INTEGER_FORMAT " bytes, as before", a->words[2],
-		       json_integer_value(json_object_get(answer, "capacity")));
-	else
-		printf("%s has %" JSON_INTEGER_FORMAT " bytes, %" JSON_INTEGER_FORMAT " more",
-		       a->words[2], json_integer_value(json_object_get(answer, "capacity")),
-		       json_integer_value(json_object_get(answer, "grown")));
-	putchar('\n');
-	json_decref(answer);
-	return EXIT_GOOD;
-}
-
-/* KEY=VALUE words as an object; "none": every limit there is, taken away. @return NULL: neither. */
-static json_t *limit_words(const struct arguments *a)
-{
-	static const char *const keys[] = { "iops",	 "iops_read",	   "iops_write",
-					    "bandwidth", "bandwidth_read", "bandwidth_write" };
-	json_t *limit = json_object();
-	char max[40];
-
-	if (a->n == 4 && strcmp(a->words[3], "none") == 0) {
-		for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
-			snprintf(max, sizeof(max), "%s_max", keys[i]);
-			json_object_set_new(limit, keys[i], json_integer(0));
-			json_object_set_new(limit, max, json_integer(0));
-		}
-		json_object_set_new(limit, "burst", json_integer(0));
-		return limit;
-	}
-	for (int i = 3; i < a->n; i++) {
-		char *value = strchr(a->words[i], '=');
-
-		if (!value || value == a->words[i]) {
-			fprintf(stderr, "sluice: \"%s\" is not KEY=VALUE\n", a->words[i]);
-			json_decref(limit);
-			return NULL;
-		}
-		*value = '\0';
-		json_object_set_new(limit, a->words[i], json_string(value + 1));
-	}
-	return limit;
-}
-
-static int disk_limit(const struct arguments *a)
-{
-	json_t *limit = limit_words(a), *answer, *value;
-	struct error err = { 0 };
-	const char *key;
-
-	if (!limit)
-		return usage_error();
-	answer = client_call_with(a->socket, "disk.limit",
-				  json_pack("{s:s, s:o}", "disk", a->words[2], "limit", limit),
-				  &err);
-	if (!answer)
-		return call_failed(&err);
-	if (a->json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else if (json_object_size(answer) == 0) {
-		printf("%s has no limits\n", a->words[2]);
-	}
-	json_object_foreach (answer, key, value) {
-		if (!a->json)
-			printf("%s=%" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
-	}
-	json_decref(answer);
-	return EXIT_GOOD;
-}
-
-static int disk_command(const struct arguments *a)
-{
-	if (a->n >= 3 && strcmp(a->words[1], "resize") == 0)
-		return disk_resize(a);
-	if (a->n >= 3 && strcmp(a->words[1], "limit") == 0)
-		return disk_limit(a);
-	fputs("sluice: it is: disk resize DISK [SIZE], or disk limit DISK [KEY=VALUE… | none]\n",
-	      stderr);
-	return usage_error();
 }
 
 static const struct command {

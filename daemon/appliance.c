@@ -50,7 +50,7 @@ static struct vhost_socket make_socket(const struct socket_config *s, int fd)
 {
 	return (struct vhost_socket) {
 		.path = dup_or_null(s->path),
-		.fd = s->path ? -1 : fd,
+		.fd = fd,
 		.connect = s->connect,
 		.mode = s->mode,
 		.group = dup_or_null(s->group),
@@ -87,17 +87,18 @@ static void hung_up(void *arg)
 		a->hung_up(a);
 }
 
-static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
+static int open_disk(struct disk_entry *e, struct device_files *files, struct error *err)
 {
-	struct disk_entry *e = must_calloc(sizeof(*e));
-	struct error err = { 0 };
+	const struct disk_config *d = e->config;
+	struct appliance *a = e->appliance;
 	struct blk_config cfg = {
 		.name = d->name,
-		.socket = make_socket(&d->socket, fd),
+		.socket = make_socket(&d->socket, files->socket),
 		.kind = d->file	       ? DISK_FILE
 			: d->null_size ? DISK_NULL
 				       : DISK_RAM,
 		.file = d->file,
+		.image = files->image.fd >= 0 ? &files->image : NULL,
 		.size = d->null_size ? d->null_size : d->ram_size,
 		.cache = (enum disk_cache)d->cache,
 		.lock = (enum disk_lock)d->lock,
@@ -107,17 +108,50 @@ static void open_disk(struct appliance *a, const struct disk_config *d, int fd)
 		.serial = d->serial,
 		.limits = d->limit.limits,
 	};
-	int rc = blk_device_create(&cfg, a->workers, &e->device, &err);
+	int rc = blk_device_create(&cfg, a->workers, &e->device, err);
+
+	if (rc)
+		return rc;
+	/* Who bound it for us has seen to that. */
+	if (d->socket.path && !d->socket.connect && files->socket < 0)
+		privilege_give(d->socket.path, d->socket.group, a->identity);
+	blk_device_on_closed(e->device, hung_up, a);
+	return 0;
+}
+
+static struct disk_entry *new_disk(struct appliance *a, const struct disk_config *d)
+{
+	struct disk_entry *e = must_calloc(sizeof(*e));
 
 	e->appliance = a;
 	e->config = d;
 	TAILQ_INSERT_TAIL(&a->disks, e, link);
-	count_result(a, "disk", d->name, rc, &err, &e->failure);
-	if (rc)
-		return;
-	if (d->socket.path && !d->socket.connect)
-		privilege_give(d->socket.path, d->socket.group, a->identity);
-	blk_device_on_closed(e->device, hung_up, a);
+	return e;
+}
+
+static void free_disk(struct disk_entry *e)
+{
+	TAILQ_REMOVE(&e->appliance->disks, e, link);
+	if (e->own)
+		schema_free(&disk_schema, e->own);
+	free(e->own);
+	free(e->failure);
+	free(e);
+}
+
+int appliance_add_disk(struct appliance *a, struct disk_config *config, struct device_files *files,
+		       struct error *err)
+{
+	struct disk_entry *e = new_disk(a, config);
+	int rc = open_disk(e, files, err);
+
+	if (rc) {
+		free_disk(e);
+		return rc;
+	}
+	e->own = config;
+	a->n_open++;
+	return 0;
 }
 
 static struct port_rules rules_of(const struct port_config *p)
@@ -198,8 +232,14 @@ static void open_network(struct appliance *a, const struct network_config *c, in
 
 void appliance_open(struct appliance *a, int fd)
 {
-	for (unsigned i = 0; i < a->config->disks.n; i++)
-		open_disk(a, config_disk(a->config, i), fd);
+	for (unsigned i = 0; i < a->config->disks.n; i++) {
+		struct device_files files = { fd, { -1, -1 } };
+		struct disk_entry *e = new_disk(a, config_disk(a->config, i));
+		struct error err = { 0 };
+		int rc = open_disk(e, &files, &err);
+
+		count_result(a, "disk", e->config->name, rc, &err, &e->failure);
+	}
 	for (unsigned i = 0; i < a->config->networks.n; i++)
 		open_network(a, config_network(a->config, i), fd);
 }
@@ -239,11 +279,8 @@ static void free_entries(struct appliance *a)
 	struct disk_entry *d;
 	struct port_entry *p;
 
-	while ((d = TAILQ_FIRST(&a->disks))) {
-		TAILQ_REMOVE(&a->disks, d, link);
-		free(d->failure);
-		free(d);
-	}
+	while ((d = TAILQ_FIRST(&a->disks)))
+		free_disk(d);
 	while ((n = TAILQ_FIRST(&a->networks))) {
 		while ((p = TAILQ_FIRST(&n->ports))) {
 			TAILQ_REMOVE(&n->ports, p, link);
@@ -288,12 +325,81 @@ static void one_closed(struct appliance *a)
 		close_rest(a);
 }
 
+static void forget_disk(struct disk_entry *d)
+{
+	void (*removed)(void *arg) = d->removed;
+	void *arg = d->removed_arg;
+
+	free_disk(d);
+	removed(arg);
+}
+
 static void disk_closed(void *arg)
 {
 	struct disk_entry *d = arg;
+	struct appliance *a = d->appliance;
 
 	d->device = NULL;
-	one_closed(d->appliance);
+	if (d->removed) {
+		a->n_open--;
+		forget_disk(d);
+	}
+	if (a->closing)
+		one_closed(a);
+}
+
+void appliance_remove_disk(struct disk_entry *d, void (*removed)(void *arg), void *arg)
+{
+	assert(!d->removed);
+	d->removed = removed;
+	d->removed_arg = arg;
+	if (d->device) {
+		blk_device_close(d->device, disk_closed, d);
+		return;
+	}
+	d->appliance->n_failed--;
+	forget_disk(d);
+}
+
+struct disk_entry *appliance_find_disk(const struct appliance *a, const char *name)
+{
+	struct disk_entry *d;
+
+	TAILQ_FOREACH (d, &a->disks, link) {
+		if (strcmp(d->config->name, name) == 0)
+			return d;
+	}
+	return NULL;
+}
+
+static bool is_same(const char *a, const char *b)
+{
+	return a && b && strcmp(a, b) == 0;
+}
+
+const char *appliance_taken(const struct appliance *a, const char *name, const char *socket,
+			    char out[80])
+{
+	const struct network_entry *n;
+	const struct disk_entry *d;
+	const struct port_entry *p;
+
+	TAILQ_FOREACH (d, &a->disks, link) {
+		if (is_same(d->config->name, name) || is_same(d->config->socket.path, socket)) {
+			snprintf(out, 80, "disk %s", d->config->name);
+			return out;
+		}
+	}
+	TAILQ_FOREACH (n, &a->networks, link) {
+		TAILQ_FOREACH (p, &n->ports, link) {
+			if (is_same(p->config->name, name) ||
+			    is_same(p->config->socket.path, socket)) {
+				snprintf(out, 80, "port %s", p->config->name);
+				return out;
+			}
+		}
+	}
+	return NULL;
 }
 
 static void port_closed(void *arg)
@@ -326,7 +432,8 @@ void appliance_close(struct appliance *a, void (*closed)(struct appliance *a))
 		if (!d->device)
 			continue;
 		a->closing++;
-		blk_device_close(d->device, disk_closed, d);
+		if (!d->removed) /* else it is being closed already */
+			blk_device_close(d->device, disk_closed, d);
 	}
 	one_closed(a);
 }

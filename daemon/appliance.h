@@ -9,6 +9,7 @@
 #ifndef SLUICE_DAEMON_APPLIANCE_H
 #define SLUICE_DAEMON_APPLIANCE_H
 
+#include "base/image_file.h"
 #include "blk/blk.h"
 #include "daemon/config.h"
 #include "daemon/confine.h"
@@ -21,9 +22,18 @@ struct identity;
 struct disk_entry {
 	TAILQ_ENTRY(disk_entry) link;
 	struct appliance *appliance;
-	const struct disk_config *config; /* borrowed from the configuration */
+	const struct disk_config *config; /* borrowed from the configuration, or @own */
+	struct disk_config *own;	  /* of a disk that was added later */
 	struct blk_device *device;	  /* NULL: not open */
 	char *failure;			  /* why not; owned */
+	void (*removed)(void *arg);	  /* NULL: it stays */
+	void *removed_arg;
+};
+
+/* What somebody else has opened for a device, because we may not; -1: we open it by its path. */
+struct device_files {
+	int socket;
+	struct image_file image;
 };
 
 struct port_entry {
@@ -69,6 +79,25 @@ int appliance_start(struct appliance *a, struct error *err);
  * -1; taken over.
  */
 void appliance_open(struct appliance *a, int fd);
+
+/*
+ * The same for one more disk, while others run. Takes over @files, and @config (from malloc, filled
+ * by disk_schema) if it succeeds. @return 0 or -errno with @err.
+ */
+int appliance_add_disk(struct appliance *a, struct disk_config *config, struct device_files *files,
+		       struct error *err);
+
+/*
+ * Lets what is in flight finish, closes the device, forgets @e and calls removed(arg); maybe from
+ * within. Once. Others run on.
+ */
+void appliance_remove_disk(struct disk_entry *e, void (*removed)(void *arg), void *arg);
+
+struct disk_entry *appliance_find_disk(const struct appliance *a, const char *name);
+
+/* @return "disk web-root", a device that has this name or this socket's path; else NULL. */
+const char *appliance_taken(const struct appliance *a, const char *name, const char *socket,
+			    char out[80]);
 
 /* Drains and closes every device, stops the workers, frees the lists, then calls closed(). */
 void appliance_close(struct appliance *a, void (*closed)(struct appliance *a));

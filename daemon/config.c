@@ -85,7 +85,7 @@ static void check_group(const struct schema *s, const void *obj, unsigned field,
 			       name);
 }
 
-static void check_disk(const struct disk_config *d, struct problems *p)
+void config_check_disk(const struct disk_config *d, struct problems *p)
 {
 	static const unsigned sources[] = { DISK_SOURCE_FILE, DISK_SOURCE_NULL, DISK_SOURCE_RAM };
 	static const unsigned of_files[] = { DISK_CACHE, DISK_LOCK };
@@ -112,7 +112,6 @@ static void check_disk(const struct disk_config *d, struct problems *p)
 	if (!d->limit.at.bad)
 		limit_check(&d->limit, p);
 	check_connect(&disk_schema, d, d->socket.connect, DISK_MODE, DISK_GROUP, p);
-	check_group(&disk_schema, d, DISK_GROUP, d->socket.group, p);
 }
 
 static void check_vlans(const struct port_config *port, struct problems *p)
@@ -265,8 +264,13 @@ void config_check(const struct config *c, struct problems *p)
 	for (unsigned i = 0; i < c->networks.n; i++)
 		for (unsigned j = 0; j < config_network(c, i)->ports.n; j++)
 			check_port(config_port(config_network(c, i), j), p);
-	for (unsigned i = 0; i < c->disks.n; i++)
-		check_disk(config_disk(c, i), p);
+	for (unsigned i = 0; i < c->disks.n; i++) {
+		const struct disk_config *d = config_disk(c, i);
+
+		config_check_disk(d, p);
+		if (!d->at.bad)
+			check_group(&disk_schema, d, DISK_GROUP, d->socket.group, p);
+	}
 	check_unique(c, p);
 }
 

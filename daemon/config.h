@@ -162,6 +162,12 @@ struct config *config_parse(const char *yaml, size_t len, struct problems *p);
 /* The rules that take more than one key: of one object, and between objects. */
 void config_check(const struct config *c, struct problems *p);
 
+/*
+ * Of one object, where we are in the sandbox and cannot look for groups: who made the socket file
+ * has seen to them.
+ */
+void config_check_disk(const struct disk_config *d, struct problems *p);
+
 /* An empty one with all the defaults. */
 struct config *config_new(void);
 void config_free(struct config *c);

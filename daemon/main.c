@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "daemon/appliance.h"
 #include "daemon/control_path.h"
+#include "daemon/disk_change.h"
 #include "daemon/disk_control.h"
 #include "daemon/options.h"
 #include "daemon/privilege.h"
@@ -33,12 +34,14 @@ struct daemon {
 };
 
 static const struct rpc_method methods[] = {
-	{ "status", status_call },
-	{ "queue.move", queue_move_call },
-	{ "disk.resize", disk_resize_call },
-	{ "disk.limit", disk_limit_call },
-	{ "version", version_call },
-	{ NULL, NULL },
+	{ .name = "status", .call = status_call },
+	{ .name = "queue.move", .call = queue_move_call },
+	{ .name = "disk.resize", .call = disk_resize_call },
+	{ .name = "disk.limit", .call = disk_limit_call },
+	{ .name = "disk.add", .serve = disk_add_serve, .takes_fds = true },
+	{ .name = "disk.remove", .serve = disk_remove_serve },
+	{ .name = "version", .call = version_call },
+	{ .name = NULL },
 };
 
 static int fail(const struct error *err)

@@ -4,7 +4,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "daemon/rpc_impl.h"
 #include "poll/control.h"
+#include "vhost/disposal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,13 +17,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-struct client {
-	TAILQ_ENTRY(client) link; /* the one heard last stands last */
+struct rpc_client {
+	TAILQ_ENTRY(rpc_client) link; /* the one heard last stands last */
 	struct rpc_server *server;
 	int fd;
 	sd_event_source *io;
-	sd_event_source *again; /* runs once a round while a whole line waits in in[] */
-	bool hangup;		/* close when out[] is gone */
+	sd_event_source *again;	 /* runs once a round while a whole line waits in in[] */
+	bool hangup;		 /* close when out[] is gone */
+	struct rpc_reply *later; /* what it waits for; no request is served meanwhile */
+	struct rpc_fds fds;	 /* of the line that is served next */
+	struct ucred peer;	 /* pid 0: not known */
 	size_t in_len;
 	char *out; /* NULL: nothing to send */
 	size_t out_len, out_sent;
@@ -33,23 +38,27 @@ struct rpc_server {
 	int fd;
 	struct stat made; /* of our socket file, so that we remove no other */
 	sd_event_source *io;
-	TAILQ_HEAD(client_list, client) clients;
+	TAILQ_HEAD(client_list, rpc_client) clients;
 	unsigned n_clients;
+	struct disposal *disposal; /* of what clients hand over and nobody wants */
 };
 
-static void client_free(struct client *c)
+static void client_free(struct rpc_client *c)
 {
 	TAILQ_REMOVE(&c->server->clients, c, link);
 	c->server->n_clients--;
 	sd_event_source_disable_unref(c->io);
 	sd_event_source_disable_unref(c->again);
-	close(c->fd);
+	if (c->later)
+		c->later->client = NULL;
+	rpc_fds_close(&c->fds, c->server->disposal);
+	disposal_close_socket(c->server->disposal, c->fd);
 	free(c->out);
 	free(c);
 }
 
 /* Sends what the socket takes. @return false when the client has gone (and is freed). */
-static bool client_send(struct client *c)
+static bool client_send(struct rpc_client *c)
 {
 	while (c->out) {
 		ssize_t n = send(c->fd, c->out + c->out_sent, c->out_len - c->out_sent,
@@ -74,11 +83,11 @@ static bool client_send(struct client *c)
 		return false;
 	}
 	/* One or the other: who does not take replies sends no requests. */
-	sd_event_source_set_io_events(c->io, c->out ? EPOLLOUT : EPOLLIN);
+	sd_event_source_set_io_events(c->io, c->out ? EPOLLOUT : c->later ? 0 : EPOLLIN);
 	return true;
 }
 
-static void client_reply(struct client *c, char *text)
+static void client_reply(struct rpc_client *c, char *text)
 {
 	assert(!c->out);
 	c->out = text;
@@ -86,8 +95,35 @@ static void client_reply(struct client *c, char *text)
 	c->out_sent = 0;
 }
 
+static void client_serve(struct rpc_client *c, size_t len)
+{
+	struct rpc_request r = { .fds = &c->fds, .peer = c->peer };
+	char *reply = rpc_dispatch(&c->server->cfg, c->in, len, &r);
+
+	rpc_fds_close(&c->fds, c->server->disposal);
+	c->later = r.later;
+	if (c->later)
+		c->later->client = c;
+	client_reply(c, reply);
+}
+
+/* The next one in the next round: a flood of requests shares the thread with the guests. */
+static void client_next(struct rpc_client *c)
+{
+	sd_event_source_set_enabled(c->again, memchr(c->in, '\n', c->in_len) ? SD_EVENT_ONESHOT
+									     : SD_EVENT_OFF);
+}
+
+void client_answered(struct rpc_client *c, char *text)
+{
+	c->later = NULL;
+	client_reply(c, text);
+	client_next(c);
+	client_send(c);
+}
+
 /* Answers the first whole line in in[], if there is one. @return false when the client has gone. */
-static bool client_step(struct client *c)
+static bool client_step(struct rpc_client *c)
 {
 	char *end = memchr(c->in, '\n', c->in_len);
 	size_t len;
@@ -104,31 +140,34 @@ static bool client_step(struct client *c)
 		return true;
 	len = (size_t)(end - c->in);
 	if (len > 0)
-		client_reply(c, rpc_answer(&c->server->cfg, c->in, len));
+		client_serve(c, len);
 	c->in_len -= len + 1;
 	memmove(c->in, end + 1, c->in_len);
-	/* The next one in the next round: a flood of requests shares the thread with the guests. */
-	sd_event_source_set_enabled(c->again, memchr(c->in, '\n', c->in_len) ? SD_EVENT_ONESHOT
-									     : SD_EVENT_OFF);
+	client_next(c);
 	return client_send(c);
 }
 
 static int client_again(sd_event_source *s, void *arg)
 {
-	struct client *c = arg;
+	struct rpc_client *c = arg;
 
 	(void)s;
-	if (!c->out)
+	if (!c->out && !c->later)
 		client_step(c);
 	return 0;
 }
 
 static int client_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
-	struct client *c = arg;
+	struct rpc_client *c = arg;
 	ssize_t n;
 
 	(void)s;
+	if (c->later) { /* it does not listen: it has gone */
+		if (revents & (EPOLLHUP | EPOLLERR))
+			client_free(c);
+		return 0;
+	}
 	if (c->out) {
 		if (!client_send(c) || c->out)
 			return 0;
@@ -138,10 +177,11 @@ static int client_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	if (!(revents & (EPOLLIN | EPOLLHUP | EPOLLERR)) || c->in_len == sizeof(c->in) ||
 	    memchr(c->in, '\n', c->in_len))
 		return 0;
-	n = recv(fd, c->in + c->in_len, sizeof(c->in) - c->in_len, MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	/* The kernel ends a read where descriptors are: they are the next line's. */
+	n = rpc_fds_receive(fd, c->in + c->in_len, sizeof(c->in) - c->in_len, &c->fds);
+	if (n == -EAGAIN || n == -EINTR)
 		return 0;
-	if (n <= 0) {
+	if (n <= 0 || disposal_full(c->server->disposal)) {
 		client_free(c);
 		return 0;
 	}
@@ -154,7 +194,8 @@ static int client_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 
 static void client_new(struct rpc_server *s, int fd)
 {
-	struct client *c;
+	struct rpc_client *c;
+	socklen_t len = sizeof(c->peer);
 
 	if (s->n_clients == RPC_CLIENTS_MAX) {
 		log_debug("control socket: %u clients; the one silent longest makes room",
@@ -166,6 +207,8 @@ static void client_new(struct rpc_server *s, int fd)
 		close(fd);
 		return;
 	}
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len) < 0)
+		c->peer = (struct ucred) { 0 };
 	c->server = s;
 	c->fd = fd;
 	TAILQ_INSERT_TAIL(&s->clients, c, link);
@@ -251,6 +294,11 @@ int rpc_server_start(const struct rpc_config *cfg, struct rpc_server **out, stru
 		return error_set(err, -ENOMEM, "control socket: out of memory");
 	s->cfg = *cfg;
 	TAILQ_INIT(&s->clients);
+	s->disposal = disposal_new();
+	if (!s->disposal) {
+		free(s);
+		return error_set(err, -ENOMEM, "control socket: out of memory");
+	}
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	rc = s->fd < 0 ? error_set(err, -errno, "control socket: %s", strerror(errno))
 		       : bind_socket(s->fd, cfg, err);
@@ -274,7 +322,7 @@ fail:
 
 void rpc_server_stop(struct rpc_server *s)
 {
-	struct client *c;
+	struct rpc_client *c;
 	struct stat st;
 
 	if (!s)
@@ -288,5 +336,6 @@ void rpc_server_stop(struct rpc_server *s)
 	if (s->made.st_ino && lstat(s->cfg.path, &st) == 0 && st.st_ino == s->made.st_ino &&
 	    st.st_dev == s->made.st_dev && unlink(s->cfg.path))
 		log_debug("control socket %s: cannot remove it: %s", s->cfg.path, strerror(errno));
+	disposal_free(s->disposal);
 	free(s);
 }

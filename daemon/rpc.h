@@ -5,14 +5,17 @@
  *
  * Who may connect is a matter of the socket file's mode. Whoever may still can do no harm: requests
  * are bounded, one is answered a round, a client that does not read is not read from, and the
- * client that has been silent longest makes room for a new one.
+ * client that has been silent longest makes room for a new one. Descriptors come along with a
+ * request for those methods that take them, and are closed wherever none does.
  */
 #ifndef SLUICE_DAEMON_RPC_H
 #define SLUICE_DAEMON_RPC_H
 
 #include "base/compiler.h"
+#include "daemon/rpc_fds.h"
 
 #include <jansson.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 struct error;
@@ -33,6 +36,16 @@ struct rpc_error {
 	char text[480];
 };
 
+struct rpc_reply; /* that somebody waits for */
+
+struct rpc_request {
+	const json_t *params; /* NULL: none; borrowed, until the method returns */
+	struct rpc_fds *fds;  /* what came along; what the method does not take is closed */
+	struct ucred peer;    /* who connected; pid 0: not known */
+	const json_t *id;     /* rpc.c's own, as is what follows */
+	struct rpc_reply *later;
+};
+
 struct rpc_method {
 	const char *name;
 	/*
@@ -40,7 +53,19 @@ struct rpc_method {
 	 * reference, or NULL with @err filled.
 	 */
 	json_t *(*call)(void *ctx, const json_t *params, struct rpc_error *err);
+	/* Instead of call(): takes descriptors, or answers later, by rpc_later(). */
+	json_t *(*serve)(void *ctx, struct rpc_request *r, struct rpc_error *err);
+	bool takes_fds;
 };
+
+/*
+ * For serve(): the answer is rpc_finish()'s, what serve() returns does not matter. The client waits
+ * until then, and may be gone by then. @return NULL: no memory, and nothing has changed.
+ */
+struct rpc_reply *rpc_later(struct rpc_request *r);
+
+/* Once, maybe from within serve(). Takes over @result; NULL: @err says why. Frees @reply. */
+void rpc_finish(struct rpc_reply *reply, json_t *result, const struct rpc_error *err);
 
 /* For a method: RPC_INVALID_PARAMS with a sentence. @return NULL. */
 PRINTF_LIKE(2, 3) json_t *rpc_refuse(struct rpc_error *err, const char *fmt, ...);
@@ -60,7 +85,7 @@ void rpc_server_stop(struct rpc_server *s);
 
 /*
  * The reply to one line of @len bytes as text, malloc'ed, newline included; NULL for a
- * notification. On its own for tests.
+ * notification, and for what is answered later. On its own for tests.
  */
 char *rpc_answer(const struct rpc_config *cfg, const char *line, size_t len);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One JSON-RPC 2.0 request to its reply; rpc.c moves the bytes. */
-#include "daemon/rpc.h"
+#include "daemon/rpc_impl.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -88,14 +88,82 @@ static const char *request_wrong(const json_t *request)
 	return NULL;
 }
 
-char *rpc_answer(const struct rpc_config *cfg, const char *line, size_t len)
+struct rpc_reply *rpc_later(struct rpc_request *r)
+{
+	r->later = calloc(1, sizeof(*r->later));
+	if (r->later)
+		r->later->id = r->id ? json_deep_copy(r->id) : NULL;
+	return r->later;
+}
+
+/* @return the reply as text; NULL for a notification, which is done and not answered. */
+static char *reply_text(json_t *id, bool has_id, json_t *result, const struct rpc_error *err)
+{
+	if (!has_id) {
+		json_decref(result);
+		return NULL;
+	}
+	if (!result)
+		return error_reply(id, err->code, err->text);
+	return to_text(json_pack("{s:s, s:O, s:o}", "jsonrpc", "2.0", "id", id ? id : json_null(),
+				 "result", result));
+}
+
+void rpc_finish(struct rpc_reply *reply, json_t *result, const struct rpc_error *err)
+{
+	char *text = reply_text(reply->id, reply->id != NULL, result, err);
+
+	json_decref(reply->id);
+	if (!reply->outlives) { /* serve() has not returned: rpc_dispatch() takes it */
+		reply->text = text;
+		reply->finished = true;
+		return;
+	}
+	if (reply->client)
+		client_answered(reply->client, text);
+	else
+		free(text);
+	free(reply);
+}
+
+static char *serve(const struct rpc_config *cfg, const struct rpc_method *m, json_t *id,
+		   struct rpc_request *r)
 {
 	struct rpc_error err = { RPC_INTERNAL_ERROR, "" };
+	json_t *result;
+	char *text;
+
+	if (r->fds->lost) {
+		rpc_refuse(&err,
+			   "descriptors of this request were lost: %s takes at most %u, or sluiced "
+			   "has no room for more files",
+			   m->name, m->takes_fds ? RPC_FDS_MAX : 0);
+		return reply_text(id, id != NULL, NULL, &err);
+	}
+	if (r->fds->n && !m->takes_fds) {
+		rpc_refuse(&err, "%s takes no descriptors, and %u came along", m->name, r->fds->n);
+		return reply_text(id, id != NULL, NULL, &err);
+	}
+	result = m->serve ? m->serve(cfg->ctx, r, &err) : m->call(cfg->ctx, r->params, &err);
+	if (!r->later)
+		return reply_text(id, id != NULL, result, &err);
+	r->later->outlives = true;
+	if (!r->later->finished)
+		return NULL;
+	text = r->later->text;
+	free(r->later);
+	r->later = NULL;
+	return text;
+}
+
+char *rpc_dispatch(const struct rpc_config *cfg, const char *line, size_t len,
+		   struct rpc_request *r)
+{
 	json_error_t syntax;
 	json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &syntax);
-	json_t *id = json_object_get(request, "id"), *result;
+	json_t *id = json_object_get(request, "id");
 	const struct rpc_method *method;
-	const char *wrong;
+	const char *wrong, *name;
 	char *reply = NULL;
 
 	if (!request)
@@ -107,20 +175,23 @@ char *rpc_answer(const struct rpc_config *cfg, const char *line, size_t len)
 		json_decref(request);
 		return reply;
 	}
-	method = find_method(cfg, json_string_value(json_object_get(request, "method")));
-	if (!method) {
-		reply = no_method(cfg, id, json_string_value(json_object_get(request, "method")));
-	} else {
-		result = method->call(cfg->ctx, json_object_get(request, "params"), &err);
-		reply = result ? to_text(json_pack("{s:s, s:O, s:o}", "jsonrpc", "2.0", "id",
-						   id ? id : json_null(), "result", result))
-			       : error_reply(id, err.code, err.text);
-	}
-	/* A notification is a request without an id: it is done, and not answered. */
-	if (!id) {
-		free(reply);
-		reply = NULL;
-	}
+	name = json_string_value(json_object_get(request, "method"));
+	method = find_method(cfg, name);
+	r->params = json_object_get(request, "params");
+	r->id = id;
+	if (method)
+		reply = serve(cfg, method, id, r);
+	else if (id)
+		reply = no_method(cfg, id, name);
+	r->params = r->id = NULL;
 	json_decref(request);
 	return reply;
+}
+
+char *rpc_answer(const struct rpc_config *cfg, const char *line, size_t len)
+{
+	struct rpc_fds none = { 0 };
+	struct rpc_request r = { .fds = &none };
+
+	return rpc_dispatch(cfg, line, len, &r);
 }

@@ -117,7 +117,8 @@ static const int *const deadly = CALLS(
 
 /* Of files and devices that we are given or serve. */
 static const unsigned long ioctls[] = {
-	FIONREAD, FIONBIO, TCGETS, BLKSSZGET, BLKPBSZGET, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT,
+	FIONREAD, FIONBIO,	TCGETS,	    BLKSSZGET,	BLKPBSZGET,
+	BLKIOOPT, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT,
 };
 
 static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls)

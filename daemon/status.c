@@ -35,7 +35,7 @@ static int take_samples(sd_event_source *timer, uint64_t usec, void *arg)
 	return 0;
 }
 
-int status_start(struct status *s, const struct appliance *a)
+int status_start(struct status *s, struct appliance *a)
 {
 	s->appliance = a;
 	s->n_workers = workers_count(a->workers);
@@ -232,6 +232,9 @@ static json_t *disk_json(const struct disk_entry *e)
 	put_text(j, "file", c->file);
 	put(j, "read_only", json_boolean(c->read_only));
 	put(j, "discard", json_boolean(c->discard && !c->read_only));
+	put(j, "added", json_boolean(e->own != NULL));
+	if (e->removed)
+		put(j, "removing", json_true());
 	if (!e->device) {
 		put_failure(j, e->failure);
 		return j;
@@ -353,7 +356,9 @@ static json_t *network_json(const struct network_entry *n, unsigned n_workers)
 json_t *version_call(void *ctx, const json_t *params, struct rpc_error *err)
 {
 	(void)ctx, (void)params, (void)err;
-	return json_pack("{s:s, s:s}", "name", "sluiced", "version", SLUICE_VERSION);
+	/* Whom a socket file that is made for us has to belong to. */
+	return json_pack("{s:s, s:s, s:I, s:I}", "name", "sluiced", "version", SLUICE_VERSION,
+			 "uid", (json_int_t)getuid(), "gid", (json_int_t)getgid());
 }
 
 static json_t *sandbox_json(const struct confinement *c)

@@ -10,7 +10,7 @@
 
 /* How busy each worker has been lately: a sample a second, of counters that it keeps anyway. */
 struct status {
-	const struct appliance *appliance;
+	struct appliance *appliance;
 	unsigned n_workers;
 	struct status_sample {
 		uint64_t cycles, busy;
@@ -19,7 +19,7 @@ struct status {
 };
 
 /* Control thread; the workers run. */
-int status_start(struct status *s, const struct appliance *a);
+int status_start(struct status *s, struct appliance *a);
 void status_stop(struct status *s);
 
 /* Methods of the control socket; their context is a struct status. */

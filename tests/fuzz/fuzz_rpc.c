@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket: any bytes in any pieces. Each line is answered with one line of JSON-RPC, or
- * not at all if it is a notification; and afterwards another client is served.
+ * The control socket: any bytes in any pieces, with descriptors beside some of them. Each line is
+ * answered with one line of JSON-RPC, or not at all if it is a notification; afterwards another
+ * client is served, and no descriptor is left.
  */
 #include "base/error.h"
 #include "base/log.h"
@@ -11,11 +12,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define PIECES_MAX 64
+#define FDS_MAX 6
 
 static json_t *echo(void *ctx, const json_t *params, struct rpc_error *err)
 {
@@ -34,7 +37,33 @@ static json_t *refuse(void *ctx, const json_t *params, struct rpc_error *err)
 	return NULL;
 }
 
-static const struct rpc_method methods[] = { { "echo", echo }, { "refuse", refuse }, { 0 } };
+/* As one that takes descriptors and answers when something else has ended. */
+static struct rpc_reply *waiting;
+
+static json_t *take(void *ctx, struct rpc_request *r, struct rpc_error *err)
+{
+	int fd = rpc_fds_take(r->fds, 1);
+
+	(void)ctx;
+	if (fd >= 0)
+		close(fd);
+	if (waiting)
+		return rpc_refuse(err, "another waits");
+	waiting = rpc_later(r);
+	return NULL;
+}
+
+static void finish(void)
+{
+	if (waiting)
+		rpc_finish(waiting, json_string("later"), NULL);
+	waiting = NULL;
+}
+
+static const struct rpc_method methods[] = { { .name = "echo", .call = echo },
+					     { .name = "refuse", .call = refuse },
+					     { .name = "take", .serve = take, .takes_fds = true },
+					     { 0 } };
 static struct rpc_config cfg = { .methods = methods, .mode = 0600 };
 static struct rpc_server *server;
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -91,6 +120,7 @@ static void answer(const uint8_t *data, size_t size)
 	FUZZ_CHECK(line);
 	memcpy(line, data, size);
 	reply = rpc_answer(&cfg, line, size);
+	finish();
 	if (reply)
 		check_reply(reply, strlen(reply));
 	free(reply);
@@ -130,34 +160,74 @@ static void ask(void)
 	step();
 }
 
-static void stream(struct input *in)
+/* @n descriptors beside @len bytes. @return as sendmsg(). */
+static ssize_t send_with(int sock, const uint8_t *data, size_t len, unsigned n)
 {
-	int fd = connect_client();
+	union {
+		char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { (void *)data, len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (n) {
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(n * sizeof(int));
+		control.align = (struct cmsghdr) { CMSG_LEN(n * sizeof(int)), SOL_SOCKET,
+						   SCM_RIGHTS };
+		for (unsigned i = 0; i < n; i++)
+			memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &sock, sizeof(int));
+	}
+	return sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* A descriptor that was opened gets the lowest number that is free. */
+static int lowest_free(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
+static void stream(struct input *in, bool files)
+{
+	int before = lowest_free(), fd = connect_client();
 	char reply[65536];
 
 	for (unsigned i = 0; i < PIECES_MAX && in_left(in); i++) {
+		unsigned with = files ? in_u8(in) : 0;
 		size_t n = MIN((size_t)in_u8(in) * 4, in_left(in));
 
-		if (n && send(fd, in->at, n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		if (n && send_with(fd, in->at, n, with < 16 ? with % (FDS_MAX + 1) : 0) < 0)
 			break;
 		in->at += n;
 		step();
+		if (with & 16)
+			finish();
 		while (i % 2 && read(fd, reply, sizeof(reply)) > 0)
 			;
 	}
 	close(fd);
 	step();
+	finish();
 	ask();
+	/* A socket with descriptors that nobody read is closed by a thread. */
+	for (unsigned i = 0; i < 2000 && lowest_free() != before; i++)
+		usleep(1000);
+	FUZZ_CHECK(lowest_free() == before, "descriptors are left");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, data + size };
+	uint8_t how;
 
 	if (!server)
 		start();
-	if (in_u8(&in) & 1)
-		stream(&in);
+	how = in_u8(&in);
+	if (how & 1)
+		stream(&in, how & 2);
 	else
 		answer(in.at, in_left(&in));
 	return 0;

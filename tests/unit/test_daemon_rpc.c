@@ -48,10 +48,10 @@ static json_t *big(void *ctx, const json_t *params, struct rpc_error *err)
 }
 
 static const struct rpc_method methods[] = {
-	{ "echo", echo },
-	{ "refuse", refuse },
-	{ "big", big },
-	{ NULL, NULL },
+	{ .name = "echo", .call = echo },
+	{ .name = "refuse", .call = refuse },
+	{ .name = "big", .call = big },
+	{ .name = NULL },
 };
 
 static void expect_answer(const char *request, const char *want)

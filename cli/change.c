@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/change.h"
+
+#include "base/compiler.h"
+#include "base/error.h"
+#include "base/image_file.h"
+#include "base/socket_file.h"
+#include "cli/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Keys whose values are text whatever they look like. */
+static bool is_text(const char *key)
+{
+	static const char *const keys[] = { "name", "socket", "file", "serial", "group" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+		if (strcmp(key, keys[i]) == 0)
+			return true;
+	return false;
+}
+
+static json_t *value_of(const char *key, const char *text);
+
+/* "iops=20k,bandwidth=200M": a map of a few values. @return NULL: it is none. */
+static json_t *map_of(const char *text)
+{
+	char *copy = strdup(text), *rest = copy, *word;
+	json_t *map = json_object();
+
+	while (map && (word = strsep(&rest, ","))) {
+		char *value = strchr(word, '=');
+
+		if (!value) {
+			json_decref(map);
+			map = NULL;
+			break;
+		}
+		*value = '\0';
+		json_object_set_new(map, word, value_of(word, value + 1));
+	}
+	free(copy);
+	return map;
+}
+
+/* As a configuration file would be read: a number without quotes is one. */
+static json_t *value_of(const char *key, const char *text)
+{
+	char again[32];
+	long long number;
+
+	if (!text)
+		return json_true();
+	if (is_text(key))
+		return json_string(text);
+	if (strcmp(key, "limit") == 0)
+		return map_of(text);
+	if (strcmp(text, "true") == 0 || strcmp(text, "yes") == 0 || strcmp(text, "on") == 0)
+		return json_true();
+	if (strcmp(text, "false") == 0 || strcmp(text, "no") == 0 || strcmp(text, "off") == 0)
+		return json_false();
+	number = strtoll(text, NULL, 10);
+	snprintf(again, sizeof(again), "%lld", number);
+	return strcmp(again, text) == 0 ? json_integer(number) : json_string(text);
+}
+
+bool change_options(char **words, int n, json_t *params, struct error *err)
+{
+	for (int i = 0; i < n; i++) {
+		const char *value = NULL, *equals;
+		char key[64];
+		size_t len;
+
+		if (strncmp(words[i], "--", 2) != 0 || !words[i][2]) {
+			error_set(err, -EINVAL, "\"%s\" is no option; say --KEY VALUE", words[i]);
+			return false;
+		}
+		equals = strchr(words[i], '=');
+		len = equals ? (size_t)(equals - words[i] - 2) : strlen(words[i]) - 2;
+		snprintf(key, sizeof(key), "%.*s", (int)len, words[i] + 2);
+		for (char *c = key; *c; c++)
+			*c = *c == '-' ? '_' : *c;
+		if (equals)
+			value = equals + 1;
+		else if (i + 1 < n && strncmp(words[i + 1], "--", 2) != 0)
+			value = words[++i];
+		if (json_object_get(params, key)) {
+			error_set(err, -EINVAL, "--%s stands here twice; keep one", key);
+			return false;
+		}
+		if (json_object_set_new(params, key, value_of(key, value)) < 0) {
+			error_set(err, -EINVAL, "--%s \"%s\" cannot be read", key,
+				  value ? value : "");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* sluiced has another working folder than we. @return false with @err. */
+static bool make_absolute(json_t *params, const char *key, struct error *err)
+{
+	const char *path = json_string_value(json_object_get(params, key));
+	char *folder, *whole = NULL;
+
+	if (!path || path[0] == '/')
+		return true;
+	folder = getcwd(NULL, 0);
+	if (!folder || asprintf(&whole, "%s/%s", folder, path) < 0) {
+		error_set(err, -errno, "the current folder: %s", strerror(errno));
+		free(folder);
+		return false;
+	}
+	json_object_set_new(params, key, json_string(whole));
+	free(folder);
+	free(whole);
+	return true;
+}
+
+/* Whom sluiced runs as: the socket file is to be its own. @return false with @err. */
+static bool find_owner(const char *control, uid_t *uid, gid_t *gid, struct error *err)
+{
+	json_t *answer = client_call(control, "version", err);
+	const json_t *u = json_object_get(answer, "uid"), *g = json_object_get(answer, "gid");
+	bool known = json_is_integer(u) && json_is_integer(g);
+
+	*uid = (uid_t)json_integer_value(u);
+	*gid = (gid_t)json_integer_value(g);
+	if (answer && !known)
+		error_set(err, -EPROTO, "sluiced is older than this command; restart it");
+	json_decref(answer);
+	return known;
+}
+
+/* sluiced was reached, or not even asked: as if it had refused. @return -1. */
+static int failed_here(struct error *err)
+{
+	err->code = -EPROTO;
+	return -1;
+}
+
+/* @return a bound socket whose file has the owner, group and mode that it is to have, or -1. */
+static int bind_socket(const char *control, const json_t *params, struct error *err)
+{
+	const char *path = json_string_value(json_object_get(params, "socket"));
+	const char *group = json_string_value(json_object_get(params, "group"));
+	const json_t *mode_json = json_object_get(params, "mode");
+	long mode = -1;
+	uid_t uid;
+	gid_t gid;
+	int fd;
+
+	if (!find_owner(control, &uid, &gid, err))
+		return -1;
+	/* 660 is an octal number, whether it was read as a number or, as 0660, as text. */
+	if (json_is_integer(mode_json)) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(mode_json));
+		mode = strtol(text, NULL, 8);
+	} else if (json_is_string(mode_json)) {
+		mode = strtol(json_string_value(mode_json), NULL, 8);
+	}
+	fd = socket_file_bind(path, mode < 0 ? -1 : (int)(mode & 0777), group, err);
+	if (fd < 0)
+		return failed_here(err);
+	if (geteuid() == 0 && lchown(path, uid, group ? (gid_t)-1 : gid) < 0) {
+		error_set(err, -errno, "cannot give socket %s to sluiced's user: %s", path,
+			  strerror(errno));
+		unlink(path);
+		close(fd);
+		return failed_here(err);
+	}
+	return fd;
+}
+
+static int open_image(const json_t *params, struct image_file *out, struct error *err)
+{
+	const char *cache = json_string_value(json_object_get(params, "cache"));
+	const char *lock = json_string_value(json_object_get(params, "lock"));
+	bool read_only = json_is_true(json_object_get(params, "read_only"));
+	const struct image_wish wish = {
+		.path = json_string_value(json_object_get(params, "file")),
+		.read_only = read_only,
+		.direct = !cache || strcmp(cache, "none") == 0,
+		.exclusive = !read_only && (!lock || strcmp(lock, "open") == 0),
+		.user = "the user that runs this command",
+		.say_read_only = "say --read-only",
+	};
+
+	return image_file_open(&wish, out, err) < 0 ? failed_here(err) : 0;
+}
+
+json_t *change_add_disk(const char *control, json_t *params, struct error *err)
+{
+	const char *path = json_string_value(json_object_get(params, "socket"));
+	struct image_file image = { -1, -1 };
+	int fds[3], n = 0, sock = -1;
+	json_t *answer = NULL;
+
+	if (!make_absolute(params, "socket", err) || !make_absolute(params, "file", err))
+		goto out;
+	path = json_string_value(json_object_get(params, "socket"));
+	if (json_is_string(json_object_get(params, "file")) && open_image(params, &image, err) < 0)
+		goto out;
+	if (path && !json_is_true(json_object_get(params, "connect"))) {
+		sock = bind_socket(control, params, err);
+		if (sock < 0)
+			goto out;
+		fds[n++] = sock;
+	}
+	if (image.fd >= 0)
+		fds[n++] = image.fd;
+	if (image.fd_buffered >= 0)
+		fds[n++] = image.fd_buffered;
+	answer = client_call_with_fds(control, "disk.add", json_incref(params), fds, n, err);
+	if (!answer && sock >= 0)
+		unlink(path);
+out:
+	image_file_close(&image);
+	if (sock >= 0)
+		close(sock);
+	json_decref(params);
+	return answer;
+}
+
+json_t *change_remove(const char *control, const char *method, json_t *params, struct error *err)
+{
+	json_t *answer = client_call_with(control, method, params, err);
+	const char *path = json_string_value(json_object_get(answer, "socket"));
+	struct error why = { 0 };
+
+	/* Mostly sluiced has removed it; in a folder that it was not told of it must not. */
+	if (path && socket_file_clear(path, &why) < 0)
+		fprintf(stderr, "sluice: warning: socket file %s is left: %s\n", path, why.text);
+	return answer;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands of sluice share. */
+#ifndef SLUICE_CLI_COMMAND_H
+#define SLUICE_CLI_COMMAND_H
+
+#include <stdbool.h>
+
+struct error;
+
+/* Exit codes; sluice(1) documents them. */
+enum { EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
+
+struct arguments {
+	const char *socket;
+	bool json, force;
+	int n;
+	char **words; /* what is left: the command and its arguments */
+};
+
+/* Each says why, and returns an exit code. */
+int usage_error(void);
+int call_failed(const struct error *err);
+
+/* A command, whose name is words[0]. @return an exit code. */
+int disk_command(const struct arguments *a);
+
+#endif

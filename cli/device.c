@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sluice disk …: what is done to devices while sluiced runs. */
+#include "base/compiler.h"
+#include "base/error.h"
+#include "cli/change.h"
+#include "cli/client.h"
+#include "cli/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static int wrong(const char *right)
+{
+	fprintf(stderr, "sluice: it is: %s\n", right);
+	return usage_error();
+}
+
+/* Told where a restart would lose what the operator has just done. */
+static void print_not_saved(void)
+{
+	puts("It is not in the configuration file; add it there to have it after a restart, too.");
+}
+
+static int resize_disk(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *answer, *params;
+
+	if (a->n < 3 || a->n > 4)
+		return wrong("disk resize DISK [SIZE]");
+	params = json_pack("{s:s}", "disk", a->words[2]);
+	if (a->n == 4)
+		json_object_set_new(params, "size", json_string(a->words[3]));
+	answer = client_call_with(a->socket, "disk.resize", params, &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json)
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+	else if (json_integer_value(json_object_get(answer, "grown")) == 0)
+		printf("%s has %" JSON_INTEGER_FORMAT " bytes, as before", a->words[2],
+		       json_integer_value(json_object_get(answer, "capacity")));
+	else
+		printf("%s has %" JSON_INTEGER_FORMAT " bytes, %" JSON_INTEGER_FORMAT " more",
+		       a->words[2], json_integer_value(json_object_get(answer, "capacity")),
+		       json_integer_value(json_object_get(answer, "grown")));
+	putchar('\n');
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
+/* KEY=VALUE words as an object; "none": every limit there is, taken away. @return NULL: neither. */
+static json_t *limit_words(const struct arguments *a)
+{
+	static const char *const keys[] = { "iops",	 "iops_read",	   "iops_write",
+					    "bandwidth", "bandwidth_read", "bandwidth_write" };
+	json_t *limit = json_object();
+	char max[40];
+
+	if (a->n == 4 && strcmp(a->words[3], "none") == 0) {
+		for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+			snprintf(max, sizeof(max), "%s_max", keys[i]);
+			json_object_set_new(limit, keys[i], json_integer(0));
+			json_object_set_new(limit, max, json_integer(0));
+		}
+		json_object_set_new(limit, "burst", json_integer(0));
+		return limit;
+	}
+	for (int i = 3; i < a->n; i++) {
+		char *value = strchr(a->words[i], '=');
+
+		if (!value || value == a->words[i]) {
+			fprintf(stderr, "sluice: \"%s\" is not KEY=VALUE\n", a->words[i]);
+			json_decref(limit);
+			return NULL;
+		}
+		*value = '\0';
+		json_object_set_new(limit, a->words[i], json_string(value + 1));
+	}
+	return limit;
+}
+
+static int limit_disk(const struct arguments *a)
+{
+	json_t *limit = limit_words(a), *answer, *value;
+	struct error err = { 0 };
+	const char *key;
+
+	if (a->n < 3) {
+		json_decref(limit);
+		return wrong("disk limit DISK [KEY=VALUE… | none]");
+	}
+	if (!limit)
+		return usage_error();
+	answer = client_call_with(a->socket, "disk.limit",
+				  json_pack("{s:s, s:o}", "disk", a->words[2], "limit", limit),
+				  &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (json_object_size(answer) == 0) {
+		printf("%s has no limits\n", a->words[2]);
+	}
+	json_object_foreach (answer, key, value) {
+		if (!a->json)
+			printf("%s=%" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
+	}
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
+static int add_disk(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *answer, *params;
+
+	if (a->n < 3 || a->words[2][0] == '-')
+		return wrong("disk add NAME --socket PATH --file PATH [--KEY VALUE…]");
+	params = json_pack("{s:s}", "name", a->words[2]);
+	if (!params || !change_options(a->words + 3, a->n - 3, params, &err)) {
+		fprintf(stderr, "sluice: %s\n", params ? err.text : "the name is not UTF-8");
+		json_decref(params);
+		return usage_error();
+	}
+	answer = change_add_disk(a->socket, params, &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		printf("disk %s is served: %" JSON_INTEGER_FORMAT " bytes, %s\n", a->words[2],
+		       json_integer_value(json_object_get(answer, "capacity")),
+		       json_string_value(json_object_get(answer, "how")));
+		print_not_saved();
+	}
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
+static int remove_disk(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *answer;
+
+	if (a->n != 3)
+		return wrong("disk remove DISK [--force]");
+	answer = change_remove(a->socket, "disk.remove",
+			       json_pack("{s:s, s:b}", "disk", a->words[2], "force", a->force),
+			       &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		printf("disk %s is closed\n", a->words[2]);
+	}
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
+int disk_command(const struct arguments *a)
+{
+	static const struct {
+		const char *name;
+		int (*run)(const struct arguments *a);
+	} verbs[] = {
+		{ "add", add_disk },
+		{ "remove", remove_disk },
+		{ "resize", resize_disk },
+		{ "limit", limit_disk },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (a->n > 1 && strcmp(a->words[1], verbs[i].name) == 0)
+			return verbs[i].run(a);
+	return wrong("disk add …, disk remove …, disk resize … or disk limit …");
+}
