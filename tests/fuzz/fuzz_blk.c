@@ -99,14 +99,29 @@ static void ask_neighbour(void)
 	fg_check_writes(g, hooks_live(&vq->ring) == 0);
 }
 
-/* A read that is right when the guest makes it: what its header says, all the way to the disk,
- * matters then. */
-static void honest_read(void)
+/* A read or a write that is right when the guest makes it: what its header says, all the way to
+ * the disk, matters then. */
+static void honest_request(bool writes, uint8_t sector)
 {
-	static const uint8_t bytes[4 + 16 + 3] = { 0, 1 | 2 << 3, 8, 16, [20] = 16, 200, 1 };
+	uint8_t bytes[4 + 16 + 3] = { 0, 1 | 2 << 3, 8, 16, [20] = 16, 200, 1 };
 	struct input in = { bytes, bytes + sizeof(bytes) };
 
+	bytes[1] = writes ? 2 | 1 << 3 : bytes[1];
+	bytes[4] = writes ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN;
+	bytes[12] = sector;
 	fg_chain(&b.guest, &in);
+}
+
+/* One of them; from it on, words may change as the device reads them. */
+static void honest_step(struct input *in)
+{
+	uint8_t how = in_u8(in), sector = in_u8(in);
+
+	if (how & 2 && !RACING) {
+		b.guest.flip_rate = how >> 1 | 0x20;
+		b.guest.flip_seed = in_u8(in) | 1u;
+	}
+	honest_request(how & 1, sector);
 }
 
 /* The worker, while the guest's other processor writes. */
@@ -122,14 +137,19 @@ static void run(struct vhost_device *d, struct input *in)
 	struct virtqueue *vq = &d->queues[0];
 
 	for (unsigned i = 0; i < STEPS_MAX && in_left(in); i++) {
+		uint8_t what = in_u8(in);
+
 		if (RACING && race_random(4) == 0)
-			honest_read();
-		switch (in_u8(in) % 8) {
+			honest_request(race_random(2), (uint8_t)race_random(8));
+		switch (what % 8) {
 		default:
 			fg_chain(&b.guest, in);
 			continue;
 		case 3:
-			fg_step(&b.guest, in);
+			if (what & 0x80)
+				honest_step(in);
+			else
+				fg_step(&b.guest, in);
 			continue;
 		case 4:
 		case 5:

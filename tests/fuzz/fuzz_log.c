@@ -179,7 +179,9 @@ static void log_any(struct input *in)
 				    .device_area = how & 2,
 				    .call_fd = how & 4 ? b.other[0] : -1,
 				    .device_gpa = FG_MAIN_GPA + FG_DEVICE };
-	if (!b.right_area)
+	if (!b.right_area && how & 0x40) /* the area's end wraps around, or its beginning */
+		b.log.device_gpa = UINT64_MAX - in_u8(in) * 8u;
+	else if (!b.right_area)
 		b.log.device_gpa = how & 0x20 ? in_u64(in) : in_u8(in) * 0x800u;
 	b.r.log = b.log.data || b.log.device_area ? &b.log : NULL;
 }

@@ -374,7 +374,9 @@ static void end(void)
 		fg_check_writes(&n.guest[q], true);
 		n.runs[q] = false;
 	}
+	peer_receive(&len); /* what a queue sent while others stopped */
 	vlans_set(VLANS_NONE);
+	len = 0;
 	memset(p.head, 0x5a, sizeof(p.head));
 	ether(p.head, everybody, 0x88b5);
 	p.segs = &seg;
