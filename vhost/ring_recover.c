@@ -13,16 +13,24 @@
 
 static const char contradiction[] = "its in-flight buffer contradicts itself";
 
+/* By atomic stores, as everywhere in the region: its owner may write there meanwhile. */
+static void clear_entries(void *entries, size_t bytes)
+{
+	uint64_t *word = entries;
+
+	for (size_t i = 0; i < bytes / sizeof(*word); i++)
+		PUT(word[i], 0);
+}
+
 static void begin_split(struct ring *r, struct ring_track *t)
 {
 	struct inflight_split *reg = t->split;
 
-	reg->features = 0;
-	reg->desc_num = (uint16_t)t->size;
-	reg->last_batch_head = 0;
-	reg->used_idx = r->used_idx;
-	for (uint32_t i = 0; i < t->size; i++)
-		reg->desc[i] = (struct inflight_split_desc) { 0 };
+	PUT(reg->features, 0);
+	PUT(reg->desc_num, (uint16_t)t->size);
+	PUT(reg->last_batch_head, 0);
+	PUT(reg->used_idx, r->used_idx);
+	clear_entries(reg->desc, t->size * sizeof(reg->desc[0]));
 }
 
 /* Entry @size ends the list of free ones. */
@@ -30,14 +38,18 @@ static void begin_packed(struct ring *r, struct ring_track *t)
 {
 	struct inflight_packed *reg = t->packed;
 
-	reg->features = 0;
-	reg->desc_num = (uint16_t)t->size;
-	reg->free_head = reg->old_free_head = 0;
-	reg->used_idx = reg->old_used_idx = r->used_idx;
-	reg->used_wrap_counter = reg->old_used_wrap_counter = r->used_wrap;
+	PUT(reg->features, 0);
+	PUT(reg->desc_num, (uint16_t)t->size);
+	PUT(reg->free_head, 0);
+	PUT(reg->old_free_head, 0);
+	PUT(reg->used_idx, r->used_idx);
+	PUT(reg->old_used_idx, r->used_idx);
+	PUT(reg->used_wrap_counter, r->used_wrap);
+	PUT(reg->old_used_wrap_counter, r->used_wrap);
+	clear_entries(reg->desc, t->size * sizeof(reg->desc[0]));
 	for (uint32_t i = 0; i < t->size; i++) {
 		t->next[i] = (uint16_t)(i + 1);
-		reg->desc[i] = (struct inflight_packed_desc) { .next = t->next[i] };
+		PUT(reg->desc[i].next, t->next[i]);
 	}
 	t->free_head = 0;
 	t->n_free = t->size;
