@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "vhost/dirty_log.h"
 #include "vhost/disposal.h"
+#include "vhost/inflight.h"
 #include "vhost/mem_guard.h"
 #include "vhost/pager.h"
 #include "vhost/session.h"
@@ -241,4 +242,9 @@ void backend_resume(struct vhost_session *s)
 	inband_resume(s);
 	if (s->config_changed)
 		vhost_device_config_changed(s->device);
+}
+
+void vhost_leave_note(struct vhost_device *d, uint8_t note)
+{
+	inflight_leave_note(d->inflight, note);
 }

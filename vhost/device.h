@@ -151,6 +151,13 @@ struct vhost_device_ops {
 	int (*load_state)(struct vhost_device *d, const struct state_blob *state,
 			  struct error *err);
 
+	/*
+	 * Optional. The front-end brought an in-flight buffer, and no queue runs: @note is what
+	 * vhost_leave_note() left there, maybe before a crash; 0: nothing; -1: that is not known,
+	 * and the guest has run before. The front-end may have put anything there.
+	 */
+	void (*inflight_note)(struct vhost_device *d, int note);
+
 	/* Optional, NULL where the kind has no use for it. */
 	void (*queue_enabled)(struct vhost_device *d, struct virtqueue *vq, bool enabled);
 	int (*set_mtu)(struct vhost_device *d, uint16_t mtu);
@@ -281,6 +288,8 @@ struct worker *vhost_queue_pick(const struct virtqueue *vq);
  * now. @return units of work done, as a poll.
  */
 unsigned vhost_look_ahead(struct virtqueue *vq);
+/* See vhost_device_ops.inflight_note; nothing where the front-end keeps no buffer for us. */
+void vhost_leave_note(struct vhost_device *d, uint8_t note);
 /* Is there an IOMMU between the guest's driver and its memory? Control thread. */
 bool vhost_has_iommu(const struct vhost_device *d);
 

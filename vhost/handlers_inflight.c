@@ -51,5 +51,7 @@ int handle_set_inflight_fd(struct vhost_session *s, struct message *m, struct er
 	}
 	inflight_unmap(d->inflight);
 	d->inflight = f;
+	if (d->ops->inflight_note)
+		d->ops->inflight_note(d, inflight_note(f));
 	return 0;
 }

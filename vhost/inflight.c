@@ -22,13 +22,22 @@
 #define ROOM_MIN 1024u
 #define BYTES_MAX (UINT64_C(1) << 30) /* 256 queues of 32768 entries take a quarter of it */
 
+/* Behind the regions, on the page where they end or the next. */
+struct inflight_tail {
+	uint64_t magic;
+	uint8_t note;
+};
+#define TAIL_MAGIC UINT64_C(0x65746f6e63756c73) /* "slucnote" */
+#define TAIL_BYTES 4096u
+
 struct inflight {
 	void *base; /* as mmap() returned it; offsets are multiples of a page */
 	size_t len;
 	int fd; /* ours: for the guard, and so that a session can be handed to another process */
 	struct mem_guard *guard;
 	unsigned queues;
-	uint64_t stride; /* bytes from one queue's region to the next */
+	uint64_t stride;	    /* bytes from one queue's region to the next */
+	struct inflight_tail *tail; /* NULL: none */
 };
 
 static uint64_t region_bytes(enum ring_layout layout, uint64_t size)
@@ -46,12 +55,14 @@ int inflight_create(unsigned queues, unsigned queue_size, struct vhost_user_infl
 {
 	/* The layout may be negotiated later: room for the larger one. */
 	uint64_t stride = region_bytes(RING_PACKED, MAX(queue_size, ROOM_MIN));
-	uint64_t bytes = queues * stride;
+	uint64_t bytes = queues * stride, tail_at = ALIGN_UP(bytes, (uint64_t)TAIL_BYTES);
+	const struct inflight_tail tail = { .magic = TAIL_MAGIC };
 	int fd = memfd_create("sluice-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	int rc;
 
 	/* Sealed, since a front-end has no reason to change its size and a reader would fault. */
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
+	if (fd < 0 || ftruncate(fd, (off_t)(tail_at + TAIL_BYTES)) < 0 ||
+	    pwrite(fd, &tail, sizeof(tail), (off_t)tail_at) != sizeof(tail) ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0) {
 		rc = error_set(err, -errno, "an in-flight buffer of %" PRIu64 " bytes: %s", bytes,
 			       strerror(errno));
@@ -96,6 +107,31 @@ static int check(const struct vhost_user_inflight *d, int fd, unsigned queues_ma
 	return 0;
 }
 
+/* How much of the file is there for us, from @offset on: what was described, or that and a tail. */
+static uint64_t mapped_bytes(int fd, const struct vhost_user_inflight *desc, size_t page)
+{
+	uint64_t bytes = ALIGN_UP(desc->mmap_size, page);
+	uint64_t with_tail = ALIGN_UP(ALIGN_UP(desc->mmap_size, (uint64_t)TAIL_BYTES) + TAIL_BYTES,
+				      page);
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (uint64_t)st.st_size >= desc->mmap_offset &&
+			       (uint64_t)st.st_size - desc->mmap_offset >= with_tail
+		       ? with_tail
+		       : bytes;
+}
+
+/* The file goes on behind what the message describes, and it was us who made it so. */
+static void find_tail(struct inflight *f, uint64_t used)
+{
+	uint64_t at = ALIGN_UP(used, (uint64_t)TAIL_BYTES);
+	struct inflight_tail *tail = (struct inflight_tail *)((uint8_t *)f->base + at);
+
+	if (f->len >= at + TAIL_BYTES &&
+	    __atomic_load_n(&tail->magic, __ATOMIC_RELAXED) == TAIL_MAGIC)
+		f->tail = tail;
+}
+
 struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, unsigned queues_max,
 			      struct mem_watch *w, struct error *err)
 {
@@ -112,7 +148,7 @@ struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, un
 	f->base = MAP_FAILED;
 	f->queues = desc->num_queues;
 	f->stride = ALIGN_DOWN(desc->mmap_size / desc->num_queues, REGION_ALIGN);
-	f->len = ALIGN_UP(desc->mmap_size, page);
+	f->len = mapped_bytes(fd, desc, page);
 	f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (f->fd >= 0)
 		f->base = mmap(NULL, f->len, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
@@ -133,6 +169,7 @@ struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, un
 		inflight_unmap(f);
 		return NULL;
 	}
+	find_tail(f, desc->mmap_size);
 	return f;
 }
 
@@ -156,12 +193,31 @@ void *inflight_region(const struct inflight *f, unsigned queue, enum ring_layout
 	return (uint8_t *)f->base + queue * f->stride;
 }
 
+/* In both layouts the version stands in the same place. */
+static_assert(offsetof(struct inflight_split, version) == offsetof(struct inflight_packed, version),
+	      "one access does for both");
+
+int inflight_note(const struct inflight *f)
+{
+	if (f->tail)
+		return __atomic_load_n(&f->tail->note, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < f->queues; i++) {
+		const struct inflight_split *region = inflight_region(f, i, RING_SPLIT, 1);
+
+		if (__atomic_load_n(&region->version, __ATOMIC_RELAXED))
+			return -1;
+	}
+	return 0;
+}
+
+void inflight_leave_note(struct inflight *f, uint8_t note)
+{
+	if (f && f->tail)
+		__atomic_store_n(&f->tail->note, note, __ATOMIC_RELAXED);
+}
+
 void inflight_forget(struct inflight *f)
 {
-	/* In both layouts the version stands in the same place. */
-	static_assert(offsetof(struct inflight_split, version) ==
-			      offsetof(struct inflight_packed, version),
-		      "one store does for both");
 	for (unsigned i = 0; f && i < f->queues; i++) {
 		struct inflight_split *region = inflight_region(f, i, RING_SPLIT, 1);
 

@@ -90,6 +90,15 @@ struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, un
 /* No ring uses it any more. NULL is fine. */
 void inflight_unmap(struct inflight *f);
 
+/*
+ * A byte that the device kind keeps there, over our death: it lies on a page of its own behind what
+ * the message describes, where those who do not know it (an older Sluice, in both directions) see
+ * nothing of it. 0: none was left yet. @return -1: there is no such page, and the buffer is in use,
+ * so that what should stand there is not known.
+ */
+int inflight_note(const struct inflight *f);
+void inflight_leave_note(struct inflight *f, uint8_t note);
+
 /* The region of a queue; NULL where the buffer has none that holds @size entries (or is NULL). */
 void *inflight_region(const struct inflight *f, unsigned queue, enum ring_layout layout,
 		      uint32_t size);
