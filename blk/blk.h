@@ -17,8 +17,10 @@ struct blk_device;
 enum disk_kind { DISK_FILE, DISK_NULL, DISK_RAM };
 
 enum disk_cache {
-	DISK_CACHE_NONE,      /* O_DIRECT: the page cache is passed by */
-	DISK_CACHE_WRITEBACK, /* buffered */
+	DISK_CACHE_NONE,	 /* O_DIRECT: the page cache is passed by */
+	DISK_CACHE_WRITEBACK,	 /* buffered */
+	DISK_CACHE_WRITETHROUGH, /* buffered, and each write durable when it completes */
+	DISK_CACHE_UNSAFE,	 /* buffered, and what the guest wants durable is not */
 };
 
 enum disk_lock {
@@ -98,6 +100,9 @@ int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err);
 /* From now on. Debts and savings of before are forgotten. @return 0 or -errno with @err. */
 int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, struct error *err);
 uint64_t blk_device_capacity(const struct blk_device *b); /* bytes */
+/* When a write is durable, by now: "writeback", "writethrough", "unsafe"; "none": it needs no
+ * flush. */
+const char *blk_device_write_cache(const struct blk_device *b);
 /* How I/O is done for this disk ("io_uring, O_DIRECT, alignment 512"), for status. */
 const char *blk_device_how(const struct blk_device *b);
 

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtio-blk device: its configuration space, and the life of its queues and of itself. All of it
- * on the control thread; what its queues do on the workers stands in blk_poll.c.
+ * A virtio-blk device: the life of its queues and of itself. All of it on the control thread; what
+ * its queues do on the workers stands in blk_poll.c.
  */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/image_file.h"
 #include "base/log.h"
-#include "blk/blk.h"
-#include "blk/last_flush.h"
-#include "blk/queue.h"
+#include "blk/device_impl.h"
 #include "vhost/state_blob.h"
 
 #include <endian.h>
@@ -20,125 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/*
- * The longest chain of ordinary requests: header, status and this many data segments. More than 126
- * would not fit into a queue of 128 without indirect descriptors, and nobody tells us the size of
- * the queues before asking this.
- */
-#define BLK_SEG_MAX 126
-/*
- * Virtio 1.3's whole configuration space, up to zoned devices: front-ends ask for as much of it as
- * they know, whatever was offered, and an out of range request is an error.
- */
-#define BLK_CONFIG_SIZE 96
-
-static_assert(sizeof(struct virtio_blk_config) <= BLK_CONFIG_SIZE, "virtio 1.3 5.2.4");
-static_assert(BLK_SEG_MAX + 2 <= RING_CHAIN_SEGS_MAX, "a legal request must not break the ring");
-
-struct blk_device {
-	struct vhost_device vhost;
-	struct blk_config cfg; /* owns its strings; the socket is a borrowed copy */
-	struct disk *disk;
-	bool writethrough;
-	struct limit *limit;	       /* that its queues share; NULL: none */
-	struct blk_queue_stats *stats; /* one a virtqueue */
-
-	void (*hung_up)(void *arg);
-	void *hung_up_arg;
-
-	unsigned n_running; /* queues */
-
-	struct last_flush flush;   /* for closing and for handing over */
-	struct virtqueue *parting; /* the last queue, which has stopped when that flush has */
-	void (*closed)(void *arg);
-	void *closed_arg;
-};
-
-static struct blk_device *blk_of(struct vhost_device *d)
-{
-	return container_of(d, struct blk_device, vhost);
-}
-
-/* Features and configuration space: virtio 1.3 5.2.3, 5.2.4. */
-
-#define FEATURE(name) (UINT64_C(1) << VIRTIO_BLK_F_##name)
-/* A disk has no heads; this is what firmware that insists on them has been told for decades. */
-#define CHS_HEADS 16
-#define CHS_SECTORS 63
-
-static uint64_t cylinders(const struct disk_info *info)
-{
-	return MIN(info->size / BLK_SECTOR / (CHS_HEADS * CHS_SECTORS), (uint64_t)UINT16_MAX);
-}
-
-static uint64_t blk_features(struct vhost_device *d)
-{
-	const struct blk_device *b = blk_of(d);
-	uint64_t features = FEATURE(SEG_MAX) | FEATURE(BLK_SIZE) | FEATURE(TOPOLOGY) |
-			    FEATURE(FLUSH) | FEATURE(MQ);
-
-	/* SIZE_MAX is not offered: segments of any length will do. */
-	if (cylinders(&b->disk->info))
-		features |= FEATURE(GEOMETRY);
-	if (b->cfg.read_only)
-		features |= FEATURE(RO);
-	if (b->disk->info.discard_max)
-		features |= FEATURE(DISCARD);
-	if (b->disk->info.zero_max)
-		features |= FEATURE(WRITE_ZEROES);
-	return features;
-}
-
-static void blk_set_features(struct vhost_device *d, uint64_t features)
-{
-	/*
-	 * virtio 1.3 5.2.6.2: a driver that cannot flush relies on each write being durable when
-	 * it completes.
-	 */
-	blk_of(d)->writethrough = !(features & FEATURE(FLUSH));
-}
-
-static void blk_get_config(struct vhost_device *d, uint8_t *config)
-{
-	const struct blk_device *b = blk_of(d);
-	const struct disk_info *info = &b->disk->info;
-	uint32_t blocks_per_physical = info->physical_size / info->block_size;
-	struct virtio_blk_config c = {
-		.capacity = htole64(info->size / BLK_SECTOR),
-		.seg_max = htole32(BLK_SEG_MAX),
-		.geometry = { .cylinders = htole16((uint16_t)cylinders(info)),
-			      .heads = CHS_HEADS,
-			      .sectors = CHS_SECTORS },
-		.blk_size = htole32(info->block_size),
-		.physical_block_exp = (uint8_t)__builtin_ctz(blocks_per_physical),
-		.min_io_size = htole16((uint16_t)blocks_per_physical),
-		.opt_io_size = htole32(info->optimal_size / info->block_size),
-		.wce = info->volatile_cache,
-		.num_queues = htole16((uint16_t)b->cfg.queues),
-		/* One range a request, as request.c takes them. */
-		.max_discard_sectors = htole32((uint32_t)(info->discard_max / BLK_SECTOR)),
-		.max_discard_seg = htole32(info->discard_max ? 1 : 0),
-		.discard_sector_alignment = htole32(info->discard_align / BLK_SECTOR),
-		.max_write_zeroes_sectors = htole32((uint32_t)(info->zero_max / BLK_SECTOR)),
-		.max_write_zeroes_seg = htole32(info->zero_max ? 1 : 0),
-		.write_zeroes_may_unmap = info->zero_unmaps,
-	};
-
-	memset(config, 0, BLK_CONFIG_SIZE);
-	memcpy(config, &c, sizeof(c));
-}
-
-static int blk_set_config(struct vhost_device *d, uint32_t offset, const uint8_t *data,
-			  uint32_t len, bool migration)
-{
-	(void)d, (void)offset, (void)data, (void)len;
-	/*
-	 * Nothing is writable without CONFIG_WCE. A migration source sends the space it had; ours
-	 * follows from our own disk.
-	 */
-	return migration ? 0 : -EACCES;
-}
 
 /* The life of a queue. */
 
@@ -202,17 +81,28 @@ static void queue_drained(struct call *c)
 	queue_gone(blk_of(vq->device), vq);
 }
 
-static void queue_limits(const struct blk_device *b, struct request_limits *l)
+void blk_queue_limits(const struct blk_device *b, struct request_limits *l)
 {
+	memset(l, 0, sizeof(*l));
 	l->capacity = b->disk->info.size;
 	l->read_only = b->cfg.read_only;
-	l->writethrough = b->writethrough;
+	l->no_flush = b->cfg.cache == DISK_CACHE_UNSAFE;
+	l->writethrough = b->writethrough && !l->no_flush;
 	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_DISCARD))
 		l->discard_max = b->disk->info.discard_max;
 	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_WRITE_ZEROES))
 		l->zero_max = b->disk->info.zero_max;
 	l->zero_unmaps = b->disk->info.zero_unmaps;
 	memcpy(l->id, b->cfg.serial, strnlen(b->cfg.serial, sizeof(l->id)));
+}
+
+void blk_update_queues(struct blk_device *b)
+{
+	struct request_limits l;
+
+	blk_queue_limits(b, &l);
+	for (unsigned i = 0; i < b->vhost.n_queues; i++)
+		blk_queue_update(&b->vhost.queues[i], &l);
 }
 
 static int disk_use(struct blk_device *b)
@@ -243,7 +133,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	q->disk = b->disk;
 	q->stats = &b->stats[vq->index];
 	q->drained_call.fn = queue_drained;
-	queue_limits(b, &q->limits);
+	blk_queue_limits(b, &q->limits);
 	q->throttle.limit = b->limit;
 	q->throttle.active = b->limit;
 
@@ -279,21 +169,25 @@ static void blk_hung_up(struct vhost_device *d)
 		b->hung_up(b->hung_up_arg);
 }
 
-static const uint16_t state_fields[] = { STATE_BLK_CAPACITY };
+static const uint16_t state_fields[] = { STATE_BLK_CAPACITY, STATE_BLK_WRITEBACK };
 
 static void blk_save_state(struct vhost_device *d, struct state_blob *state)
 {
-	uint64_t capacity = htole64(blk_of(d)->disk->info.size);
+	const struct blk_device *b = blk_of(d);
+	uint64_t capacity = htole64(b->disk->info.size);
+	uint8_t writeback = b->writeback;
 
 	state_begin(state, VIRTIO_ID_BLOCK);
 	state_put(state, STATE_BLK_CAPACITY, &capacity, sizeof(capacity));
+	state_put(state, STATE_BLK_WRITEBACK, &writeback, sizeof(writeback));
 }
 
 /* A disk keeps nothing but its image; whether that is the same one, its size tells best. */
 static int blk_load_state(struct vhost_device *d, const struct state_blob *state, struct error *err)
 {
-	const struct blk_device *b = blk_of(d);
+	struct blk_device *b = blk_of(d);
 	uint64_t capacity;
+	uint8_t writeback;
 
 	if (state_check(state, VIRTIO_ID_BLOCK, state_fields, ARRAY_SIZE(state_fields), err) < 0)
 		return err->code;
@@ -305,14 +199,25 @@ static int blk_load_state(struct vhost_device *d, const struct state_blob *state
 				 "the same image",
 				 (unsigned long long)le64toh(capacity), b->cfg.name,
 				 (unsigned long long)b->disk->info.size);
+	if (!state_get(state, STATE_BLK_WRITEBACK, &writeback, sizeof(writeback)))
+		return 0; /* of one who does not let its guest choose */
+	if (writeback > 1)
+		return error_set(err, -EBADMSG, "the state says %u of the write cache: 0 or 1",
+				 writeback);
+	if (b->disk->info.volatile_cache)
+		blk_choose_writeback(b, writeback);
 	return 0;
 }
 
-/* Where the lock was taken for a guest, it goes with the guest. */
+/*
+ * The next front-end's guest has chosen nothing yet, or else it brings a note of it. Where the lock
+ * was taken for a guest, it goes with the guest.
+ */
 static void blk_disconnected(struct vhost_device *d)
 {
 	struct blk_device *b = blk_of(d);
 
+	b->writeback = blk_default_writeback(b);
 	if (b->cfg.lock == DISK_LOCK_RUN && b->disk->ops->release)
 		b->disk->ops->release(b->disk);
 }
@@ -333,6 +238,7 @@ static const struct vhost_device_ops blk_ops = {
 	.queue_uses = blk_queue_uses,
 	.save_state = blk_save_state,
 	.load_state = blk_load_state,
+	.inflight_note = blk_inflight_note,
 	.disconnected = blk_disconnected,
 };
 
@@ -433,6 +339,7 @@ static int device_init(struct blk_device *b, const struct blk_config *cfg, struc
 		b->vhost.ops = NULL;
 		return rc;
 	}
+	b->writeback = blk_default_writeback(b);
 	b->vhost.queue_num = cfg->queues;
 	b->vhost.closed = blk_hung_up;
 	return 0;
@@ -488,10 +395,37 @@ static void closing_flushed(struct last_flush *f)
 	device_gone(b);
 }
 
+static void settled(struct last_flush *f)
+{
+	struct blk_device *b = container_of(f, struct blk_device, settle);
+
+	if (f->result)
+		log_error("disk %s: what was written before its guest asked for durable writes "
+			  "could not be flushed: %s",
+			  b->cfg.name, strerror(-f->result));
+	b->settling = false;
+	if (b->close_after_settling)
+		flush_device(b, closing_flushed);
+}
+
+void blk_settle(struct blk_device *b)
+{
+	/* Under way already: what was written since came by a guest that goes back and forth. */
+	if (b->settling || b->cfg.cache == DISK_CACHE_UNSAFE)
+		return;
+	b->settling = true;
+	last_flush_begin(&b->settle, b->disk, b->vhost.workers, settled);
+}
+
 /* Nothing runs any more. What the guest wrote and did not flush is flushed now. */
 static void blk_vhost_closed(struct vhost_device *d)
 {
-	flush_device(blk_of(d), closing_flushed);
+	struct blk_device *b = blk_of(d);
+
+	if (b->settling)
+		b->close_after_settling = true;
+	else
+		flush_device(b, closing_flushed);
 }
 
 void blk_device_close(struct blk_device *b, void (*closed)(void *arg), void *arg)
@@ -588,8 +522,7 @@ int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err)
 		return 0;
 	b->disk->info.size = now;
 	/* Before the guest is told: it may use the room at once. */
-	for (unsigned i = 0; i < b->vhost.n_queues; i++)
-		blk_queue_resize(&b->vhost.queues[i], now);
+	blk_update_queues(b);
 	vhost_device_config_changed(&b->vhost);
 	log_info("disk %s: grown from %llu to %llu bytes", b->cfg.name, (unsigned long long)old,
 		 (unsigned long long)now);

@@ -68,17 +68,17 @@ void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker 
 	worker_call(vq->worker, &q->drain_call);
 }
 
-static void set_capacity(struct virtqueue *vq, void *arg)
+static void set_limits(struct virtqueue *vq, void *arg)
 {
 	struct blk_queue *q = vq->priv;
 
-	q->limits.capacity = *(uint64_t *)arg;
+	q->limits = *(const struct request_limits *)arg;
 }
 
-void blk_queue_resize(struct virtqueue *vq, uint64_t capacity)
+void blk_queue_update(struct virtqueue *vq, const struct request_limits *limits)
 {
 	if (vq->priv)
-		vhost_queue_change(vq, set_capacity, &capacity);
+		vhost_queue_change(vq, set_limits, (void *)limits);
 }
 
 static void set_limit(struct virtqueue *vq, void *arg)

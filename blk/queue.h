@@ -118,8 +118,8 @@ void blk_queue_free(struct blk_queue *q);
 /* See struct vhost_device_ops. */
 void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq);
 void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to);
-/* Control thread, the disk is this large now. */
-void blk_queue_resize(struct virtqueue *vq, uint64_t capacity);
+/* Control thread, what requests are checked against from now on. */
+void blk_queue_update(struct virtqueue *vq, const struct request_limits *limits);
 /* Control thread; NULL: none. When it returns the queue does not use the one before any more. */
 void blk_queue_limit(struct virtqueue *vq, struct limit *limit);
 bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len);

@@ -160,6 +160,8 @@ bool request_parse(struct request *r, const struct chain *c, const struct reques
 		return parse_rw(r, le64toh(hdr.sector), c->out_len - sizeof(hdr), limits);
 	case VIRTIO_BLK_T_FLUSH:
 		r->kind = REQUEST_FLUSH;
+		if (limits->no_flush)
+			return done(r, VIRTIO_BLK_S_OK, 0);
 		r->io.op = DISK_FLUSH;
 		r->io.fua = false;
 		r->io.offset = r->io.len = 0;

@@ -50,7 +50,8 @@ struct request_limits {
 	uint64_t discard_max, zero_max; /* bytes of one request; 0: not negotiated */
 	bool zero_unmaps;		/* may a WRITE_ZEROES give space back? */
 	bool read_only;
-	bool writethrough; /* the guest cannot flush, so each write is durable when it completes */
+	bool writethrough; /* the guest does not flush: each write is durable when it completes */
+	bool no_flush;	   /* flushes are answered and not done */
 	char id[BLK_ID_BYTES]; /* GET_ID's answer, padded with zeros */
 };
 

@@ -14,10 +14,10 @@ static const char *const levels[] = { "error", "warn", "info", "debug", NULL };
 static_assert(LOG_LEVEL_ERROR == 0 && LOG_LEVEL_DEBUG == 3, "levels[] is indexed by log_level");
 static const char *const idles[] = { "adaptive", "poll", NULL };
 static_assert(IDLE_ADAPTIVE == 0 && IDLE_POLL == 1, "idles[] is indexed by idle_mode");
-static const char *const caches[] = { "none", "writeback", NULL };
+static const char *const caches[] = { "none", "writeback", "writethrough", "unsafe", NULL };
 static const char *const locks[] = { "open", "run", NULL };
 static_assert(DISK_LOCK_OPEN == 0 && DISK_LOCK_RUN == 1, "locks[]: by disk_lock");
-static_assert(DISK_CACHE_NONE == 0 && DISK_CACHE_WRITEBACK == 1, "caches[]: by disk_cache");
+static_assert(DISK_CACHE_NONE == 0 && DISK_CACHE_UNSAFE == 3, "caches[]: by disk_cache");
 
 #define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 #define NAME_BYTES_MAX 63

@@ -241,6 +241,7 @@ static json_t *disk_json(const struct disk_entry *e)
 	}
 	put_number(j, "capacity", blk_device_capacity(e->device));
 	put_text(j, "how", blk_device_how(e->device));
+	put_text(j, "write_cache", blk_device_write_cache(e->device));
 	put(j, "limit", limit_json(&blk_device_config(e->device)->limits));
 	put_vhost(j, blk_device_vhost(e->device), FEATURES_BLK);
 	put(j, "counters", blk_counters_json(e->device));

@@ -118,6 +118,25 @@ def sluice(daemon, *words):
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
 
 
+def test_a_guest_that_turns_its_write_cache_off_has_it_off_over_kills(folder):
+    m = Machine(disk=Disk(f"{folder}/disk0.sock", reconnect=True))
+    with Daemon(folder, config(folder, 1)) as daemon, Guest(m) as guest:
+        guest.boot()
+        assert guest.job("cache_type")["cache_type"] == "write_back"
+        assert daemon.disk("disk0")["write_cache"] == "writeback"
+        for chosen in ("through", "back", "through"):
+            assert guest.job("cache_type", chosen)["cache_type"] == f"write_{chosen}"
+            assert daemon.disk("disk0")["write_cache"] == f"write{chosen}"
+            daemon.kill()
+            daemon.start()
+            wait_for(lambda: daemon.disk("disk0")["state"] == "running", 20, "the disk runs again")
+            assert daemon.disk("disk0")["write_cache"] == f"write{chosen}"
+        guest.job("fs_write")
+        counters = daemon.disk("disk0")["counters"]
+        assert counters["writes"] > 0 and counters["errors"] == counters["flushes"] == 0
+        guest.poweroff()
+
+
 def test_a_disk_grows_under_its_guest(folder):
     with Daemon(folder, config(folder, 1)) as daemon, Guest(machine(folder)) as guest:
         guest.boot()

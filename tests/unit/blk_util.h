@@ -11,6 +11,8 @@
 #include "tests/guest/blk.h"
 #include "tests/unit/disk_util.h"
 
+#include <sys/syscall.h>
+
 #define VM_QUEUES_MAX 4
 #define VM_MEMORY (96 * MIB)
 
@@ -60,6 +62,7 @@ struct vm {
 	unsigned n_queues, queue_size;
 	const struct variant *v;
 	uint64_t features_off; /* that the driver does not negotiate */
+	uint64_t protocol;     /* features, beyond the usual */
 	bool closed;
 };
 
@@ -110,8 +113,8 @@ static inline void vm_create(struct vm *vm, const struct variant *v, const struc
 		vm_rc;                                                                      \
 	})
 
-/* A front-end connects and negotiates; no queue yet. */
-static inline void vm_connect(struct vm *vm)
+/* A front-end connects and negotiates, with what it may have kept of rings. */
+static inline void vm_connect_again(struct vm *vm)
 {
 	uint64_t features = VU_F_PROTOCOL | VU_F_VERSION_1 | 0xffffff;
 
@@ -122,12 +125,18 @@ static inline void vm_connect(struct vm *vm)
 	if (vm->v->indirect != DRIVER_DIRECT)
 		features |= VU_F_INDIRECT;
 	features &= ~vm->features_off;
-	frontend_init(&vm->f);
-	vm->f.idle = vm_idle;
 	VM_OK(vm, frontend_connect(&vm->f, vm->socket));
-	VM_OK(vm, frontend_hello(&vm->f, VU_PF_USUAL | VU_PF_BACKEND_REQ));
+	VM_OK(vm, frontend_hello(&vm->f, VU_PF_USUAL | VU_PF_BACKEND_REQ | vm->protocol));
 	VM_OK(vm, frontend_set_features(&vm->f, features));
 	VM_OK(vm, frontend_share_memory(&vm->f, &vm->mem));
+}
+
+/* The same, from nothing; no queue yet. */
+static inline void vm_connect(struct vm *vm)
+{
+	frontend_init(&vm->f);
+	vm->f.idle = vm_idle;
+	vm_connect_again(vm);
 }
 
 static inline void vm_queue_start(struct vm *vm, unsigned i, const uint32_t *base)
@@ -203,6 +212,27 @@ static inline void vm_stop(struct vm *vm)
 		}                                               \
 		ev_ok;                                          \
 	})
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+/* Pages of the file that are in the page cache only; -1 where the kernel cannot tell (before 6.5).
+ */
+static inline long dirty_pages(const char *path)
+{
+	struct {
+		uint64_t off, len;
+	} range = { 0, 0 };
+	struct {
+		uint64_t cache, dirty, writeback, evicted, recently_evicted;
+	} stat = { 0 };
+	int fd = open(path, O_RDONLY);
+	long rc = syscall(SYS_cachestat, fd, &range, &stat, 0);
+
+	close(fd);
+	return rc ? -1 : (long)(stat.dirty + stat.writeback);
+}
 
 static inline int vm_do(struct vm *vm, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa,
 			uint32_t len)

@@ -200,7 +200,8 @@ Test(config, wrong_types_say_what_is_wanted)
 	expect_problem(DISK("    null: 1M\n    read_only: maybe\n"),
 		       "t.yaml:5: disks[0].read_only: \"maybe\" is not true or false");
 	expect_problem(DISK("    file: /x\n    cache: big\n"),
-		       "t.yaml:5: disks[0].cache: \"big\" is not one of none, writeback");
+		       "t.yaml:5: disks[0].cache: \"big\" is not one of none, writeback, "
+		       "writethrough, unsafe");
 	expect_problem("log: { level: loud }\n",
 		       "t.yaml:1: log.level: \"loud\" is not one of error, warn, info, debug");
 }
