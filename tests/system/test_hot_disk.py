@@ -121,8 +121,8 @@ def test_the_socket_file_is_as_at_start(daemon, aside):
 
 def test_null_and_ram_need_no_file(daemon, aside):
     good(daemon, "disk", "add", "n", "--socket", aside / "n.sock", "--null", "1G")
-    good(daemon, "disk", "add", "r", f"--socket={aside}/r.sock", "--ram=2M", "--read-only", "--limit", "iops=20k,burst=2")
-    assert good(daemon, "disk", "limit", "r").splitlines() == ["iops=20000", "burst=2"]
+    good(daemon, "disk", "add", "r", f"--socket={aside}/r.sock", "--ram=2M", "--read-only", "--limit", "iops=20k,iops_max=30k,burst=2")
+    assert good(daemon, "disk", "limit", "r").splitlines() == ["iops=20000", "iops_max=30000", "burst=2"]
     assert (daemon.disk("n")["kind"], daemon.disk("n")["capacity"]) == ("null", 1 << 30)
     assert (daemon.disk("r")["kind"], daemon.disk("r")["read_only"]) == ("ram", True)
 
