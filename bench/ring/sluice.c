@@ -6,6 +6,7 @@
 #include "vhost/ring.h"
 #include "vhost/ring_track.h"
 
+#include <endian.h>
 #include <err.h>
 #include <linux/virtio_net.h>
 #include <rte_mbuf.h>
@@ -175,16 +176,21 @@ HOT void pop_push(struct sluice_device *d, enum ring_layout layout, uint64_t *po
 }
 
 /*
- * What is written soon was last touched a ring ago, and lies in L2: asked for before the copies, as
- * rte_vhost asks for the guest's buffers.
+ * As many mbufs as there may be chains, asked for while the chains are popped: they were last
+ * touched a ring ago, and lie in L2. rte_pktmbuf_alloc_bulk() would write to each of them at once,
+ * and wait for each.
  */
-HOT void look_ahead_mbufs(struct rte_mbuf **mbufs, unsigned n)
+HOT void take_mbufs(struct sluice_device *d, struct rte_mbuf **mbufs, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		__builtin_prefetch(rte_pktmbuf_mtod(mbufs[i], void *), 1);
+	if (unlikely(rte_mempool_get_bulk(d->pool, (void **)mbufs, n)))
+		errx(1, "out of mbufs");
+	for (unsigned i = 0; i < n; i++) {
+		__builtin_prefetch(mbufs[i], 1);
+		__builtin_prefetch((char *)(mbufs[i] + 1) + RTE_PKTMBUF_HEADROOM, 1);
+	}
 }
 
-/* Likewise; ring_pop() has seen to the first line. */
+/* What is written soon, likewise; ring_pop() has seen to the first line. */
 HOT void look_ahead_chains(const struct chain *chains, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
@@ -220,17 +226,20 @@ HOT uint64_t dequeue(struct sluice_device *d, enum ring_layout layout, struct rt
 	uint64_t start = clock_cycles();
 
 	while (done < n) {
-		unsigned got = ring_pop(r, layout, d->chains, d->row.batch, d->segs,
-					ARRAY_SIZE(d->segs));
+		unsigned want = MIN(d->row.batch, n - done), got;
 
-		if (unlikely(got == 0 || rte_pktmbuf_alloc_bulk(d->pool, mbufs + done, got)))
+		take_mbufs(d, mbufs + done, want);
+		got = ring_pop(r, layout, d->chains, want, d->segs, ARRAY_SIZE(d->segs));
+		if (unlikely(got == 0))
 			lost(r, done, n);
-		look_ahead_mbufs(mbufs + done, got);
+		if (unlikely(got < want))
+			rte_mempool_put_bulk(d->pool, (void **)(mbufs + done + got), want - got);
 		for (unsigned i = 0; i < got; i++) {
 			const struct chain *c = &d->chains[i];
 			struct rte_mbuf *m = mbufs[done + i];
 			uint32_t len = c->out_len - HDR_BYTES;
 
+			rte_pktmbuf_reset(m);
 			/* Guests may send less than a header, and more than fits an mbuf. */
 			if (unlikely(c->out_len < HDR_BYTES || len > rte_pktmbuf_tailroom(m)))
 				lost(r, done, n);
@@ -246,16 +255,30 @@ HOT uint64_t dequeue(struct sluice_device *d, enum ring_layout layout, struct rt
 	return clock_cycles() - start;
 }
 
-/* Header @h and @len bytes into the segments of @c, which hold them. */
-HOT void copy_in(const struct chain *c, const struct virtio_net_hdr_v1 *h, const uint8_t *from,
-		 uint32_t len)
+/*
+ * A header with one buffer and no offloads. Of two constants: a struct put together from its fields
+ * would be read back before these small stores are through, and stall.
+ */
+HOT void write_header(uint8_t *to)
+{
+	const uint64_t zeros = 0;
+	const uint32_t one_buffer = htole32(UINT32_C(1) << 16); /* csum_offset, num_buffers */
+
+	static_assert(offsetof(struct virtio_net_hdr_v1, num_buffers) == 10 && HDR_BYTES == 12,
+		      "virtio 1.3, 5.1.6");
+	memcpy(to, &zeros, sizeof(zeros));
+	memcpy(to + sizeof(zeros), &one_buffer, sizeof(one_buffer));
+}
+
+/* A header and @len bytes into the segments of @c, which hold them. */
+HOT void copy_in(const struct chain *c, const uint8_t *from, uint32_t len)
 {
 	const struct iovec *v = c->segs;
 	uint8_t *to = v->iov_base;
-	size_t room = v->iov_len - sizeof(*h);
+	size_t room = v->iov_len - HDR_BYTES;
 
-	memcpy(to, h, sizeof(*h));
-	to += sizeof(*h);
+	write_header(to);
+	to += HDR_BYTES;
 	if (likely(len <= room)) {
 		rte_memcpy(to, from, len);
 		return;
@@ -293,12 +316,11 @@ HOT uint64_t enqueue(struct sluice_device *d, enum ring_layout layout, struct rt
 		for (unsigned i = 0; i < got; i++) {
 			const struct chain *c = &d->chains[i];
 			const struct rte_mbuf *m = mbufs[done + i];
-			const struct virtio_net_hdr_v1 h = { .num_buffers = 1 };
 
 			if (unlikely(c->n_in == 0 || c->segs[0].iov_len < HDR_BYTES ||
 				     c->in_len < HDR_BYTES + m->pkt_len))
 				lost(r, done, n);
-			copy_in(c, &h, rte_pktmbuf_mtod(m, const uint8_t *), m->pkt_len);
+			copy_in(c, rte_pktmbuf_mtod(m, const uint8_t *), m->pkt_len);
 			written[i] = HDR_BYTES + m->pkt_len;
 		}
 		ring_push_many(r, layout, d->chains, got, written);
