@@ -23,6 +23,12 @@ enum disk_cache {
 	DISK_CACHE_UNSAFE,	 /* buffered, and what the guest wants durable is not */
 };
 
+/* What becomes of a request that the disk fails. */
+enum disk_on_error {
+	DISK_ERROR_REPORT, /* the guest gets an error */
+	DISK_ERROR_STOP,   /* the guest waits, and it is done again until it works */
+};
+
 enum disk_lock {
 	DISK_LOCK_OPEN, /* from the time that it is opened */
 	DISK_LOCK_RUN,	/* from the time that its first queue runs */
@@ -61,7 +67,11 @@ struct blk_config {
 	unsigned queues;    /* virtqueues, 1 to 256 */
 	const char *serial; /* GET_ID: up to 20 bytes */
 	struct blk_limits limits;
+	enum disk_on_error on_error;
 };
+
+/* A disk that does not answer for so long is told of. */
+#define BLK_SLOW_S 5
 
 /* What the queues of one device have done since it was made. A plain snapshot. */
 struct blk_stats {
@@ -74,8 +84,16 @@ struct blk_stats {
 	uint64_t in_flight;
 	uint64_t bounced; /* requests that had to be copied to meet the file's alignment */
 	uint64_t kicks_on, calls, calls_spared;
-	uint64_t held;	       /* requests that had to wait for their turn by the limits */
-	uint64_t held_now;     /* of those in flight */
+	uint64_t held;	   /* requests that had to wait for their turn by the limits */
+	uint64_t held_now; /* of those in flight */
+	/* The last failure of the disk, and what waits for it to work again. */
+	int fault_error;	/* errno; 0: none ever */
+	const char *fault_kind; /* "read" */
+	uint64_t fault_sector, fault_ago_ns;
+	uint64_t waiting, waiting_ns; /* requests; the first of them for so long */
+	/* Requests that are in flight at the disk for longer than BLK_SLOW_S, and the oldest. */
+	uint64_t slow, slowest_ns, slowest_sector;
+	const char *slowest;
 	uint64_t throttled_ns; /* time in which some did, summed over the queues */
 };
 
@@ -99,6 +117,8 @@ const struct blk_config *blk_device_config(const struct blk_device *b);
 int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err);
 /* From now on. Debts and savings of before are forgotten. @return 0 or -errno with @err. */
 int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, struct error *err);
+/* Requests that wait for the disk to work try again now. @return how many wait. */
+uint64_t blk_device_retry(struct blk_device *b);
 uint64_t blk_device_capacity(const struct blk_device *b); /* bytes */
 /* When a write is durable, by now: "writeback", "writethrough", "unsafe"; "none": it needs no
  * flush. */

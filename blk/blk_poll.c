@@ -56,6 +56,10 @@ HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
 	for (unsigned i = 0; i < n; i++) {
 		struct request *r = container_of(done[i], struct request, io);
 
+		if (unlikely(r->io.result) && fault_keep(q, r))
+			continue;
+		if (unlikely(r == q->failed.trying))
+			fault_over(q);
 		request_from_disk(r);
 		finish(q, layout, r);
 	}
@@ -67,12 +71,14 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 {
 	/* Any chain may be a long one, so no more of them than there are arrays for long ones. */
 	unsigned budget = MIN(q->n_big_free, (unsigned)BLK_POLL_BUDGET);
+	uint64_t now;
 	unsigned n;
 
 	if (unlikely(throttle_is_shut(q)) && !q->draining)
 		return 0;
 	n = ring_pop(q->ring, layout, q->chains, budget, q->segs, BLK_POLL_SEGS);
 
+	now = worker_now(q->poller.worker);
 	for (unsigned i = 0; i < n; i++) {
 		const struct chain *c = &q->chains[i];
 		struct request *r = &q->requests[c->id];
@@ -84,6 +90,7 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 			return i;
 		}
 		r->busy = true;
+		r->issued = now;
 		q->n_busy++;
 		to_disk = request_parse(r, c, &q->limits, q->big_free[q->n_big_free - 1]);
 		if (r->big)
@@ -126,6 +133,8 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 		work += pop_and_submit(q, layout);
 	if (unlikely(q->throttle.active))
 		throttle_end(q);
+	if (unlikely(q->failed.n))
+		work += fault_retry(q);
 	/* 3 */
 	if (q->disk->ops->kick)
 		q->disk->ops->kick(q->disk_queue);

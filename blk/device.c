@@ -135,6 +135,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	q->drained_call.fn = queue_drained;
 	blk_queue_limits(b, &q->limits);
 	q->throttle.limit = b->limit;
+	q->failed.keep = b->cfg.on_error == DISK_ERROR_STOP;
 	q->throttle.active = b->limit;
 
 	q->ops = blk_poller_ops[vq->ring.layout];
@@ -448,8 +449,29 @@ void blk_device_on_closed(struct blk_device *b, void (*fn)(void *arg), void *arg
 	b->hung_up_arg = arg;
 }
 
+static void add_faults(const struct blk_fault *f, uint64_t now, struct blk_stats *out)
+{
+	int error = __atomic_load_n(&f->error, __ATOMIC_RELAXED);
+	uint64_t ago = now - __atomic_load_n(&f->last_ns, __ATOMIC_RELAXED);
+	uint32_t waiting = __atomic_load_n(&f->waiting, __ATOMIC_RELAXED);
+
+	if (error && (!out->fault_error || ago < out->fault_ago_ns)) {
+		out->fault_error = error;
+		out->fault_ago_ns = ago;
+		out->fault_kind = blk_kind_name(__atomic_load_n(&f->kind, __ATOMIC_RELAXED));
+		out->fault_sector = __atomic_load_n(&f->sector, __ATOMIC_RELAXED);
+	}
+	if (!waiting)
+		return;
+	out->waiting += waiting;
+	out->waiting_ns = MAX(out->waiting_ns,
+			      now - __atomic_load_n(&f->since_ns, __ATOMIC_RELAXED));
+}
+
 void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 {
+	uint64_t now = clock_ns();
+
 	memset(out, 0, sizeof(*out));
 	for (unsigned i = 0; i < b->cfg.queues; i++) {
 		const struct blk_queue_stats *s = &b->stats[i];
@@ -471,6 +493,9 @@ void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 		out->in_flight += counter_read(&s->in_flight);
 		out->bounced += counter_read(&s->bounced);
 		out->held += counter_read(&s->held);
+		add_faults(&s->fault, now, out);
+		if (counter_read(&s->in_flight))
+			blk_queue_slow(&b->vhost.queues[i], BLK_SLOW_S * UINT64_C(1000000000), out);
 		out->held_now += counter_read(&s->held_now);
 		out->throttled_ns += counter_read(&s->throttled_ns);
 		out->kicks_on += counter_read(&r->kicks_on);
@@ -527,6 +552,16 @@ int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err)
 	log_info("disk %s: grown from %llu to %llu bytes", b->cfg.name, (unsigned long long)old,
 		 (unsigned long long)now);
 	return 0;
+}
+
+uint64_t blk_device_retry(struct blk_device *b)
+{
+	struct blk_stats s;
+
+	blk_device_stats(b, &s);
+	for (unsigned i = 0; i < b->vhost.n_queues; i++)
+		blk_queue_retry(&b->vhost.queues[i]);
+	return s.waiting;
 }
 
 int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, struct error *err)

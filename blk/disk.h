@@ -70,6 +70,20 @@ static inline void disk_request_advance(struct disk_request *r, size_t bytes)
 	}
 }
 
+/* As it was when it was submitted first, to be submitted again; @segs: what iov was then. */
+static inline void disk_request_rewind(struct disk_request *r, struct iovec *segs)
+{
+	if (r->n_iov && r->cut) {
+		r->iov->iov_base = (char *)r->iov->iov_base - r->cut;
+		r->iov->iov_len += r->cut;
+	}
+	if (r->op == DISK_READ || r->op == DISK_WRITE) {
+		r->n_iov += (unsigned)(r->iov - segs);
+		r->iov = segs;
+	}
+	r->cut = 0;
+}
+
 /* Facts about an open disk. */
 struct disk_info {
 	uint64_t size;		      /* bytes, a multiple of 512 */

@@ -2,6 +2,8 @@
 /* A running virtqueue's memory, and what is asked of it while it runs. */
 #include "blk/queue.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,7 @@ int blk_queue_alloc(struct blk_queue *q)
 	q->big_free = calloc(n_big, sizeof(*q->big_free));
 	if (!q->requests || !q->segs || !q->big_mem || !q->big_free)
 		return -ENOMEM;
+	STAILQ_INIT(&q->failed.list);
 	STAILQ_INIT(&q->throttle.list[0]);
 	STAILQ_INIT(&q->throttle.list[1]);
 	memset(q->requests, 0, q->size * sizeof(*q->requests));
@@ -79,6 +82,64 @@ void blk_queue_update(struct virtqueue *vq, const struct request_limits *limits)
 {
 	if (vq->priv)
 		vhost_queue_change(vq, set_limits, (void *)limits);
+}
+
+static void retry(struct virtqueue *vq, void *arg)
+{
+	(void)arg;
+	fault_retry_now(vq->priv);
+}
+
+void blk_queue_retry(struct virtqueue *vq)
+{
+	if (vq->priv)
+		vhost_queue_change(vq, retry, NULL);
+}
+
+struct slow {
+	uint64_t cycles;
+	struct blk_stats *stats;
+};
+
+static void find_slow(struct virtqueue *vq, void *arg)
+{
+	const struct blk_queue *q = vq->priv;
+	struct blk_stats *s = ((struct slow *)arg)->stats;
+	uint64_t now = clock_cycles();
+
+	for (uint32_t i = 0; i < q->size; i++) {
+		const struct request *r = &q->requests[i];
+		uint64_t age = now - r->issued;
+
+		if (!r->busy || !r->issued || (int64_t)age < (int64_t)((struct slow *)arg)->cycles)
+			continue;
+		s->slow++;
+		age = age / clock_cycles_per_us() * 1000;
+		if (age <= s->slowest_ns)
+			continue;
+		s->slowest_ns = age;
+		s->slowest_sector = r->io.offset / BLK_SECTOR;
+		s->slowest = blk_kind_name(r->kind);
+	}
+}
+
+void blk_queue_slow(struct virtqueue *vq, uint64_t ns, struct blk_stats *s)
+{
+	struct slow slow = { ns / 1000 * clock_cycles_per_us(), s };
+
+	if (vq->priv)
+		vhost_queue_change(vq, find_slow, &slow);
+}
+
+const char *blk_kind_name(unsigned kind)
+{
+	static const char *const names[] = {
+		[REQUEST_READ] = "read",	 [REQUEST_WRITE] = "write",
+		[REQUEST_FLUSH] = "flush",	 [REQUEST_DISCARD] = "discard",
+		[REQUEST_ZERO] = "write zeroes", [REQUEST_GET_ID] = "get id",
+	};
+
+	return kind < ARRAY_SIZE(names) ? names[kind] : "?";
 }
 
 static void set_limit(struct virtqueue *vq, void *arg)

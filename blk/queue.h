@@ -25,6 +25,15 @@
  */
 #define BLK_QUEUE_BIG_MAX 128
 
+/* What the disk failed last, and what waits for it to work again; see fault.c. */
+struct blk_fault {
+	int error;     /* errno; 0: it never failed */
+	uint32_t kind; /* enum request_kind */
+	uint64_t sector, last_ns;
+	uint64_t since_ns; /* the first of those that wait */
+	uint32_t waiting;
+};
+
 /* Written by the queue's worker; lives as long as the device. */
 struct blk_queue_stats {
 	counter_t ok[REQUEST_OTHER + 1]; /* by enum request_kind */
@@ -33,6 +42,7 @@ struct blk_queue_stats {
 	counter_t in_flight;
 	counter_t bounced;
 	counter_t held, held_now, throttled_ns;
+	struct blk_fault fault;
 } CACHE_ALIGNED;
 
 /* What the disk's limits keep a queue from sending to the disk; see throttle.c. Reads, writes. */
@@ -62,6 +72,15 @@ struct blk_queue {
 	struct blk_queue_stats *stats;
 	struct throttle throttle;
 
+	/* Requests that the disk failed and that the guest waits for. */
+	struct {
+		bool keep; /* on_error: stop */
+		struct disk_request_list list;
+		uint32_t n;
+		struct request *trying; /* one that tries for all of them */
+		uint64_t next_ns;	/* when one will */
+	} failed;
+
 	/* A stack of free segment arrays for big requests. */
 	struct iovec **big_free;
 	unsigned n_big_free;
@@ -80,7 +99,7 @@ struct blk_queue {
 /* Requests popped that are neither the disk's nor pushed. */
 HOT uint32_t blk_queue_held(const struct blk_queue *q)
 {
-	return q->throttle.n[0] + q->throttle.n[1];
+	return q->throttle.n[0] + q->throttle.n[1] + q->failed.n;
 }
 
 /*
@@ -96,7 +115,18 @@ HOT bool throttle_is_shut(const struct blk_queue *q)
 {
 	return q->throttle.n[0] && q->throttle.n[1];
 }
+/*
+ * Worker thread, fault.c. keep: the disk failed @r; true: it is kept, to be done again. over: what
+ * had been tried again worked. retry: those that may try again; how many do.
+ */
+bool fault_keep(struct blk_queue *q, struct request *r) COLD;
+void fault_over(struct blk_queue *q) COLD;
+unsigned fault_retry(struct blk_queue *q) COLD;
+void fault_retry_now(struct blk_queue *q);
 void throttle_set(struct blk_queue *q, struct limit *limit);
+
+/* "read", "write"; enum request_kind. */
+const char *blk_kind_name(unsigned kind);
 
 /* By enum ring_layout. */
 extern const struct poller_ops blk_poller_ops[];
@@ -120,6 +150,13 @@ void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq);
 void blk_queue_move(struct vhost_device *d, struct virtqueue *vq, struct worker *to);
 /* Control thread, what requests are checked against from now on. */
 void blk_queue_update(struct virtqueue *vq, const struct request_limits *limits);
+/* Control thread: requests that wait for the disk to work try again now. */
+void blk_queue_retry(struct virtqueue *vq);
+/*
+ * Control thread. Adds what is in flight at the disk for over @ns to @s: how many, and which one is
+ * the oldest.
+ */
+void blk_queue_slow(struct virtqueue *vq, uint64_t ns, struct blk_stats *s);
 /* Control thread; NULL: none. When it returns the queue does not use the one before any more. */
 void blk_queue_limit(struct virtqueue *vq, struct limit *limit);
 bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len);

@@ -36,6 +36,7 @@ struct request {
 	uint32_t in_len;   /* bytes that the device may write, the status byte among them */
 	uint32_t filled;   /* of these, written from the start on, the status byte apart */
 	enum request_kind kind;
+	uint64_t issued;    /* clock_cycles() when it went to the disk; 0: it is held back */
 	uint64_t range_len; /* bytes, of a DISCARD or WRITE_ZEROES as it was asked for */
 	uint8_t result;	    /* VIRTIO_BLK_S_* */
 	bool malformed;
@@ -43,6 +44,11 @@ struct request {
 	uint16_t id, n_slots; /* the chain's */
 	struct iovec small[REQUEST_SEGS_SMALL];
 } CACHE_ALIGNED;
+
+static inline struct iovec *request_segs(struct request *r)
+{
+	return r->big ? r->big : r->small;
+}
 
 /* What a request is checked against; fixed while a queue runs. */
 struct request_limits {

@@ -27,6 +27,11 @@ static bool is_counted(const struct disk_request *r)
 	return r->op == DISK_READ || r->op == DISK_WRITE || r->op == DISK_ZERO;
 }
 
+static uint32_t throttle_held(const struct blk_queue *q)
+{
+	return q->throttle.n[0] + q->throttle.n[1];
+}
+
 static void count_time(struct blk_queue *q)
 {
 	struct throttle *t = &q->throttle;
@@ -34,8 +39,8 @@ static void count_time(struct blk_queue *q)
 
 	if (t->since_ns)
 		counter_add(&q->stats->throttled_ns, now - t->since_ns);
-	t->since_ns = blk_queue_held(q) ? now : 0;
-	__atomic_store_n(&q->stats->held_now, blk_queue_held(q), __ATOMIC_RELAXED);
+	t->since_ns = throttle_held(q) ? now : 0;
+	__atomic_store_n(&q->stats->held_now, throttle_held(q), __ATOMIC_RELAXED);
 }
 
 /* Sends the first of list @i, if its time has come. */
@@ -53,6 +58,7 @@ static bool send_first(struct blk_queue *q, unsigned i)
 	t->start_ns[i] = 0;
 	t->n[i]--;
 	STAILQ_REMOVE_HEAD(&t->list[i], link);
+	container_of(r, struct request, io)->issued = worker_now(q->poller.worker);
 	q->disk->ops->submit(q->disk_queue, r);
 	return true;
 }
@@ -88,6 +94,7 @@ bool throttle_pass(struct blk_queue *q, struct request *r)
 	}
 	STAILQ_INSERT_TAIL(&t->list[i], &r->io, link);
 	t->n[i]++;
+	r->issued = 0;
 	counter_add(&q->stats->held, 1);
 	return false;
 }
@@ -100,15 +107,15 @@ void throttle_end(struct blk_queue *q)
 	if (likely(t->limit))
 		limit_end(t->limit, &t->view);
 	count_time(q);
-	t->active = t->limit || blk_queue_held(q);
+	t->active = t->limit || throttle_held(q);
 	for (unsigned i = 0; i < 2; i++)
 		if (t->n[i])
 			rest = MIN(rest, t->start_ns[i] > now ? t->start_ns[i] - now : 0);
-	q->poller.park_max_us = blk_queue_held(q)
+	q->poller.park_max_us = throttle_held(q)
 					? (uint32_t)(MAX(rest, (uint64_t)REST_MIN_NS) / 1000)
 					: 0;
 	/* Completions will wake it up in any case; but who waits for some is answered fast. */
-	q->poller.rests = blk_queue_held(q) && blk_queue_held(q) == q->n_busy;
+	q->poller.rests = throttle_held(q) && blk_queue_held(q) == q->n_busy;
 }
 
 /* Between two polls. What is held asks anew, of the new limits, in the next one. */

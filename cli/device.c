@@ -111,6 +111,27 @@ static int limit_disk(const struct arguments *a)
 	return EXIT_GOOD;
 }
 
+static int retry_disk(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *answer;
+
+	if (a->n != 3)
+		return wrong("disk retry DISK");
+	answer = client_call_with(a->socket, "disk.retry", json_pack("{s:s}", "disk", a->words[2]),
+				  &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json)
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+	else
+		printf("%s: requests that try again: %" JSON_INTEGER_FORMAT, a->words[2],
+		       json_integer_value(json_object_get(answer, "waiting")));
+	putchar('\n');
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
 static int add_disk(const struct arguments *a)
 {
 	struct error err = { 0 };
@@ -168,14 +189,12 @@ int disk_command(const struct arguments *a)
 		const char *name;
 		int (*run)(const struct arguments *a);
 	} verbs[] = {
-		{ "add", add_disk },
-		{ "remove", remove_disk },
-		{ "resize", resize_disk },
-		{ "limit", limit_disk },
+		{ "add", add_disk },	 { "remove", remove_disk }, { "resize", resize_disk },
+		{ "limit", limit_disk }, { "retry", retry_disk },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
 		if (a->n > 1 && strcmp(a->words[1], verbs[i].name) == 0)
 			return verbs[i].run(a);
-	return wrong("disk add …, disk remove …, disk resize … or disk limit …");
+	return wrong("disk add …, disk remove …, disk resize …, disk limit … or disk retry …");
 }

@@ -36,6 +36,8 @@ static const char help[] =
 	"                          changes what a disk may do a second (iops=20k "
 	"bandwidth=200M …), while\n"
 	"                          its guest runs, and shows it\n"
+	"  disk retry DISK         has requests that wait for a failed disk "
+	"(on_error: stop) try again now\n"
 	"\n"
 	"Options:\n"
 	"  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "

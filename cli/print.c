@@ -103,6 +103,41 @@ static void print_failures(const json_t *devices)
 	}
 }
 
+/* What operators must know of: one line each, in words. */
+static void print_faults(const json_t *disks)
+{
+	char since[32];
+	const json_t *d;
+	size_t i;
+
+	json_array_foreach (disks, i, d) {
+		const json_t *f = json_object_get(d, "last_fault");
+		const json_t *stopped = json_object_get(d, "stopped");
+		const json_t *hang = json_object_get(d, "no_answer");
+
+		if (f)
+			printf("  %s: %s at sector %" JSON_INTEGER_FORMAT " failed %s ago: %s\n",
+			       text(d, "name"), text(f, "operation"), number(f, "sector"),
+			       duration(json_number_value(json_object_get(f, "ago_s")), since),
+			       text(f, "reason"));
+		if (stopped)
+			printf("  %s: requests that wait for the disk to work: "
+			       "%" JSON_INTEGER_FORMAT
+			       ", for %s; tried again each second, or now: sluice disk retry %s\n",
+			       text(d, "name"), number(stopped, "requests"),
+			       duration(json_number_value(json_object_get(stopped, "since_s")),
+					since),
+			       text(d, "name"));
+		if (hang)
+			printf("  %s: no answer from the disk to a %s at sector "
+			       "%" JSON_INTEGER_FORMAT
+			       " for %s; such requests: %" JSON_INTEGER_FORMAT "\n",
+			       text(d, "name"), text(hang, "operation"), number(hang, "sector"),
+			       duration(json_number_value(json_object_get(hang, "since_s")), since),
+			       number(hang, "requests"));
+	}
+}
+
 static void print_disks(const json_t *disks)
 {
 	struct table t = { .n_columns = 10, .right = 0x1fc };
@@ -133,6 +168,7 @@ static void print_disks(const json_t *disks)
 	printf("\n");
 	table_print(&t);
 	print_failures(disks);
+	print_faults(disks);
 }
 
 /* Why a port dropped frames, below the table: "web: dropped 3 tx_no_buffer, 1 rx_vlan". */
@@ -265,6 +301,7 @@ static void print_queues(const json_t *list)
 static void print_device(const char *kind, const json_t *d)
 {
 	const json_t *front_end = json_object_get(d, "front_end"), *value;
+	json_t *faults = json_array();
 	const char *key;
 
 	printf("%s %s\n", kind, text(d, "name"));
@@ -284,6 +321,9 @@ static void print_device(const char *kind, const json_t *d)
 	json_object_foreach (json_object_get(d, "counters"), key, value) {
 		print_value(key, value);
 	}
+	json_array_append(faults, (json_t *)d);
+	print_faults(faults);
+	json_decref(faults);
 	if (json_object_get(d, "queues"))
 		print_queues(json_object_get(d, "queues"));
 }

@@ -107,6 +107,7 @@ static int open_disk(struct disk_entry *e, struct device_files *files, struct er
 		.queues = d->queues,
 		.serial = d->serial,
 		.limits = d->limit.limits,
+		.on_error = (enum disk_on_error)d->on_error,
 	};
 	int rc = blk_device_create(&cfg, a->workers, &e->device, err);
 

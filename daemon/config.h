@@ -60,6 +60,7 @@ enum {
 	DISK_QUEUES,
 	DISK_SERIAL,
 	DISK_LIMIT,
+	DISK_ON_ERROR,
 };
 struct disk_config {
 	struct object at;
@@ -74,6 +75,7 @@ struct disk_config {
 	uint32_t queues;
 	char *serial;
 	struct limit_config limit;
+	int on_error; /* enum disk_on_error */
 };
 
 enum {

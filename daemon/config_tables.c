@@ -15,6 +15,8 @@ static_assert(LOG_LEVEL_ERROR == 0 && LOG_LEVEL_DEBUG == 3, "levels[] is indexed
 static const char *const idles[] = { "adaptive", "poll", NULL };
 static_assert(IDLE_ADAPTIVE == 0 && IDLE_POLL == 1, "idles[] is indexed by idle_mode");
 static const char *const caches[] = { "none", "writeback", "writethrough", "unsafe", NULL };
+static const char *const on_errors[] = { "report", "stop", NULL };
+static_assert(DISK_ERROR_STOP == 1, "on_errors[]: by disk_on_error");
 static const char *const locks[] = { "open", "run", NULL };
 static_assert(DISK_LOCK_OPEN == 0 && DISK_LOCK_RUN == 1, "locks[]: by disk_lock");
 static_assert(DISK_CACHE_NONE == 0 && DISK_CACHE_UNSAFE == 3, "caches[]: by disk_cache");
@@ -107,6 +109,10 @@ static const struct field disk_fields[] = {
 	[DISK_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, D(queues), .min = 1, .max = 256 },
 	[DISK_SERIAL] = { .key = "serial", .kind = FIELD_TEXT, D(serial), .max = SERIAL_MAX },
 	[DISK_LIMIT] = { .key = "limit", .kind = FIELD_MAP, D(limit), .of = &limit_schema },
+	[DISK_ON_ERROR] = { .key = "on_error",
+			    .kind = FIELD_CHOICE,
+			    D(on_error),
+			    .choices = on_errors },
 };
 
 static void disk_defaults(void *obj)

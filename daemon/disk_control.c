@@ -134,3 +134,19 @@ json_t *disk_limit_call(void *ctx, const json_t *params, struct rpc_error *err)
 		return NULL;
 	return limit_json(&blk_device_config(b)->limits);
 }
+
+json_t *disk_retry_call(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	const struct appliance *a = ((const struct status *)ctx)->appliance;
+	struct blk_device *b;
+	json_error_t wrong;
+	const char *name;
+
+	if (!json_is_object(params) ||
+	    json_unpack_ex((json_t *)params, &wrong, JSON_STRICT, "{s:s}", "disk", &name) < 0)
+		return rpc_refuse(err, "disk.retry takes \"disk\", a name");
+	b = find_disk(a, name);
+	if (!b)
+		return rpc_refuse(err, "there is no open disk called \"%s\"", name);
+	return json_pack("{s:I}", "waiting", (json_int_t)blk_device_retry(b));
+}

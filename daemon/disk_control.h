@@ -19,4 +19,7 @@ json_t *disk_resize_call(void *ctx, const json_t *params, struct rpc_error *err)
  */
 json_t *disk_limit_call(void *ctx, const json_t *params, struct rpc_error *err);
 
+/* "disk.retry" of {"disk": NAME}: what waits for the disk to work tries now. {"waiting": n}. */
+json_t *disk_retry_call(void *ctx, const json_t *params, struct rpc_error *err);
+
 #endif

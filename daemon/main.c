@@ -38,6 +38,7 @@ static const struct rpc_method methods[] = {
 	{ .name = "queue.move", .call = queue_move_call },
 	{ .name = "disk.resize", .call = disk_resize_call },
 	{ .name = "disk.limit", .call = disk_limit_call },
+	{ .name = "disk.retry", .call = disk_retry_call },
 	{ .name = "disk.add", .serve = disk_add_serve, .takes_fds = true },
 	{ .name = "disk.remove", .serve = disk_remove_serve },
 	{ .name = "version", .call = version_call },

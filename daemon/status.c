@@ -178,12 +178,35 @@ static void put_failure(json_t *j, const char *failure)
 	put_text(j, "error", failure);
 }
 
-static json_t *blk_counters_json(const struct blk_device *b)
+/* What the disk behind it did not do, or has not done for long. */
+static void put_faults(json_t *j, const struct blk_stats *s)
+{
+	json_t *f;
+
+	if (s->fault_error) {
+		f = json_pack("{s:s, s:i, s:s, s:I, s:f}", "reason", strerror(s->fault_error),
+			      "errno", s->fault_error, "operation", s->fault_kind, "sector",
+			      (json_int_t)s->fault_sector, "ago_s", (double)s->fault_ago_ns / 1e9);
+		put(j, "last_fault", f);
+	}
+	if (s->waiting)
+		put(j, "stopped",
+		    json_pack("{s:I, s:f}", "requests", (json_int_t)s->waiting, "since_s",
+			      (double)s->waiting_ns / 1e9));
+	if (s->slow)
+		put(j, "no_answer",
+		    json_pack("{s:I, s:s, s:I, s:f}", "requests", (json_int_t)s->slow, "operation",
+			      s->slowest, "sector", (json_int_t)s->slowest_sector, "since_s",
+			      (double)s->slowest_ns / 1e9));
+}
+
+static json_t *blk_counters_json(json_t *disk, const struct blk_device *b)
 {
 	struct blk_stats s;
 	json_t *j = json_object();
 
 	blk_device_stats(b, &s);
+	put_faults(disk, &s);
 	put_number(j, "reads", s.reads);
 	put_number(j, "writes", s.writes);
 	put_number(j, "flushes", s.flushes);
@@ -241,10 +264,11 @@ static json_t *disk_json(const struct disk_entry *e)
 	}
 	put_number(j, "capacity", blk_device_capacity(e->device));
 	put_text(j, "how", blk_device_how(e->device));
+	put_text(j, "on_error", c->on_error == DISK_ERROR_STOP ? "stop" : "report");
 	put_text(j, "write_cache", blk_device_write_cache(e->device));
 	put(j, "limit", limit_json(&blk_device_config(e->device)->limits));
 	put_vhost(j, blk_device_vhost(e->device), FEATURES_BLK);
-	put(j, "counters", blk_counters_json(e->device));
+	put(j, "counters", blk_counters_json(j, e->device));
 	return j;
 }
 

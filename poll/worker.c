@@ -39,6 +39,11 @@ void worker_set_current(struct worker *w)
 	current = w;
 }
 
+uint64_t worker_now(const struct worker *w)
+{
+	return w->now;
+}
+
 struct io_uring *worker_ring(struct worker *w)
 {
 	return &w->ring;

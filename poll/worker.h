@@ -132,6 +132,9 @@ unsigned worker_n_pollers(const struct worker *w);
 unsigned worker_n_active(const struct worker *w); /* a snapshot */
 const struct worker_stats *worker_stats(const struct worker *w);
 
+/* Worker thread: clock_cycles() as the round began. */
+uint64_t worker_now(const struct worker *w);
+
 /* The worker that runs the calling thread; NULL elsewhere. */
 struct worker *worker_current(void);
 

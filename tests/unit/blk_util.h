@@ -86,10 +86,10 @@ static inline void vm_create(struct vm *vm, const struct variant *v, const struc
 	vm->cfg.queues = cfg->queues ? cfg->queues : 1;
 	vm->n_queues = vm->cfg.queues;
 	vm->queue_size = 128;
-	if (cfg->kind == DISK_FILE) {
+	if (cfg->kind == DISK_FILE && !cfg->file) {
 		image_create(vm->image, image_size);
 		vm->cfg.file = vm->image;
-	} else {
+	} else if (cfg->kind != DISK_FILE) {
 		vm->cfg.size = image_size;
 	}
 	snprintf(vm->socket, sizeof(vm->socket), "test-%d.sock", getpid());

@@ -170,7 +170,7 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
 		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
 		       "lock, discard, "
-		       "queues, serial, limit)");
+		       "queues, serial, limit, on_error)");
 	expect_problem(
 		"zebra: 1\n",
 		"t.yaml:1: zebra: unknown key (known keys: user, group, sandbox, control, log, "
@@ -414,7 +414,7 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
-				"read_only, cache, lock, discard, queues, serial, limit)",
+				"read_only, cache, lock, discard, queues, serial, limit, on_error)",
 				"t.yaml:4: disks[1].ram: a disk is one of file, null and ram; "
 				"leave the others out",
 				"t.yaml:4: disks[1].name: \"a\" is already taken by disks[0].name "
