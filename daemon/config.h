@@ -91,7 +91,31 @@ enum {
 	PORT_VLAN_ACCESS,
 	PORT_TRUNK,
 	PORT_NATIVE,
+	PORT_LIMIT,
+	PORT_IS_ISOLATED,
+	PORT_MACS,
+	PORT_IPS,
+	PORT_STATIC_MACS,
+	PORT_MAC_MAX,
+	PORT_FLOOD_LIMIT,
 };
+/* A second; 0: no limit. Bursts 0: the default. */
+struct rate_config {
+	struct object at;
+	uint64_t bits, bits_burst, packets, packets_burst;
+};
+
+/* Named as the guest sees it. */
+struct port_limit_config {
+	struct object at;
+	struct rate_config rx, tx;
+};
+
+struct flood_limit_config {
+	struct object at;
+	uint64_t broadcast, unknown; /* packets a second; 0: no limit */
+};
+
 struct port_config {
 	struct object at;
 	char *name;
@@ -103,6 +127,12 @@ struct port_config {
 	uint32_t vlan;		     /* of an access port; 0: it is none */
 	struct vlan_list trunk;
 	uint32_t native; /* of a trunk; 0: it takes no frames without a tag */
+	struct port_limit_config limit;
+	bool isolated;
+	struct value_macs macs, static_macs;
+	struct value_ips ips;
+	uint32_t mac_max; /* 0: as the network's table goes */
+	struct flood_limit_config flood_limit;
 };
 
 enum { NETWORK_NAME, NETWORK_MAC_AGEING, NETWORK_MAC_MAX, NETWORK_PORTS };

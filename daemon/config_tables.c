@@ -127,6 +127,37 @@ static void disk_defaults(void *obj)
 const struct schema disk_schema = { sizeof(struct disk_config), ARRAY_SIZE(disk_fields),
 				    disk_fields, disk_defaults };
 
+#define R(name)                                                                                 \
+	{                                                                                       \
+		.key = #name, .kind = FIELD_COUNT, .offset = offsetof(struct rate_config, name) \
+	}
+static const struct field rate_fields[] = {
+	R(bits),
+	R(bits_burst),
+	R(packets),
+	R(packets_burst),
+};
+static const struct schema rate_schema = { sizeof(struct rate_config), ARRAY_SIZE(rate_fields),
+					   rate_fields, NULL };
+
+#define L(member) .offset = offsetof(struct port_limit_config, member)
+static const struct field port_limit_fields[] = {
+	{ .key = "rx", .kind = FIELD_MAP, L(rx), .of = &rate_schema },
+	{ .key = "tx", .kind = FIELD_MAP, L(tx), .of = &rate_schema },
+};
+static const struct schema port_limit_schema = { sizeof(struct port_limit_config),
+						 ARRAY_SIZE(port_limit_fields), port_limit_fields,
+						 NULL };
+
+#define F(member) .offset = offsetof(struct flood_limit_config, member)
+static const struct field flood_limit_fields[] = {
+	{ .key = "broadcast", .kind = FIELD_COUNT, F(broadcast) },
+	{ .key = "unknown", .kind = FIELD_COUNT, F(unknown) },
+};
+static const struct schema flood_limit_schema = { sizeof(struct flood_limit_config),
+						  ARRAY_SIZE(flood_limit_fields),
+						  flood_limit_fields, NULL };
+
 #define P(member) .offset = offsetof(struct port_config, member)
 static const struct field port_fields[] = {
 	[PORT_NAME] = NAME(struct port_config),
@@ -152,6 +183,20 @@ static const struct field port_fields[] = {
 			  P(native),
 			  .min = 1,
 			  .max = VALUE_VLAN_MAX },
+	[PORT_LIMIT] = { .key = "limit", .kind = FIELD_MAP, P(limit), .of = &port_limit_schema },
+	[PORT_IS_ISOLATED] = { .key = "isolated", .kind = FIELD_BOOL, P(isolated) },
+	[PORT_MACS] = { .key = "macs", .kind = FIELD_MACS, P(macs) },
+	[PORT_IPS] = { .key = "ips", .kind = FIELD_IPS, P(ips) },
+	[PORT_STATIC_MACS] = { .key = "static_macs", .kind = FIELD_MACS, P(static_macs) },
+	[PORT_MAC_MAX] = { .key = "mac_max",
+			   .kind = FIELD_NUMBER,
+			   P(mac_max),
+			   .min = 1,
+			   .max = 1048576 },
+	[PORT_FLOOD_LIMIT] = { .key = "flood_limit",
+			       .kind = FIELD_MAP,
+			       P(flood_limit),
+			       .of = &flood_limit_schema },
 };
 
 static void port_defaults(void *obj)

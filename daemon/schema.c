@@ -95,6 +95,9 @@ void schema_describe(const struct field *f, char *out, size_t size)
 		[FIELD_MAC] = "a MAC address such as 52:54:00:12:34:56",
 		[FIELD_CPUS] = "a list of CPU numbers such as [2, 3]",
 		[FIELD_VLANS] = "a list of VLANs, 1 to 4094, such as [10, 20-30]",
+		[FIELD_MACS] = "a list of MAC addresses such as [\"52:54:00:12:34:56\"]",
+		[FIELD_IPS] =
+			"a list of IP addresses and prefixes such as [10.0.0.5, \"fd00::/64\"]",
 		[FIELD_MAP] = "a map of keys and values",
 		[FIELD_LIST] = "a list",
 	};
@@ -166,6 +169,10 @@ static int set_value(const struct field *f, const char *text, void *at)
 		return value_cpus(text, at);
 	case FIELD_VLANS:
 		return value_vlans(text, at);
+	case FIELD_MACS:
+		return value_macs(text, at);
+	case FIELD_IPS:
+		return value_ips(text, at);
 	case FIELD_MAP:
 	case FIELD_LIST:
 		break;
@@ -215,8 +222,14 @@ bool schema_set(const struct schema *s, void *obj, unsigned index, const char *t
 		return false;
 	}
 	rc = set_value(f, text, at);
+	if (rc == -ENOSPC) {
+		schema_problem(s, obj, index, p,
+			       "\"%.60s\" is one too many; at most %u are possible", text,
+			       VALUE_ADDRESSES_MAX);
+		return false;
+	}
 	if (rc == -EEXIST) {
-		schema_problem(s, obj, index, p, "\"%.60s\" names a %s twice; name each once", text,
+		schema_problem(s, obj, index, p, "\"%.60s\" names %s twice; name each once", text,
 			       field_item_name(f->kind));
 		return false;
 	}

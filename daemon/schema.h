@@ -36,6 +36,8 @@ enum field_kind {		/* type of the member at field.offset */
 		  FIELD_MAC,	/* uint8_t[6] */
 		  FIELD_CPUS,	/* struct cpu_list, owned */
 		  FIELD_VLANS,	/* struct vlan_list */
+		  FIELD_MACS,	/* struct value_macs */
+		  FIELD_IPS,	/* struct value_ips */
 		  FIELD_MAP,	/* a struct of schema @of, embedded */
 		  FIELD_LIST,	/* struct object_list of structs of schema @of */
 };
@@ -50,13 +52,16 @@ struct schema;
 /* Kinds that take one value or a list of them, each of which is added to what is there. */
 static inline bool field_takes_many(enum field_kind kind)
 {
-	return kind == FIELD_CPUS || kind == FIELD_VLANS;
+	return kind == FIELD_CPUS || kind == FIELD_VLANS || kind == FIELD_MACS || kind == FIELD_IPS;
 }
 
-/* What one of them is called: "CPU". */
+/* What one of them is called: "a CPU". */
 static inline const char *field_item_name(enum field_kind kind)
 {
-	return kind == FIELD_CPUS ? "CPU" : "VLAN";
+	return kind == FIELD_CPUS    ? "a CPU"
+	       : kind == FIELD_VLANS ? "a VLAN"
+	       : kind == FIELD_MACS  ? "a MAC address"
+				     : "an IP address";
 }
 
 struct field {
@@ -69,7 +74,8 @@ struct field {
 	uint64_t min, max;	    /* NUMBER: the range; TEXT: most bytes, 0: 4095 */
 	const char *const *choices; /* CHOICE, ends in NULL */
 	const struct schema *of;    /* MAP, LIST */
-	/* A rule beyond its kind. @return what is wrong with it, or NULL. TEXT, SIZE, COUNT, MAC. */
+	/* A rule beyond its kind. @return what is wrong with it, or NULL. TEXT, SIZE, COUNT, MAC.
+	 */
 	const char *(*rule)(const void *value);
 };
 

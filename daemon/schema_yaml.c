@@ -187,7 +187,7 @@ static void walk_many(struct walk *w, const struct schema *s, void *obj, unsigne
 	}
 	if (node->data.sequence.items.start == node->data.sequence.items.top)
 		schema_problem(s, obj, index, w->p,
-			       "the list is empty; name a %s or leave the key out", item_name);
+			       "the list is empty; name %s or leave the key out", item_name);
 	for (yaml_node_item_t *i = node->data.sequence.items.start;
 	     i < node->data.sequence.items.top && !problems_full(w->p); i++) {
 		const yaml_node_t *item = yaml_document_get_node(w->doc, *i);
@@ -195,8 +195,9 @@ static void walk_many(struct walk *w, const struct schema *s, void *obj, unsigne
 		if (++w->nodes > NODES_MAX)
 			return;
 		if (item->type != YAML_SCALAR_NODE)
-			schema_problem(s, obj, index, w->p, "%s stands where a %s number is wanted",
-				       kind_of(item), item_name);
+			schema_problem(s, obj, index, w->p, "%s stands where %s%s is wanted",
+				       kind_of(item), item_name,
+				       s->fields[index].kind == FIELD_CPUS ? " number" : "");
 		else if (!schema_set(s, obj, index, text_of(item), is_quoted(item), line_of(item),
 				     w->p))
 			return;
@@ -252,6 +253,8 @@ static bool shape_fits(const struct field *f, const yaml_node_t *node)
 		return node->type == YAML_SEQUENCE_NODE;
 	case FIELD_CPUS:
 	case FIELD_VLANS:
+	case FIELD_MACS:
+	case FIELD_IPS:
 		return node->type != YAML_MAPPING_NODE;
 	default:
 		return node->type == YAML_SCALAR_NODE;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/value.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -237,6 +238,62 @@ void value_vlans_text(const struct vlan_list *list, char *out, size_t size)
 			used += (size_t)snprintf(out + used, size - used, "-%u", last);
 		first = last;
 	}
+}
+
+int value_macs(const char *text, struct value_macs *out)
+{
+	static const uint8_t none[6];
+	uint8_t mac[6];
+	int rc = value_mac(text, mac);
+
+	if (rc)
+		return rc;
+	if (mac[0] & 1 || memcmp(mac, none, 6) == 0)
+		return -EINVAL;
+	for (unsigned i = 0; i < out->n; i++)
+		if (memcmp(out->mac[i], mac, 6) == 0)
+			return -EEXIST;
+	if (out->n == VALUE_ADDRESSES_MAX)
+		return -ENOSPC;
+	memcpy(out->mac[out->n++], mac, 6);
+	return 0;
+}
+
+/* The bits of a prefix, or all; none behind it may be set. */
+static int prefix(const char *text, struct value_ip *ip)
+{
+	unsigned most = ip->v6 ? 128 : 32;
+	uint64_t bits = most;
+
+	if (text && (value_number(text, &bits) || bits > most))
+		return -EINVAL;
+	for (unsigned i = (unsigned)bits; i < most; i++)
+		if (ip->addr[i / 8] >> (7 - i % 8) & 1)
+			return -EINVAL;
+	ip->bits = (uint8_t)bits;
+	return 0;
+}
+
+int value_ips(const char *text, struct value_ips *out)
+{
+	struct value_ip ip = { .v6 = strchr(text, ':') != NULL };
+	char addr[64];
+	size_t len = strcspn(text, "/");
+
+	if (len >= sizeof(addr))
+		return -EINVAL;
+	memcpy(addr, text, len);
+	addr[len] = '\0';
+	if (inet_pton(ip.v6 ? AF_INET6 : AF_INET, addr, ip.addr) != 1 ||
+	    prefix(text[len] ? text + len + 1 : NULL, &ip))
+		return -EINVAL;
+	for (unsigned i = 0; i < out->n; i++)
+		if (memcmp(&out->ip[i], &ip, sizeof(ip)) == 0)
+			return -EEXIST;
+	if (out->n == VALUE_ADDRESSES_MAX)
+		return -ENOSPC;
+	out->ip[out->n++] = ip;
+	return 0;
 }
 
 unsigned value_distance(const char *a, const char *b)

@@ -50,6 +50,28 @@ int value_vlans(const char *text, struct vlan_list *out);
 /* "10,20-30", cut off at @size. */
 void value_vlans_text(const struct vlan_list *list, char *out, size_t size);
 
+#define VALUE_ADDRESSES_MAX 64
+
+struct value_macs {
+	unsigned n;
+	uint8_t mac[VALUE_ADDRESSES_MAX][6];
+};
+
+/* Adds the address of one station. -ENOSPC: they are too many; -EEXIST: it stands there twice. */
+int value_macs(const char *text, struct value_macs *out);
+
+struct value_ips {
+	unsigned n;
+	struct value_ip {
+		bool v6;
+		uint8_t bits; /* of addr that count; the others are zero */
+		uint8_t addr[16];
+	} ip[VALUE_ADDRESSES_MAX];
+};
+
+/* Adds "10.0.0.1", "10.0.0.0/24", "fd00::1" or "fd00::/64". Errors as of value_macs(). */
+int value_ips(const char *text, struct value_ips *out);
+
 /* CPUs that one can name at all. */
 #define VALUE_CPU_MAX 65535
 

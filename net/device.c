@@ -195,6 +195,7 @@ static void queue_poll(struct net_queue *q, const struct poller_ops *ops)
 		.event_is_counter = true,
 		.park_max_us = vq->setup.kick_fd < 0 ? NO_KICK_PARK_US : 0,
 	};
+	q->park_max_us = q->poller.park_max_us;
 	vq->poller = &q->poller;
 	worker_add(vq->worker, &q->poller);
 }
@@ -389,6 +390,7 @@ static const struct vhost_device_ops net_ops = {
 
 static const struct port_ops guest_port_ops = {
 	.kind = "guest",
+	.holds = true,
 	.deliver = net_deliver,
 };
 

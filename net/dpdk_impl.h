@@ -76,7 +76,10 @@ extern const struct port_ops dpdk_port_ops;
 void dpdk_tx_go_on(struct call *c); /* dpdk_txq.go_on */
 extern const struct poller_ops dpdk_rx_ops;
 
-/* Fills @pk with a view of @m. @segs has room for DPDK_RX_SEGS. @return false: not a frame. */
-bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs);
+/*
+ * Fills @pk with a view of @m, @head_len bytes of it in its head. @segs has room for DPDK_RX_SEGS.
+ * @return false: not a frame.
+ */
+bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs, uint32_t head_len);
 
 #endif

@@ -8,15 +8,14 @@
 
 /* From the wire. */
 
-bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs)
+bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs, uint32_t head_len)
 {
 	uint32_t copied = 0, left, total = 0, promised = m->pkt_len;
 	unsigned n = 0;
 
 	if (m->pkt_len < ETHER_HDR_LEN)
 		return false;
-	/* No receiver of a frame without offloads looks further than this. */
-	left = MIN(m->pkt_len, (uint32_t)PACKET_HEAD_PLAIN);
+	left = MIN(m->pkt_len, head_len);
 	pk->len = m->pkt_len;
 	pk->head_len = (uint16_t)left;
 	for (; m; m = m->next) {
@@ -49,6 +48,7 @@ static unsigned rx_poll(struct poller *poller)
 	struct port_stats *s = &p->port.stats[worker_index(poller->worker)];
 	struct rte_mbuf *mbufs[PORT_BURST];
 	unsigned n = rte_eth_rx_burst(p->id, q->id, mbufs, PORT_BURST), n_good = 0;
+	uint32_t head_len = rules_head_len(__atomic_load_n(&p->port.rules_on, __ATOMIC_RELAXED));
 	uint64_t bytes = 0;
 
 	if (n == 0)
@@ -57,7 +57,7 @@ static unsigned rx_poll(struct poller *poller)
 	for (unsigned i = 0; i < n; i++) {
 		struct packet *pk = &q->packets[n_good];
 
-		if (unlikely(!dpdk_view(pk, mbufs[i], q->segs[n_good])))
+		if (unlikely(!dpdk_view(pk, mbufs[i], q->segs[n_good], head_len)))
 			continue;
 		pk->offload.csum_valid = (mbufs[i]->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) ==
 					 RTE_MBUF_F_RX_L4_CKSUM_GOOD;

@@ -12,6 +12,9 @@
 #include <endian.h>
 #include <string.h>
 
+#define HOLD_MIN_NS UINT64_C(1000000)
+#define HOLD_MAX_NS UINT64_C(250000000)
+
 /* Segments of a burst. Ordinary ones take one or two a chain; ring_pop() stops where it is full. */
 #define SEGS_MAX (2 * RING_CHAIN_SEGS_MAX)
 
@@ -47,10 +50,12 @@ HOT void advance(struct iovec **segs, unsigned *n_segs, size_t len)
  * Fills @p from what the guest sent.
  * The header may be spread over any number of segments and may share one with the frame
  * (virtio 1.3 5.1.6.2: no assumption on framing, 2.7.4.1).
+ * @plain: bytes of the head of a frame without offloads.
  * @return false for a frame to be dropped. Where it returns true, nothing that was checked is read
  * from guest memory again.
  */
-HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct packet *p)
+HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct packet *p,
+			   uint32_t plain)
 {
 	struct virtio_net_hdr h;
 	struct iovec *segs = c->segs;
@@ -63,7 +68,7 @@ HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct pa
 	gather(segs, &h, sizeof(h));
 	advance(&segs, &n_segs, q->hdr_len);
 	p->len = c->out_len - q->hdr_len;
-	want = h.flags | h.gso_type ? PACKET_HEAD_MAX : PACKET_HEAD_PLAIN;
+	want = h.flags | h.gso_type ? PACKET_HEAD_MAX : plain;
 	p->head_len = (uint16_t)MIN(p->len, want);
 	gather(segs, p->head, p->head_len);
 	p->vlan = 0;
@@ -98,6 +103,25 @@ HOT void burst_adapt(struct net_queue *q)
 		q->burst++;
 }
 
+/*
+ * A guest that has sent more than its limit waits with what it has in its ring, and this poller
+ * rests meanwhile: for a millisecond at least, so that the worker does not wake for each frame.
+ * What it might have had in that time is saved up (struct bucket).
+ */
+static bool COLD hold(struct net_queue *q, struct port_stats *stats)
+{
+	uint64_t wait_ns = rules_hold_ns(&q->dev->port);
+
+	q->poller.rests = wait_ns > 0;
+	if (!wait_ns) {
+		q->poller.park_max_us = q->park_max_us;
+		return false;
+	}
+	q->poller.park_max_us = (uint32_t)(MIN(MAX(wait_ns, HOLD_MIN_NS), HOLD_MAX_NS) / 1000);
+	counter_add(&stats->rx_held, 1);
+	return true;
+}
+
 HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 {
 	struct ring *r = &q->vq->ring;
@@ -106,8 +130,12 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 	struct chain chains[PORT_BURST];
 	struct iovec segs[SEGS_MAX];
 	unsigned n, good = 0, cuts = GSO_CUTS_MAX;
+	uint32_t rules = __atomic_load_n(&q->dev->port.rules_on, __ATOMIC_RELAXED);
+	uint32_t plain = rules_head_len(rules);
 	uint64_t bytes = 0;
 
+	if (unlikely(rules & PORT_HOLD_IN) && hold(q, stats))
+		return 0;
 	n = ring_pop(r, layout, chains, q->burst, segs, SEGS_MAX);
 	if (n == 0)
 		return 0;
@@ -118,7 +146,7 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 		for (unsigned i = 0; i < n; i++) {
 			struct packet *p = &packets[good];
 
-			if (unlikely(!packet_from_chain(q, &chains[i], p)))
+			if (unlikely(!packet_from_chain(q, &chains[i], p, plain)))
 				continue;
 			packet_limit_cuts(p, &cuts);
 			bytes += p->len;
@@ -131,6 +159,8 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 		if (good)
 			switch_forward(q->dev->port.sw, &q->dev->port, packets, good);
 	}
+	if (unlikely(rules & PORT_HOLD_IN))
+		rules_took(&q->dev->port, n, bytes);
 	ring_push_many(r, layout, chains, n, NULL);
 	ring_publish(r, layout);
 	ring_call(r, layout);
@@ -144,7 +174,9 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 	}                                                                                     \
 	static bool arm_##name(struct poller *p)                                              \
 	{                                                                                     \
-		return ring_kicks_on(&container_of(p, struct net_queue, poller)->vq->ring,    \
+		/* What is there has to wait: kicks would tell nothing new. */                \
+		return p->rests ||                                                            \
+		       ring_kicks_on(&container_of(p, struct net_queue, poller)->vq->ring,    \
 				     layout);                                                 \
 	}                                                                                     \
 	static void disarm_##name(struct poller *p)                                           \

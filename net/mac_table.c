@@ -14,6 +14,7 @@ struct mac_entry {
 	mac_key_t key;
 	uint32_t port;
 	uint32_t seen_s;
+	uint32_t fixed; /* by configuration: mac_table_fix(). Atomic */
 	uint32_t next;	/* free: index + 1 of the next one */
 	uint32_t is_in; /* in the hash table; written by its learner and then by the control thread
 			 */
@@ -23,6 +24,7 @@ struct mac_table {
 	struct cds_lfht *hash;
 	struct mac_entry *entries;
 	unsigned max, n_ports;
+	uint32_t *max_of; /* of each port, as set; 0: none. Atomic */
 	uint64_t seed[2]; /* guests choose keys: they must not be able to choose their chain too */
 	uint64_t free CACHE_ALIGNED;   /* a stack: index + 1, under a count that tells apart pops */
 	uint32_t n_free;	       /* never less than there are on the stack */
@@ -87,11 +89,12 @@ int mac_table_create(unsigned max, unsigned n_ports, struct mac_table **out)
 
 	if (max == 0 || max > MAC_TABLE_MAX)
 		return -EINVAL;
-	t = aligned_alloc(CACHE_LINE,
-			  ALIGN_UP(sizeof(*t) + n_ports * sizeof(t->used[0]), (size_t)CACHE_LINE));
+	t = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*t) + 2 * n_ports * sizeof(t->used[0]),
+					       (size_t)CACHE_LINE));
 	if (!t)
 		return -ENOMEM;
-	memset(t, 0, sizeof(*t) + n_ports * sizeof(t->used[0]));
+	memset(t, 0, sizeof(*t) + 2 * n_ports * sizeof(t->used[0]));
+	t->max_of = t->used + n_ports;
 	t->max = max;
 	t->n_ports = n_ports;
 	while (buckets < max)
@@ -155,6 +158,20 @@ uint32_t mac_table_lookup(struct mac_table *t, mac_key_t key)
 	return e ? __atomic_load_n(&e->port, __ATOMIC_RELAXED) : MAC_PORT_NONE;
 }
 
+void mac_table_set_max(struct mac_table *t, uint32_t port, uint32_t max)
+{
+	assert(port < t->n_ports);
+	__atomic_store_n(&t->max_of[port], max, __ATOMIC_RELAXED);
+}
+
+/* By its own limit. Several workers that learn for a port may pass it by one each. */
+static bool has_enough(const struct mac_table *t, uint32_t port)
+{
+	uint32_t max = __atomic_load_n(&t->max_of[port], __ATOMIC_RELAXED);
+
+	return max && __atomic_load_n(&t->used[port], __ATOMIC_RELAXED) >= max;
+}
+
 static enum mac_learned refresh(struct mac_table *t, struct mac_entry *e, uint32_t port,
 				uint32_t now_s)
 {
@@ -165,6 +182,10 @@ static enum mac_learned refresh(struct mac_table *t, struct mac_entry *e, uint32
 		__atomic_store_n(&e->seen_s, now_s, __ATOMIC_RELAXED);
 	if (likely(old == port))
 		return MAC_KNOWN;
+	if (__atomic_load_n(&e->fixed, __ATOMIC_RELAXED))
+		return MAC_KNOWN; /* whatever this port says */
+	if (has_enough(t, port))
+		return MAC_FULL;
 	/* A station moved. The one worker that swaps the port also moves the count. */
 	if (!__atomic_compare_exchange_n(&e->port, &old, port, false, __ATOMIC_RELAXED,
 					 __ATOMIC_RELAXED))
@@ -179,7 +200,8 @@ static enum mac_learned add(struct mac_table *t, mac_key_t key, uint32_t port, u
 	uint32_t n_free = __atomic_load_n(&t->n_free, __ATOMIC_RELAXED);
 	struct mac_entry *e;
 
-	if (__atomic_load_n(&t->used[port], __ATOMIC_RELAXED) >= MAX(n_free, MAC_PORT_MIN))
+	if (__atomic_load_n(&t->used[port], __ATOMIC_RELAXED) >= MAX(n_free, MAC_PORT_MIN) ||
+	    has_enough(t, port))
 		return MAC_FULL;
 	e = pool_get(t);
 	if (!e)
@@ -187,6 +209,7 @@ static enum mac_learned add(struct mac_table *t, mac_key_t key, uint32_t port, u
 	__atomic_store_n(&e->key, key, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->port, port, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->seen_s, now_s, __ATOMIC_RELAXED);
+	__atomic_store_n(&e->fixed, 0, __ATOMIC_RELAXED);
 	cds_lfht_node_init(&e->node);
 	/* Counted before others can see it, and so before another worker can move it. */
 	__atomic_add_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
@@ -213,8 +236,34 @@ enum mac_learned mac_table_learn(struct mac_table *t, mac_key_t key, uint32_t po
 	return likely(e) ? refresh(t, e, port, now_s) : add(t, key, port, now_s);
 }
 
+/*
+ * Learned as any, whatever the limits say, and then fixed. A worker that moves it in between undoes
+ * nothing but the port, so that is set again.
+ */
+bool mac_table_fix(struct mac_table *t, mac_key_t key, uint32_t port)
+{
+	uint32_t max = __atomic_load_n(&t->max_of[port], __ATOMIC_RELAXED);
+	struct mac_entry *e;
+
+	mac_table_set_max(t, port, 0);
+	mac_table_learn(t, key, port, 0);
+	mac_table_set_max(t, port, max);
+	e = find(t, key);
+	if (!e)
+		return false;
+	__atomic_store_n(&e->fixed, 1, __ATOMIC_RELAXED);
+	if (__atomic_load_n(&e->port, __ATOMIC_RELAXED) != port) {
+		__atomic_sub_fetch(&t->used[__atomic_exchange_n(&e->port, port, __ATOMIC_RELAXED)],
+				   1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
+	}
+	return true;
+}
+
 static bool is_old(const struct mac_entry *e, uint32_t before_s)
 {
+	if (__atomic_load_n(&e->fixed, __ATOMIC_RELAXED))
+		return false;
 	/* Seconds wrap after 136 years, and a worker may be a moment ahead of us. */
 	return (int32_t)(__atomic_load_n(&e->seen_s, __ATOMIC_RELAXED) - before_s) < 0;
 }

@@ -45,6 +45,8 @@ enum mac_learned {
 
 /* Control thread. @max entries, 1 to MAC_TABLE_MAX, for ports 0 to @n_ports - 1. 0 or -errno. */
 int mac_table_create(unsigned max, unsigned n_ports, struct mac_table **out);
+/* Control thread. @port may learn @max addresses at most, whatever is free; 0: no such limit. */
+void mac_table_set_max(struct mac_table *t, uint32_t port, uint32_t max);
 /* No worker uses it any more. NULL is fine. */
 void mac_table_destroy(struct mac_table *t);
 
@@ -53,6 +55,12 @@ uint32_t mac_table_lookup(struct mac_table *t, mac_key_t key);
 
 /* Worker thread. @key was seen to come in by @port at @now_s, seconds of clock_ns(). */
 enum mac_learned mac_table_learn(struct mac_table *t, mac_key_t key, uint32_t port, uint32_t now_s);
+
+/*
+ * Worker thread. @key is @port's from now on, until that is purged: it does not age or move, and
+ * does not count as learned. @return false when the table is full.
+ */
+bool mac_table_fix(struct mac_table *t, mac_key_t key, uint32_t port);
 
 /*
  * Control thread. Takes out what was last seen before @before_s, or what belongs to @port, and

@@ -21,6 +21,7 @@ struct port;
 
 struct port_ops {
 	const char *kind; /* "guest", "dpdk" */
+	bool holds;	  /* its pollers wait where a limit says so: see PORT_HOLD_IN */
 	/*
 	 * Worker thread, any worker. Copies each packet that the port accepts before it returns, in
 	 * order; what it does not accept is dropped. A frame whose offloads
@@ -49,6 +50,17 @@ struct port_ops {
 	X(rx_bad, DROP, "malformed: runt, bad header, bad offload fields")                     \
 	X(rx_vlan, DROP, "a tag, or none, that the port does not take")                        \
 	X(tx_vlan, DROP, "would have left without its tag, and a second one behind it")        \
+	X(rx_spoofed_mac, DROP, "a source address that is not in macs")                        \
+	X(rx_spoofed_ip, DROP, "an IP address that is not in ips, or a router's message")      \
+	X(rx_limited, DROP, "more than limit.tx, from a port that does not wait")              \
+	X(rx_held, PASS, "times that a guest had to wait, by limit.tx")                        \
+	X(rx_broadcast, DROP, "more than flood_limit.broadcast")                               \
+	X(rx_unknown, DROP, "more than flood_limit.unknown")                                   \
+	X(rx_isolated, DROP, "from an isolated port to another")                               \
+	X(rx_port_down, DROP, "came in while the port was down")                               \
+	X(tx_port_down, DROP, "was to go out while the port was down")                         \
+	X(tx_limited, DROP, "more than limit.rx")                                              \
+	X(mac_refused, PASS, "addresses not learned: mac_max, or the table was full")          \
 	X(tx_no_buffer, DROP, "the receiver had no (or too few) buffers")                      \
 	X(tx_too_big, DROP, "no buffer of the receiver holds such a frame")                    \
 	X(tx_cut_short, DROP, "large frames, cut no further: their sender's poll was used up") \
@@ -71,6 +83,7 @@ struct port {
 	uint32_t rules_on;	  /* PORT_*: which of its rules there are. Atomic */
 	struct port_stats *stats; /* one for each worker, by worker_index(); owned by the port */
 	struct port_rules rules;
+	struct port_buckets buckets;
 };
 
 /* By index: a counter's name, and whether it is of frames that were dropped. */

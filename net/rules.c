@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "net/rules.h"
 
+#include "base/clock.h"
 #include "net/port.h"
 
 static bool has_vlans(const struct port_rules *r)
@@ -10,10 +11,39 @@ static bool has_vlans(const struct port_rules *r)
 	return r->untagged || memcmp(&r->tagged, &none, sizeof(none)) != 0;
 }
 
+static bool is_limited(const struct port_rate *r)
+{
+	return r->bits || r->packets;
+}
+
+static uint32_t rules_of(const struct port *p, const struct port_rules *r)
+{
+	uint32_t on = 0;
+
+	on |= has_vlans(r) ? PORT_VLAN : 0;
+	on |= r->macs.n || r->ips.n ? PORT_GUARD : 0;
+	on |= r->isolated ? PORT_ISOLATED : 0;
+	on |= r->broadcast || r->unknown ? PORT_STORM : 0;
+	on |= is_limited(&r->out) ? PORT_POLICE_OUT : 0;
+	if (is_limited(&r->in))
+		on |= p->ops && p->ops->holds ? PORT_HOLD_IN : PORT_POLICE_IN;
+	return on;
+}
+
 void port_set_rules(struct port *p, const struct port_rules *rules)
 {
-	p->rules = rules ? *rules : (struct port_rules) { 0 };
-	p->rules_on = has_vlans(&p->rules) ? PORT_VLAN : 0;
+	struct port_buckets *b = &p->buckets;
+	struct port_rules *r = &p->rules;
+	uint64_t now = clock_ns();
+
+	*r = rules ? *rules : (struct port_rules) { 0 };
+	p->rules_on = rules_of(p, r);
+	bucket_init(&b->in_bits, r->in.bits, r->in.bits_burst, now);
+	bucket_init(&b->in_packets, r->in.packets, r->in.packets_burst, now);
+	bucket_init(&b->out_bits, r->out.bits, r->out.bits_burst, now);
+	bucket_init(&b->out_packets, r->out.packets, r->out.packets_burst, now);
+	bucket_init(&b->broadcast, r->broadcast, 0, now);
+	bucket_init(&b->unknown, r->unknown, 0, now);
 }
 
 static struct port_stats *stats_of(struct port *p)
@@ -56,13 +86,60 @@ static counter_t *vlan_admit(const struct port_rules *r, struct packet *p, struc
 	return NULL;
 }
 
+static counter_t *guard_admit(const struct port_rules *r, const struct packet *p,
+			      struct port_stats *s)
+{
+	switch (guard_look(r, p)) {
+	case GUARD_MAC:
+		return &s->rx_spoofed_mac;
+	case GUARD_IP:
+		return &s->rx_spoofed_ip;
+	case GUARD_PASS:
+		break;
+	}
+	return NULL;
+}
+
+/* Drops what is too much: whoever sends it does not wait. */
+static counter_t *police(struct bucket *bits, struct bucket *packets, const struct packet *p,
+			 uint64_t now, counter_t *why)
+{
+	if (bucket_wait_ns(bits, now) || bucket_wait_ns(packets, now))
+		return why;
+	bucket_take(bits, 8 * (uint64_t)p->len, now);
+	bucket_take(packets, 1, now);
+	return NULL;
+}
+
+/* @return the counter of why not; NULL: it may come in. */
+static counter_t *admit(struct port *from, uint32_t on, struct packet *p, uint64_t now,
+			struct port_stats *s)
+{
+	struct port_buckets *b = &from->buckets;
+	counter_t *why = NULL;
+
+	if (on & PORT_VLAN)
+		why = vlan_admit(&from->rules, p, s);
+	if (!why && on & PORT_GUARD)
+		why = guard_admit(&from->rules, p, s);
+	if (!why && on & PORT_POLICE_IN)
+		why = police(&b->in_bits, &b->in_packets, p, now, &s->rx_limited);
+	return why;
+}
+
 unsigned rules_admit(struct port *from, struct packet *packets, unsigned n)
 {
+	uint32_t on = __atomic_load_n(&from->rules_on, __ATOMIC_RELAXED);
+	uint64_t now = on & PORT_POLICE_IN ? clock_ns() : 0;
 	struct port_stats *s = stats_of(from);
 	unsigned left = 0;
 
+	if (on & PORT_DOWN) {
+		counter_add(&s->rx_port_down, n);
+		return 0;
+	}
 	for (unsigned i = 0; i < n; i++) {
-		counter_t *why = vlan_admit(&from->rules, &packets[i], s);
+		counter_t *why = admit(from, on, &packets[i], now, s);
 
 		if (why) {
 			counter_add(why, 1);
@@ -73,6 +150,42 @@ unsigned rules_admit(struct port *from, struct packet *packets, unsigned n)
 		left++;
 	}
 	return left;
+}
+
+uint32_t rules_flood(struct port *from, const struct packet *packets, uint32_t flood)
+{
+	struct port_stats *s = stats_of(from);
+	uint64_t now = clock_ns();
+
+	for (uint32_t left = flood; left; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+		bool to_group = packets[i].head[0] & 1;
+		struct bucket *b = to_group ? &from->buckets.broadcast : &from->buckets.unknown;
+
+		if (bucket_wait_ns(b, now) == 0) {
+			bucket_take(b, 1, now);
+			continue;
+		}
+		flood &= ~(1u << i);
+		counter_add(to_group ? &s->rx_broadcast : &s->rx_unknown, 1);
+	}
+	return flood;
+}
+
+uint64_t rules_hold_ns(const struct port *from)
+{
+	uint64_t now = clock_ns(), bits = bucket_wait_ns(&from->buckets.in_bits, now),
+		 packets = bucket_wait_ns(&from->buckets.in_packets, now);
+
+	return MAX(bits, packets);
+}
+
+void rules_took(struct port *from, unsigned packets, uint64_t bytes)
+{
+	uint64_t now = clock_ns();
+
+	bucket_take(&from->buckets.in_bits, 8 * bytes, now);
+	bucket_take(&from->buckets.in_packets, packets, now);
 }
 
 enum leave { LEAVE_NOT, LEAVE_AS_IS, LEAVE_TAGGED };
@@ -96,31 +209,78 @@ static enum leave vlan_release(struct port *to, const struct packet *p, struct p
 	return LEAVE_AS_IS;
 }
 
-bool rules_deliver(struct port *from, struct port *to, struct packet **run, unsigned n)
+/* Between two ports, whatever the frame. @return the counter of why not, on @from or @to. */
+static counter_t *part(struct port *from, uint32_t from_on, struct port *to, uint32_t to_on)
 {
+	if (to_on & PORT_DOWN)
+		return &stats_of(to)->tx_port_down;
+	if (from_on & to_on & PORT_ISOLATED)
+		return &stats_of(from)->rx_isolated;
+	return NULL;
+}
+
+/* Those of @run that may leave by @to come first; @tagged: which of them it wants with a tag. */
+static unsigned release(struct port *to, uint32_t on, struct packet **run, unsigned n,
+			uint32_t *tagged)
+{
+	uint64_t now = on & PORT_POLICE_OUT ? clock_ns() : 0;
+	struct port_buckets *b = &to->buckets;
 	struct port_stats *s = stats_of(to);
-	uint32_t tagged = 0;
 	unsigned left = 0;
 
-	(void)from;
 	for (unsigned i = 0; i < n; i++) {
 		struct packet *p = run[i];
 		enum leave how = vlan_release(to, p, s);
 
 		if (how == LEAVE_NOT)
 			continue;
-		if (how == LEAVE_TAGGED) {
-			packet_tag_push(p, p->tci | p->vlan);
-			tagged |= 1u << left;
+		if (on & PORT_POLICE_OUT &&
+		    police(&b->out_bits, &b->out_packets, p, now, &s->tx_limited)) {
+			counter_add(&s->tx_limited, 1);
+			continue;
 		}
+		if (how == LEAVE_TAGGED)
+			*tagged |= 1u << left;
 		run[left++] = p;
 	}
-	if (left == 0)
+	return left;
+}
+
+bool rules_deliver(struct port *from, struct port *to, struct packet **run, unsigned n)
+{
+	uint32_t from_on = __atomic_load_n(&from->rules_on, __ATOMIC_RELAXED),
+		 to_on = __atomic_load_n(&to->rules_on, __ATOMIC_RELAXED), tagged = 0;
+	counter_t *why = part(from, from_on, to, to_on);
+
+	if (why) {
+		counter_add(why, n);
 		return false;
-	to->ops->deliver(to, run, left);
+	}
+	n = release(to, to_on, run, n, &tagged);
+	if (n == 0)
+		return false;
+	for (uint32_t left = tagged; left; left &= left - 1) {
+		struct packet *p = run[__builtin_ctz(left)];
+
+		packet_tag_push(p, p->tci | p->vlan);
+	}
+	to->ops->deliver(to, run, n);
 	if (to->ops->flush)
 		to->ops->flush(to);
 	for (; tagged; tagged &= tagged - 1)
 		packet_tag_pop(run[__builtin_ctz(tagged)]);
 	return true;
+}
+
+void port_set_down(struct port *p, bool down)
+{
+	if (down)
+		__atomic_or_fetch(&p->rules_on, PORT_DOWN, __ATOMIC_RELAXED);
+	else
+		__atomic_and_fetch(&p->rules_on, ~PORT_DOWN, __ATOMIC_RELAXED);
+}
+
+bool port_is_down(const struct port *p)
+{
+	return __atomic_load_n(&p->rules_on, __ATOMIC_RELAXED) & PORT_DOWN;
 }

@@ -115,6 +115,7 @@ static void learn(struct burst *b, unsigned n)
 			break;
 		case MAC_FULL:
 			counter_add(&c->table_full, 1);
+			counter_add(&b->from->stats[worker_index(worker_current())].mac_refused, 1);
 			break;
 		}
 	}
@@ -250,6 +251,8 @@ static void forward(struct net_switch *sw, struct port *from, struct packet *pac
 			n = rules_admit(from, packets, n);
 		learn(&b, n);
 		route(&b, n);
+		if (unlikely(b.rules & PORT_STORM))
+			b.flood = rules_flood(from, packets, b.flood);
 		if (b.flood)
 			deliver_all(&b);
 		else
@@ -373,6 +376,26 @@ void switch_destroy(struct net_switch *sw)
 	free(sw);
 }
 
+static void fix_in(struct port *p, uint16_t vlan)
+{
+	const struct mac_list *l = &p->rules.fixed;
+
+	for (unsigned i = 0; i < l->n; i++)
+		mac_table_fix(p->sw->macs, mac_key(l->mac[i], vlan), p->id);
+}
+
+/* In each of the port's VLANs, as far as the table goes. */
+static void fix_macs(void *arg)
+{
+	struct port *p = arg;
+
+	if (p->rules.untagged || !(p->rules_on & PORT_VLAN))
+		fix_in(p, p->rules.untagged);
+	for (unsigned vlan = 1; vlan <= VLAN_ID_MAX; vlan++)
+		if (vlan_set_has(&p->rules.tagged, vlan))
+			fix_in(p, (uint16_t)vlan);
+}
+
 int switch_attach(struct net_switch *sw, struct port *p, struct error *err)
 {
 	unsigned id = 0;
@@ -392,6 +415,10 @@ int switch_attach(struct net_switch *sw, struct port *p, struct error *err)
 		return error_set(err, -ENOMEM, "network %s: out of memory for port %s", sw->name,
 				 p->name);
 	}
+	mac_table_set_max(sw->macs, id, p->rules.mac_max);
+	/* The table is written by workers, which read it under QSBR. */
+	if (p->rules.fixed.n)
+		worker_call_wait(workers_get(sw->workers, 0), fix_macs, p);
 	return 0;
 }
 

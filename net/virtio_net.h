@@ -34,6 +34,7 @@ struct net_queue {
 	bool has_lane;
 	struct poller poller; /* a receive queue has one behind an IOMMU only */
 	unsigned burst;	      /* transmit: chains that the next poll takes; see burst_adapt() */
+	uint32_t park_max_us; /* transmit: of its poller, while it does not rest */
 	uint64_t cost_max;    /* transmit: cycles of a poll that is to take no more */
 
 	/* Decided when the queue starts, from the negotiated features; constant while it runs. */

@@ -36,6 +36,7 @@ static struct {
 	struct fuzz_guest guest[N_QUEUES], peer;
 	bool runs[N_QUEUES];
 	enum vlans { VLANS_NONE, VLANS_ACCESS, VLANS_TRUNK, VLANS_PEER_TRUNK } vlans;
+	bool guarded; /* the hostile one has its own address alone, and no IP address */
 	uint64_t peer_features;
 	uint16_t peer_seen;
 	unsigned peer_frames;
@@ -46,6 +47,8 @@ static struct {
 
 static const uint8_t macs[N_DEVICES][6] = { { 0x52, 0x54, 0, 0, 0, 1 },
 					    { 0x52, 0x54, 0, 0, 0, 2 } };
+
+static const uint8_t third_mac[6] = { 0x52, 0x54, 0, 0, 0, 9 };
 
 static uint64_t bit(unsigned feature)
 {
@@ -170,6 +173,9 @@ static const uint8_t *peer_receive(uint32_t *len)
 			fg_offer(&n.peer, (uint16_t)e.id, at, PEER_BUFFER_BYTES);
 		}
 		check_header(&h, total - (uint32_t)sizeof(h));
+		if (n.guarded)
+			FUZZ_CHECK(memcmp(last + 6, macs[HOSTILE], 6) == 0 ||
+				   memcmp(last + 6, third_mac, 6) == 0);
 		*len = total - (uint32_t)sizeof(h);
 		n.peer_frames++;
 	}
@@ -191,10 +197,8 @@ static void forward(void *arg)
 
 static void ether(uint8_t *head, const uint8_t to[6], uint16_t type)
 {
-	static const uint8_t from[6] = { 0x52, 0x54, 0, 0, 0, 9 };
-
 	memcpy(head, to, 6);
-	memcpy(head + 6, from, 6);
+	memcpy(head + 6, third_mac, 6);
 	head[12] = (uint8_t)(type >> 8);
 	head[13] = (uint8_t)type;
 }
@@ -304,7 +308,7 @@ static void check_all(void)
 }
 
 /* Untagged frames are of VLAN 10 everywhere, so that all hear from each other. */
-static void vlans_set(enum vlans vlans)
+static void rules_set(enum vlans vlans, bool guarded)
 {
 	struct port *ports[] = { &n.dev[HOSTILE]->port, &n.dev[PEER]->port, &n.third };
 	struct port_rules access = { .untagged = 10 }, trunk = access, tagged = { 0 };
@@ -313,13 +317,16 @@ static void vlans_set(enum vlans vlans)
 	vlan_set_add(&trunk.tagged, 30);
 	vlan_set_add(&tagged.tagged, 10);
 	n.vlans = vlans;
+	n.guarded = guarded;
 	for (unsigned i = 0; i < ARRAY_SIZE(ports); i++) {
-		const struct port_rules *r = vlans ? &access : NULL;
+		struct port_rules none = { 0 }, *r = vlans ? &access : &none;
 
 		if (i == HOSTILE && vlans == VLANS_TRUNK)
 			r = &trunk;
 		if (i == PEER && vlans == VLANS_PEER_TRUNK)
 			r = &tagged;
+		r->macs.n = r->ips.n = guarded && i == HOSTILE;
+		memcpy(r->macs.mac[0], macs[HOSTILE], 6);
 		port_set_rules(ports[i], r);
 	}
 }
@@ -348,7 +355,7 @@ static void begin(struct input *in)
 	uint64_t features = device_features(in, &vlans);
 
 	race_reset();
-	vlans_set((enum vlans)(vlans & 3));
+	rules_set((enum vlans)(vlans & 3), vlans & 4);
 	peer_start(device_features(in, &unused));
 	for (unsigned q = 0; q < N_QUEUES; q++) {
 		fg_begin(&n.guest[q], in);
@@ -375,7 +382,7 @@ static void end(void)
 		n.runs[q] = false;
 	}
 	peer_receive(&len); /* what a queue sent while others stopped */
-	vlans_set(VLANS_NONE);
+	rules_set(VLANS_NONE, false);
 	len = 0;
 	memset(p.head, 0x5a, sizeof(p.head));
 	ether(p.head, everybody, 0x88b5);

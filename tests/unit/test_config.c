@@ -564,3 +564,59 @@ Test(config, vlans_of_a_port_are_one_or_a_trunk_of_several)
 	expect_problem(PORT("trunk: []"),
 		       PORT_SAYS("trunk: the list is empty; name a VLAN or leave the key out"));
 }
+
+Test(config, rules_of_a_port_have_every_value)
+{
+	struct config *c = parse_good(
+		PORT("limit: { rx: { bits: 1G, packets: 100k }, tx: { bits: 500M, bits_burst: 8M, "
+		     "packets_burst: 32 } }, isolated: yes, macs: [\"52:54:00:00:00:01\"], ips: "
+		     "[10.0.0.5, "
+		     "10.1.0.0/16, \"fd00::/64\"], static_macs: \"52:54:00:00:00:02\", mac_max: 4, "
+		     "flood_limit: { broadcast: 1k, unknown: 100 }"));
+	const struct port_config *p = config_port(config_network(c, 0), 0);
+
+	cr_assert_eq(p->limit.rx.bits, 1000000000);
+	cr_assert_eq(p->limit.rx.packets, 100000);
+	cr_assert_eq(p->limit.tx.bits, 500000000);
+	cr_assert_eq(p->limit.tx.bits_burst, 8000000);
+	cr_assert_eq(p->limit.tx.packets, 0);
+	cr_assert_eq(p->limit.tx.packets_burst, 32);
+	cr_assert(p->isolated);
+	cr_assert_eq(p->macs.n, 1);
+	cr_assert_arr_eq(p->macs.mac[0], "\x52\x54\0\0\0\1", 6);
+	cr_assert_eq(p->ips.n, 3);
+	cr_assert_eq(p->ips.ip[1].bits, 16);
+	cr_assert_arr_eq(p->ips.ip[1].addr, "\x0a\x01\0\0", 4);
+	cr_assert(p->ips.ip[2].v6);
+	cr_assert_eq(p->ips.ip[2].bits, 64);
+	cr_assert_eq(p->static_macs.n, 1);
+	cr_assert_eq(p->mac_max, 4);
+	cr_assert_eq(p->flood_limit.broadcast, 1000);
+	cr_assert_eq(p->flood_limit.unknown, 100);
+	config_free(c);
+}
+
+Test(config, addresses_of_a_port_that_are_none_are_named)
+{
+	static const char *const ips[] = { "10.0.0.256", "10.0.0.1/33", "10.0.0.1/24",
+					   "10.0.0/8",	 "fd00::1/64",	"fd00::/129",
+					   "fd00:::1",	 "10.0.0.1/",	"x" };
+	char yaml[300], want[300];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(ips); i++) {
+		snprintf(yaml, sizeof(yaml), PORT("ips: [\"%s\"]"), ips[i]);
+		snprintf(want, sizeof(want),
+			 PORT_SAYS("ips: \"%s\" is not a list of IP addresses and prefixes such as "
+				   "[10.0.0.5, \"fd00::/64\"]"),
+			 ips[i]);
+		expect_problem(yaml, want);
+	}
+	expect_problem(PORT("ips: [10.0.0.1, 10.0.0.1/32]"),
+		       PORT_SAYS("ips: \"10.0.0.1/32\" names an IP address twice; name each once"));
+	expect_problem(
+		PORT("macs: [\"01:54:00:00:00:01\"]"),
+		PORT_SAYS("macs: \"01:54:00:00:00:01\" is not a list of MAC addresses such as "
+			  "[\"52:54:00:12:34:56\"]"));
+	expect_problem(PORT("limit: { rx: { bits: 1Gbit } }"),
+		       PORT_SAYS("limit.rx.bits: \"1Gbit\" is not a number such as 500 or 20k"));
+}

@@ -36,7 +36,7 @@ static void expect_view(const uint16_t *lens, unsigned n)
 	uint32_t at;
 
 	memset(&pk, 0xff, sizeof(pk));
-	cr_assert(dpdk_view(&pk, m, segs));
+	cr_assert(dpdk_view(&pk, m, segs, PACKET_HEAD_PLAIN));
 	cr_assert_eq(pk.len, m->pkt_len);
 	cr_assert_eq(pk.head_len, MIN(m->pkt_len, (uint32_t)PACKET_HEAD_PLAIN));
 	for (at = 0; at < pk.head_len; at++)
@@ -74,9 +74,9 @@ Test(dpdk_view, runts_and_frames_in_too_many_buffers_are_refused)
 	for (unsigned i = 0; i < PIECES_MAX; i++)
 		lens[i] = 100;
 	segs[DPDK_RX_SEGS].iov_len = 12345;
-	cr_assert_not(dpdk_view(&pk, chain((const uint16_t[]) { 13 }, 1), segs));
-	cr_assert(dpdk_view(&pk, chain(lens, DPDK_RX_SEGS), segs));
-	cr_assert_not(dpdk_view(&pk, chain(lens, DPDK_RX_SEGS + 1), segs));
+	cr_assert_not(dpdk_view(&pk, chain((const uint16_t[]) { 13 }, 1), segs, PACKET_HEAD_PLAIN));
+	cr_assert(dpdk_view(&pk, chain(lens, DPDK_RX_SEGS), segs, PACKET_HEAD_PLAIN));
+	cr_assert_not(dpdk_view(&pk, chain(lens, DPDK_RX_SEGS + 1), segs, PACKET_HEAD_PLAIN));
 	cr_assert_eq(segs[DPDK_RX_SEGS].iov_len, 12345);
 }
 
@@ -88,8 +88,8 @@ Test(dpdk_view, length_beyond_the_buffers_is_refused)
 
 	chain((const uint16_t[]) { 20 }, 1);
 	mbufs[0].pkt_len = 40;
-	cr_assert_not(dpdk_view(&pk, mbufs, segs));
+	cr_assert_not(dpdk_view(&pk, mbufs, segs, PACKET_HEAD_PLAIN));
 	chain((const uint16_t[]) { 500 }, 1);
 	mbufs[0].pkt_len = 501;
-	cr_assert_not(dpdk_view(&pk, mbufs, segs));
+	cr_assert_not(dpdk_view(&pk, mbufs, segs, PACKET_HEAD_PLAIN));
 }

@@ -29,6 +29,7 @@ struct fake {
 static struct workers *ws;
 static struct net_switch *sw;
 static struct fake ports[PORTS];
+static struct port_rules rules[PORTS];
 static struct error err;
 
 static unsigned number_of(const struct packet *p)
@@ -78,6 +79,7 @@ static void start_with(const struct switch_config *cfg, unsigned n_ports)
 	cr_assert_eq(switch_create(cfg, ws, &sw, &err), 0, "%s", err.text);
 	for (unsigned i = 0; i < PORTS; i++) {
 		ports[i].port.ops = &fake_ops;
+		port_set_rules(&ports[i].port, &rules[i]);
 		ports[i].port.stats = aligned_alloc(CACHE_LINE,
 						    WORKERS * sizeof(struct port_stats));
 		memset(ports[i].port.stats, 0, WORKERS * sizeof(struct port_stats));
@@ -427,6 +429,103 @@ Test(switch, table_too_large_is_refused_with_its_limit)
 	cr_assert(strstr(err.text, "lan") && strstr(err.text, "1048576"), "%s", err.text);
 	workers_stop(ws);
 	control_fini();
+}
+
+Test(switch, port_floods_only_so_much, .timeout = 30)
+{
+	struct port_stats s;
+
+	rules[0] = (struct port_rules) { .broadcast = 100, .unknown = 60 }; /* 5 and 3 in 50 ms */
+	rules[1] = (struct port_rules) { .broadcast = 1 };
+	start(4);
+	send_one(2, 12, BROADCAST);
+	forget();
+	for (unsigned i = 0; i < 3; i++)
+		send_burst(0,
+			   (const unsigned[]) { 1, BROADCAST, 1, 99, 1, MULTICAST, 1, 98, 1, 12, 1,
+						BROADCAST, 1, 97 },
+			   7);
+	/* What has a destination is not counted; what is too much goes nowhere at all. */
+	port_stats_sum(&ports[0].port, WORKERS, &s);
+	cr_assert_eq(s.rx_broadcast + ports[3].n_seen + s.rx_unknown, 18);
+	cr_assert(s.rx_broadcast >= 1 && s.rx_broadcast <= 4, "%lu", s.rx_broadcast);
+	cr_assert(s.rx_unknown >= 3 && s.rx_unknown <= 6, "%lu", s.rx_unknown);
+	cr_assert_eq(ports[2].n_seen, ports[3].n_seen + 3);
+	forget();
+	/* Only what is limited is. */
+	for (unsigned i = 0; i < 50; i++)
+		send_one(1, 11, 99);
+	EXPECT(50, 0, 50, 50);
+	stop();
+}
+
+Test(switch, port_with_a_limit_learns_so_many_and_takes_no_more_over, .timeout = 30)
+{
+	struct port_stats s;
+
+	rules[0].mac_max = 3;
+	start(4);
+	for (unsigned i = 0; i < 10; i++)
+		send_one(0, 1 + i, BROADCAST);
+	send_one(1, 50, BROADCAST);
+	send_one(0, 50, BROADCAST);
+	cr_assert_eq(stats().macs, 4);
+	cr_assert_eq(stats().moved, 0);
+	port_stats_sum(&ports[0].port, WORKERS, &s);
+	cr_assert_eq(s.mac_refused, 8);
+	forget();
+	send_one(2, 12, 50);
+	EXPECT(0, 1, 0, 0);
+	send_one(2, 12, 3);
+	EXPECT(1, 0, 0, 0);
+	stop();
+}
+
+Test(switch, fixed_address_stays_where_it_was_put, .timeout = 30)
+{
+	struct switch_config cfg = { .name = "lan", .mac_ageing_s = 1 };
+	uint64_t from;
+
+	rules[3].fixed.n = 2;
+	rules[3].mac_max = 1;
+	station(rules[3].fixed.mac[0], 33);
+	station(rules[3].fixed.mac[1], 34);
+	start_with(&cfg, 3);
+	send_one(0, 34, BROADCAST); /* learned elsewhere, before the port comes */
+	cr_assert_eq(switch_attach(sw, &ports[3].port, &err), 0);
+	cr_assert_eq(stats().macs, 2);
+	forget();
+	send_one(0, 1, 33);
+	send_one(0, 1, 34);
+	EXPECT(0, 0, 0, 2);
+	/* Somebody else says that it was there. */
+	send_one(1, 33, 34);
+	EXPECT(0, 0, 0, 1);
+	send_one(0, 1, 33);
+	EXPECT(0, 0, 0, 1);
+	for (from = clock_ns(); stats().aged < 1 && clock_ns() - from < 10000000000;)
+		cr_assert_eq(control_step(100000), 0);
+	send_one(0, 1, 33);
+	EXPECT(0, 0, 0, 1);
+	switch_detach(&ports[3].port);
+	send_one(0, 1, 33);
+	EXPECT(0, 1, 1, 0);
+	stop();
+}
+
+Test(switch, fixed_address_is_in_each_vlan_of_its_port, .timeout = 30)
+{
+	for (unsigned i = 0; i < 4; i++)
+		rules[i].untagged = 10;
+	rules[3] = (struct port_rules) { .fixed.n = 1 };
+	station(rules[3].fixed.mac[0], 33);
+	vlan_set_add(&rules[3].tagged, 10);
+	vlan_set_add(&rules[3].tagged, 11);
+	start(4);
+	cr_assert_eq(stats().macs, 2);
+	send_one(0, 1, 33);
+	EXPECT(0, 0, 0, 1);
+	stop();
 }
 
 /* A burst to everyone: each of the other stations, a broadcast and somebody unknown. */

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rules of ports, with guests over real sockets and workers in both ring layouts: limits both ways,
+ * isolation, anti-spoofing.
+ */
+#include "base/clock.h"
+#include "tests/unit/net_frames.h"
+#include "tests/unit/net_guest.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+#define GUESTS 3
+#define SECOND UINT64_C(1000000000)
+
+static struct net_guest guest[GUESTS];
+static struct port_rules rules[GUESTS];
+static struct ng_frame got;
+static const uint8_t everyone[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+
+static void start(bool packed)
+{
+	ng_world_start(1);
+	for (unsigned i = 0; i < GUESTS; i++) {
+		struct ng_options o = { .packed = packed,
+					.features = NG_SENDER,
+					.rules = &rules[i] };
+
+		ng_start(&guest[i], i, &o);
+	}
+}
+
+static void stop(void)
+{
+	for (unsigned i = 0; i < GUESTS; i++)
+		ng_stop(&guest[i]);
+	ng_world_stop();
+}
+
+static unsigned frame(uint8_t *b, unsigned from, const uint8_t *to, unsigned len)
+{
+	memset(b, 0, len);
+	memcpy(b, to, 6);
+	memcpy(b + 6, guest[from].mac, 6);
+	frame_put16(b + 12, 0x88b5);
+	return len;
+}
+
+/* Without waiting for the ones before, as far as the test's buffers go. */
+static void say(unsigned from, const uint8_t *to, unsigned len)
+{
+	static uint8_t b[2000];
+
+	ng_send(&guest[from], 0, NULL, b, frame(b, from, to, len), NULL);
+}
+
+static unsigned heard(unsigned at)
+{
+	unsigned n = 0;
+
+	while (ng_try_receive(&guest[at], 0, &got))
+		n++;
+	return n;
+}
+
+#define BOTH_LAYOUTS(name)                            \
+	static void name(bool packed);                \
+	Test(net_rules, name##_split, .timeout = 60)  \
+	{                                             \
+		name(false);                          \
+	}                                             \
+	Test(net_rules, name##_packed, .timeout = 60) \
+	{                                             \
+		name(true);                           \
+	}                                             \
+	static void name(bool packed)
+
+/* Nothing is lost, it takes its time, and the worker sleeps through it. */
+static void sender_waits(bool packed, struct port_rate rate, unsigned n, unsigned len,
+			 uint64_t least_ns)
+{
+	const struct worker_stats *w;
+	uint64_t from, rounds;
+
+	rules[0].in = rate;
+	start(packed);
+	w = worker_stats(workers_get(ng_workers, 0));
+	from = clock_ns();
+	rounds = counter_read(&w->rounds);
+	for (unsigned i = 0; i < n; i++) {
+		say(0, everyone, len);
+		heard(2);
+	}
+	ng_sent(&guest[0], 0);
+	from = clock_ns() - from;
+	rounds = counter_read(&w->rounds) - rounds;
+	for (unsigned i = 0; i < n; i++)
+		ng_receive(&guest[1], 0, &got);
+	cr_assert_eq(got.len, len);
+	cr_assert_geq(from, least_ns, "%lu ns", from);
+	cr_assert_gt(ng_stats(&guest[0]).rx_held, 0);
+	cr_assert_eq(ng_stats(&guest[0]).rx_packets, n);
+	/* Spinning, it would be millions of rounds a second. */
+	cr_assert_lt(rounds, 20000 + from / 100000, "%lu rounds in %lu ns", rounds, from);
+	stop();
+}
+
+BOTH_LAYOUTS(guest_that_sends_too_many_frames_waits)
+{
+	sender_waits(packed, (struct port_rate) { .packets = 100, .packets_burst = 10 }, 60, 60,
+		     SECOND / 100 * (60 - 10 - 4));
+}
+
+BOTH_LAYOUTS(guest_that_sends_too_many_bits_waits)
+{
+	sender_waits(packed, (struct port_rate) { .bits = 800000, .bits_burst = 80000 }, 60, 1000,
+		     SECOND / 100 * (60 - 10 - 4));
+}
+
+BOTH_LAYOUTS(guest_that_waits_keeps_nobody_else_waiting)
+{
+	rules[0].in = (struct port_rate) { .packets = 1, .packets_burst = 1 };
+	start(packed);
+	say(0, everyone, 60);
+	ng_sent(&guest[0], 0);
+	say(0, everyone, 60);
+	say(0, everyone, 60);
+	for (unsigned i = 0; i < 50; i++) {
+		say(1, everyone, 100 + i);
+		do
+			ng_receive(&guest[2], 0, &got);
+		while (got.len == 60);
+		cr_assert_eq(got.len, 100 + i);
+		ng_sent(&guest[1], 0);
+		heard(0);
+	}
+	/* Both of the other's would have taken two seconds; and they are not lost. */
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(ng_stats(&guest[0]).rx_packets, 3);
+	stop();
+}
+
+/* A queue may be stopped while its guest waits. */
+BOTH_LAYOUTS(guest_that_waits_can_go)
+{
+	rules[0].in = (struct port_rate) { .packets = 1, .packets_burst = 1 };
+	start(packed);
+	for (unsigned i = 0; i < 2; i++)
+		say(0, everyone, 60);
+	ng_disconnect(&guest[0]);
+	ng_connect(&guest[0]);
+	say(0, everyone, 61);
+	ng_sent(&guest[0], 0);
+	stop();
+}
+
+BOTH_LAYOUTS(frames_too_many_for_a_guest_are_dropped_and_counted)
+{
+	uint64_t from;
+	unsigned n;
+
+	rules[1].out = (struct port_rate) { .packets = 1, .packets_burst = 5 };
+	rules[2].out = (struct port_rate) { .bits = 8000, .bits_burst = 40000 };
+	start(packed);
+	from = clock_ns();
+	for (unsigned i = 0; i < 60; i++) {
+		say(0, everyone, 1000);
+		ng_sent(&guest[0], 0);
+	}
+	from = clock_ns() - from;
+	for (unsigned i = 1; i < 3; i++) {
+		n = heard(i);
+		cr_assert(n >= 5 && n <= 7 + from / SECOND, "guest %u: %u in %lu ns", i, n, from);
+		cr_assert_eq(ng_stats(&guest[i]).tx_limited, 60 - n);
+		cr_assert_eq(ng_stats(&guest[i]).tx_packets, n);
+	}
+	stop();
+}
+
+BOTH_LAYOUTS(isolated_ports_reach_the_others_alone)
+{
+	rules[0].isolated = rules[1].isolated = true;
+	start(packed);
+	say(0, everyone, 60);
+	ng_sent(&guest[0], 0);
+	say(1, everyone, 60);
+	ng_sent(&guest[1], 0);
+	cr_assert_eq(heard(2), 2);
+	cr_assert_eq(heard(0) + heard(1), 0);
+	/* Also by an address that is known. */
+	say(0, guest[1].mac, 60);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(0) + heard(1) + heard(2), 0);
+	cr_assert_eq(ng_stats(&guest[0]).rx_isolated, 2);
+	say(0, everyone, 60);
+	say(2, guest[1].mac, 60);
+	ng_sent(&guest[2], 0);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1), 1);
+	cr_assert_eq(heard(2), 1);
+	stop();
+}
+
+BOTH_LAYOUTS(spoofed_frames_are_dropped_and_counted)
+{
+	static const uint8_t ip[4] = { 10, 0, 0, 5 };
+	uint8_t b[200];
+
+	rules[0].macs = (struct mac_list) { .n = 1, .mac = { { 0x52, 0x54, 0, 0, 0, 1 } } };
+	rules[0].ips = (struct ip_list) { .n = 1,
+					  .ip = { { .bits = 32, .addr = { 10, 0, 0, 5 } } } };
+	rules[0].untagged = rules[1].untagged = rules[2].untagged = 10;
+	start(packed);
+	for (unsigned i = 0; i < 3; i++) {
+		static const unsigned cuts[] = { 1, 20, 30, 7, 0 };
+		unsigned at = i == 2 ? 16 : 12;
+
+		frame(b, 0, everyone, 100);
+		if (i == 2) { /* behind a tag that is taken off */
+			frame_put16(b + 12, 0x8100);
+			frame_put16(b + 14, 0);
+		}
+		frame_put16(b + at, 0x0800);
+		b[at + 2] = 0x45;
+		memcpy(b + at + 2 + 12, ip, 4);
+		ng_send(&guest[0], 0, NULL, b, 100, cuts);
+		ng_sent(&guest[0], 0);
+		cr_assert_eq(heard(1), 1);
+		b[at + 2 + 15]++;
+		ng_send(&guest[0], 0, NULL, b, 100, cuts);
+		ng_sent(&guest[0], 0);
+		b[at + 2 + 15]--;
+		b[11]++;
+		ng_send(&guest[0], 0, NULL, b, 100, cuts);
+		ng_sent(&guest[0], 0);
+		cr_assert_eq(heard(1), 0);
+		cr_assert_eq(ng_stats(&guest[0]).rx_spoofed_ip, i + 1);
+		cr_assert_eq(ng_stats(&guest[0]).rx_spoofed_mac, i + 1);
+	}
+	stop();
+}
+
+/* A neighbour's address, 78 bytes into the frame: further than a plain frame's head goes. */
+BOTH_LAYOUTS(neighbour_discovery_is_seen_whole)
+{
+	uint8_t b[200];
+
+	rules[0].ips = (struct ip_list) {
+		.n = 1, .ip = { { .v6 = true, .bits = 128, .addr = { 0xfd, [15] = 5 } } }
+	};
+	start(packed);
+	for (unsigned i = 0; i < 2; i++) {
+		frame(b, 0, everyone, 100);
+		frame_put16(b + 12, 0x86dd);
+		b[14] = 0x60;
+		b[20] = 58;
+		b[22] = 0xfd;
+		b[37] = 5;
+		b[54] = 136;
+		b[62] = 0xfd;
+		b[77] = i ? 6 : 5;
+		ng_send(&guest[0], 0, NULL, b, 100, NULL);
+		ng_sent(&guest[0], 0);
+		cr_assert_eq(heard(1), 1 - i);
+	}
+	cr_assert_eq(ng_stats(&guest[0]).rx_spoofed_ip, 1);
+	stop();
+}
+
+BOTH_LAYOUTS(port_that_is_down_passes_nothing_and_counts_it)
+{
+	struct port *p;
+
+	start(packed);
+	p = (struct port *)(uintptr_t)net_device_port(guest[1].dev);
+	say(0, everyone, 60);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1), 1);
+	port_set_down(p, true);
+	cr_assert(port_is_down(p));
+	say(0, everyone, 60);
+	ng_sent(&guest[0], 0);
+	say(1, everyone, 60);
+	ng_sent(&guest[1], 0);
+	cr_assert_eq(heard(1) + heard(0), 0);
+	cr_assert_eq(heard(2), 2);
+	cr_assert_eq(ng_stats(&guest[1]).rx_port_down, 1);
+	cr_assert_eq(ng_stats(&guest[1]).tx_port_down, 1);
+	port_set_down(p, false);
+	say(0, everyone, 60);
+	ng_sent(&guest[0], 0);
+	say(1, everyone, 60);
+	ng_sent(&guest[1], 0);
+	cr_assert_eq(heard(1), 1);
+	cr_assert_eq(heard(0), 1);
+	stop();
+}
