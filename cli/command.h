@@ -23,5 +23,6 @@ int call_failed(const struct error *err);
 
 /* A command, whose name is words[0]. @return an exit code. */
 int disk_command(const struct arguments *a);
+int port_command(const struct arguments *a);
 
 #endif

@@ -29,6 +29,8 @@ static const char help[] =
 	"                          serves one more disk, by the keys of sluice.yaml(5)\n"
 	"  disk remove DISK [--force]\n"
 	"                          closes a disk; --force: also while a guest has it\n"
+	"  port down|up PORT       has a port drop what comes, and its guest see no link; undoes "
+	"that\n"
 	"  disk resize DISK [SIZE] makes a disk larger while its guest runs; without SIZE "
 	"as large as\n"
 	"                          its file or device has become\n"
@@ -230,6 +232,7 @@ static const struct command {
 	{ "status", status_command },
 	{ "queue", queue_command },
 	{ "disk", disk_command },
+	{ "port", port_command },
 };
 
 int main(int argc, char **argv)

@@ -211,7 +211,8 @@ static void print_network(const json_t *n)
 	json_array_foreach (ports, i, p) {
 		table_add(&t, "%s", text(p, "name"));
 		table_add(&t, "%s", text(p, "kind"));
-		table_add(&t, "%s", text(p, "state"));
+		table_add(&t, json_is_false(json_object_get(p, "up")) ? "%s, down" : "%s",
+			  text(p, "state"));
 		table_add(&t, "%s", queues(p, q));
 		table_add(&t, "%lld", counter(p, "rx_packets"));
 		table_add(&t, "%s", bytes(counter(p, "rx_bytes"), b));

@@ -9,6 +9,7 @@
 #include "daemon/disk_change.h"
 #include "daemon/disk_control.h"
 #include "daemon/options.h"
+#include "daemon/port_control.h"
 #include "daemon/privilege.h"
 #include "daemon/queue_control.h"
 #include "daemon/rpc.h"
@@ -36,6 +37,8 @@ struct daemon {
 static const struct rpc_method methods[] = {
 	{ .name = "status", .call = status_call },
 	{ .name = "queue.move", .call = queue_move_call },
+	{ .name = "port.down", .call = port_down_call },
+	{ .name = "port.up", .call = port_up_call },
 	{ .name = "disk.resize", .call = disk_resize_call },
 	{ .name = "disk.limit", .call = disk_limit_call },
 	{ .name = "disk.retry", .call = disk_retry_call },

@@ -326,6 +326,11 @@ static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 	if (c->mtu)
 		put_number(j, "mtu", c->mtu);
 	put_vlans(j, c);
+	put(j, "isolated", json_boolean(c->isolated));
+	if (e->guest || e->dpdk)
+		put(j, "up",
+		    json_boolean(!port_is_down(e->guest ? net_device_port(e->guest)
+							: dpdk_port_port(e->dpdk))));
 	if (e->guest) {
 		put_vhost(j, net_device_vhost(e->guest), FEATURES_NET);
 		put_port_counters(j, net_device_port(e->guest), n_workers);

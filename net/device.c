@@ -84,7 +84,7 @@ static void net_get_config(struct vhost_device *vdev, uint8_t *config)
 {
 	const struct net_device *d = net_device_of(vdev);
 	struct virtio_net_config c = {
-		.status = htole16(VIRTIO_NET_S_LINK_UP),
+		.status = htole16(port_is_down(&d->port) ? 0 : VIRTIO_NET_S_LINK_UP),
 		.max_virtqueue_pairs = htole16((uint16_t)d->cfg.queue_pairs),
 		.mtu = htole16(d->mtu),
 	};
@@ -537,6 +537,15 @@ void net_device_on_closed(struct net_device *d, void (*fn)(void *arg), void *arg
 const struct port *net_device_port(const struct net_device *d)
 {
 	return &d->port;
+}
+
+bool net_device_set_down(struct net_device *d, bool down)
+{
+	if (port_is_down(&d->port) == down)
+		return false;
+	port_set_down(&d->port, down);
+	return vhost_has_feature(&d->vdev, VIRTIO_NET_F_STATUS) &&
+	       vhost_device_config_changed(&d->vdev);
 }
 
 const struct net_device_config *net_device_config(const struct net_device *d)

@@ -433,6 +433,11 @@ const struct port *dpdk_port_port(const struct dpdk_port *p)
 	return &p->port;
 }
 
+void dpdk_port_set_down(struct dpdk_port *p, bool down)
+{
+	port_set_down(&p->port, down);
+}
+
 const struct dpdk_port_config *dpdk_port_config(const struct dpdk_port *p)
 {
 	return &p->config;

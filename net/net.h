@@ -28,6 +28,11 @@ void net_device_close(struct net_device *d, void (*closed)(void *arg), void *arg
 const struct vhost_device *net_device_vhost(const struct net_device *d);
 void net_device_on_closed(struct net_device *d, void (*fn)(void *arg), void *arg);
 const struct port *net_device_port(const struct net_device *d);
+/*
+ * At any time, and until it is undone: a port that is down drops what comes, and its guest sees no
+ * link. @return whether the front-end is told at once; else it sees when it next asks, if it does.
+ */
+bool net_device_set_down(struct net_device *d, bool down);
 const struct net_device_config *net_device_config(const struct net_device *d);
 
 struct dpdk_port_config {
@@ -44,6 +49,7 @@ int dpdk_port_create(const struct dpdk_port_config *cfg, struct net_switch *sw,
 		     struct workers *workers, struct dpdk_port **out, struct error *err);
 void dpdk_port_close(struct dpdk_port *p); /* detaches, stops, frees */
 const struct port *dpdk_port_port(const struct dpdk_port *p);
+void dpdk_port_set_down(struct dpdk_port *p, bool down);
 const struct dpdk_port_config *dpdk_port_config(const struct dpdk_port *p);
 /* Link, driver, offloads: one line for status. */
 const char *dpdk_port_how(const struct dpdk_port *p);

@@ -225,15 +225,16 @@ enum vhost_device_state vhost_device_state(const struct vhost_device *d)
  * While no ring runs the device is suspended, and sends nothing (vhost-user "Suspended device
  * state"): the front-end is told when one does. It answers nothing, for we ask for no answer.
  */
-void vhost_device_config_changed(struct vhost_device *d)
+bool vhost_device_config_changed(struct vhost_device *d)
 {
 	struct vhost_session *s = d->session;
 
 	if (!s || !backend_is_open(s) || !session_negotiated(s, VHOST_USER_PROTOCOL_F_CONFIG))
-		return;
+		return false;
 	s->config_changed = vhost_device_state(d) != VHOST_DEVICE_RUNNING ||
 			    backend_send(s, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, 0, NULL, 0) ==
 				    -EAGAIN;
+	return true;
 }
 
 void backend_resume(struct vhost_session *s)

@@ -295,9 +295,9 @@ bool vhost_has_iommu(const struct vhost_device *d);
 
 /*
  * Tells the front-end that the configuration space has changed (CONFIG_CHANGE_MSG), where it has
- * opened the back-end channel; otherwise it finds out by itself.
+ * opened the back-end channel; otherwise it finds out by itself. @return whether it has.
  */
-void vhost_device_config_changed(struct vhost_device *d);
+bool vhost_device_config_changed(struct vhost_device *d);
 
 /* Did the front-end negotiate this virtio feature? Control thread, or a worker while a queue runs.
  */

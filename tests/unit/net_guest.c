@@ -202,10 +202,12 @@ void ng_connect(struct net_guest *g)
 	g->fe.idle = ng_idle;
 	cr_assert_eq(guest_memory_create(&g->mem, &range, 1, 0), 0);
 	cr_assert_eq(frontend_connect(&g->fe, g->path), 0, "%s", g->fe.error);
-	cr_assert_eq(frontend_hello(&g->fe, VU_PF_USUAL | VU_PF_RARP | VU_PF_NET_MTU |
-						    (o->iommu ? VU_PF_BACKEND_REQ : 0) |
-						    (o->share ? VU_PF_PAGEFAULT : 0)),
-		     0, "%s", g->fe.error);
+	cr_assert_eq(
+		frontend_hello(&g->fe,
+			       VU_PF_USUAL | VU_PF_RARP | VU_PF_NET_MTU |
+				       (o->iommu || o->backend_channel ? VU_PF_BACKEND_REQ : 0) |
+				       (o->share ? VU_PF_PAGEFAULT : 0)),
+		0, "%s", g->fe.error);
 	cr_assert_eq(wanted & ~g->fe.offered, 0, "features %lx were not offered",
 		     wanted & ~g->fe.offered);
 	cr_assert_eq(frontend_set_features(&g->fe, wanted), 0, "%s", g->fe.error);
@@ -214,6 +216,8 @@ void ng_connect(struct net_guest *g)
 		cr_assert_eq(frontend_share_memory(&g->fe, &g->mem), 0, "%s", g->fe.error);
 	if (o->iommu)
 		iommu_connect(g);
+	if (o->backend_channel)
+		cr_assert_eq(frontend_open_backend_channel(&g->fe), 0, "%s", g->fe.error);
 	g->hdr_len = o->legacy && !(wanted & NG_MRG) ? 10 : 12;
 	for (unsigned q = 0; q < 2 * o->run_pairs; q++)
 		cr_assert_eq(frontend_queue_setup(&g->fe, q, &qo), 0, "%s", g->fe.error);

@@ -33,13 +33,14 @@ struct ng_options {
 	bool packed, event_idx, legacy;
 	bool iommu; /* behind one; its misses are answered whenever something is waited for */
 	enum driver_indirect indirect;
-	unsigned pairs;	    /* of the device; 0: 1 */
-	unsigned run_pairs; /* that the driver sets up; 0: all */
-	unsigned ring_size; /* 0: 256 */
-	unsigned rx_buffer; /* bytes of a receive chain, header included; 0: 1526 + 12 */
-	unsigned rx_pieces; /* segments of one; 0: 1 */
-	unsigned rx_count;  /* receive chains; 0: as many as fit */
-	bool rx_idle;	    /* none is made available before ng_fill() */
+	unsigned pairs;	      /* of the device; 0: 1 */
+	unsigned run_pairs;   /* that the driver sets up; 0: all */
+	unsigned ring_size;   /* 0: 256 */
+	unsigned rx_buffer;   /* bytes of a receive chain, header included; 0: 1526 + 12 */
+	unsigned rx_pieces;   /* segments of one; 0: 1 */
+	unsigned rx_count;    /* receive chains; 0: as many as fit */
+	bool rx_idle;	      /* none is made available before ng_fill() */
+	bool backend_channel; /* opened: what the device says is the test's to read */
 	bool has_mac;
 	uint16_t mtu;
 	const struct port_rules *rules; /* NULL: none */

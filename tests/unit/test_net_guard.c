@@ -265,6 +265,8 @@ Test(guard, headers_before_icmpv6_hide_nothing)
 		/* So long that nobody can see what follows. */
 		m[9] = 30;
 		expect(GUARD_IP, (int)i);
+		m[8] = 60;
+		expect(GUARD_IP, (int)i);
 	}
 	/* Not the first fragment: it begins in the middle of something. */
 	ipv6("fd00::5", "fd00::1", 44, 40)[3] = 8;
@@ -283,6 +285,14 @@ Test(guard, tags_that_are_not_the_switchs_hide_nothing)
 		}
 		if (at + 24 > p.head + p.head_len) {
 			EXPECT(GUARD_IP);
+			/* Also where only what it says of addresses of links matters. */
+			rules.ips.n = 0;
+			for (; at + 4 <= p.head + p.head_len; at += 4) {
+				at[2] = 0x81;
+				at[3] = 0;
+			}
+			p.head_len = (uint16_t)(at - p.head);
+			cr_expect_eq(guard_look(&rules, &p), GUARD_IP);
 			break;
 		}
 		at[2] = 8;

@@ -23,7 +23,8 @@ static void start(bool packed)
 	ng_world_start(1);
 	for (unsigned i = 0; i < GUESTS; i++) {
 		struct ng_options o = { .packed = packed,
-					.features = NG_SENDER,
+					.features = NG_SENDER | NG_BIT(VIRTIO_NET_F_STATUS),
+					.backend_channel = true,
 					.rules = &rules[i] };
 
 		ng_start(&guest[i], i, &o);
@@ -267,17 +268,32 @@ BOTH_LAYOUTS(neighbour_discovery_is_seen_whole)
 	stop();
 }
 
+static bool told(struct net_guest *g)
+{
+	struct vu_header h;
+
+	return frontend_backend_message(&g->fe, &h) >= 0 && h.request == VU_BACKEND_CONFIG_CHANGE;
+}
+
+static bool link_is_up(struct net_guest *g)
+{
+	struct virtio_net_config c;
+
+	cr_assert_eq(frontend_get_config(&g->fe, 0, &c, sizeof(c)), 0, "%s", g->fe.error);
+	return c.status & VIRTIO_NET_S_LINK_UP;
+}
+
 BOTH_LAYOUTS(port_that_is_down_passes_nothing_and_counts_it)
 {
-	struct port *p;
-
 	start(packed);
-	p = (struct port *)(uintptr_t)net_device_port(guest[1].dev);
+	cr_assert(link_is_up(&guest[1]));
 	say(0, everyone, 60);
 	ng_sent(&guest[0], 0);
 	cr_assert_eq(heard(1), 1);
-	port_set_down(p, true);
-	cr_assert(port_is_down(p));
+	cr_assert(net_device_set_down(guest[1].dev, true));
+	cr_assert(told(&guest[1]));
+	cr_assert_not(link_is_up(&guest[1]));
+	cr_assert_not(net_device_set_down(guest[1].dev, true), "it is down already");
 	say(0, everyone, 60);
 	ng_sent(&guest[0], 0);
 	say(1, everyone, 60);
@@ -286,7 +302,13 @@ BOTH_LAYOUTS(port_that_is_down_passes_nothing_and_counts_it)
 	cr_assert_eq(heard(2), 2);
 	cr_assert_eq(ng_stats(&guest[1]).rx_port_down, 1);
 	cr_assert_eq(ng_stats(&guest[1]).tx_port_down, 1);
-	port_set_down(p, false);
+	/* Also after its guest has come anew. */
+	ng_disconnect(&guest[1]);
+	ng_connect(&guest[1]);
+	cr_assert_not(link_is_up(&guest[1]));
+	cr_assert(net_device_set_down(guest[1].dev, false));
+	cr_assert(told(&guest[1]));
+	cr_assert(link_is_up(&guest[1]));
 	say(0, everyone, 60);
 	ng_sent(&guest[0], 0);
 	say(1, everyone, 60);

@@ -506,7 +506,8 @@ Test(switch, fixed_address_stays_where_it_was_put, .timeout = 30)
 	for (from = clock_ns(); stats().aged < 1 && clock_ns() - from < 10000000000;)
 		cr_assert_eq(control_step(100000), 0);
 	send_one(0, 1, 33);
-	EXPECT(0, 0, 0, 1);
+	send_one(0, 1, 34);
+	EXPECT(0, 0, 0, 2);
 	switch_detach(&ports[3].port);
 	send_one(0, 1, 33);
 	EXPECT(0, 1, 1, 0);

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands about ports. */
+#include "base/error.h"
+#include "cli/client.h"
+#include "cli/command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int port_command(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *answer;
+	bool down;
+
+	if (a->n != 3 || (strcmp(a->words[1], "down") != 0 && strcmp(a->words[1], "up") != 0)) {
+		fputs("sluice: it is: port down PORT, or port up PORT\n", stderr);
+		return usage_error();
+	}
+	down = strcmp(a->words[1], "down") == 0;
+	answer = client_call_with(a->socket, down ? "port.down" : "port.up",
+				  json_pack("{s:s}", "port", a->words[2]), &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json)
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+	else
+		printf("%s is %s%s", a->words[2], down ? "down" : "up",
+		       json_is_true(json_object_get(answer, "told")) ? ", and its guest is told"
+								     : "");
+	putchar('\n');
+	json_decref(answer);
+	return EXIT_GOOD;
+}

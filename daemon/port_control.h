@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an operator may ask of an open port over the control socket. Control thread. */
+#ifndef SLUICE_DAEMON_PORT_CONTROL_H
+#define SLUICE_DAEMON_PORT_CONTROL_H
+
+#include "daemon/rpc.h"
+
+/*
+ * "port.down" and "port.up" of {"port": NAME}: rpc_methods' calls, @ctx the struct status. Answer
+ * {"up": BOOL, "told": BOOL}: whether the guest can see it.
+ */
+json_t *port_down_call(void *ctx, const json_t *params, struct rpc_error *err);
+json_t *port_up_call(void *ctx, const json_t *params, struct rpc_error *err);
+
+#endif
