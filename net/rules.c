@@ -48,6 +48,7 @@ void port_set_rules(struct port *p, const struct port_rules *rules)
 
 static struct port_stats *stats_of(struct port *p)
 {
+	assert(p->stats);
 	return &p->stats[worker_index(worker_current())];
 }
 
