@@ -119,6 +119,14 @@ int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err);
 int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, struct error *err);
 /* Requests that wait for the disk to work try again now. @return how many wait. */
 uint64_t blk_device_retry(struct blk_device *b);
+/*
+ * Another image in the place of a DISK_FILE's, while no front-end is connected: @file, opened as
+ * @image, both as in blk_config; its descriptors are taken over, also on failure. Once what was
+ * written to the old one is flushed and it is closed, replaced(arg) is called; maybe from within.
+ * @return 0 or -errno with @err.
+ */
+int blk_device_replace(struct blk_device *b, const char *file, struct image_file *image,
+		       void (*replaced)(void *arg), void *arg, struct error *err);
 uint64_t blk_device_capacity(const struct blk_device *b); /* bytes */
 /* When a write is durable, by now: "writeback", "writethrough", "unsafe"; "none": it needs no
  * flush. */

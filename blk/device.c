@@ -396,6 +396,12 @@ static void closing_flushed(struct last_flush *f)
 	device_gone(b);
 }
 
+void blk_go_on_closing(struct blk_device *b)
+{
+	if (b->close_asked && !b->settling && !b->old)
+		flush_device(b, closing_flushed);
+}
+
 static void settled(struct last_flush *f)
 {
 	struct blk_device *b = container_of(f, struct blk_device, settle);
@@ -405,8 +411,7 @@ static void settled(struct last_flush *f)
 			  "could not be flushed: %s",
 			  b->cfg.name, strerror(-f->result));
 	b->settling = false;
-	if (b->close_after_settling)
-		flush_device(b, closing_flushed);
+	blk_go_on_closing(b);
 }
 
 void blk_settle(struct blk_device *b)
@@ -423,10 +428,8 @@ static void blk_vhost_closed(struct vhost_device *d)
 {
 	struct blk_device *b = blk_of(d);
 
-	if (b->settling)
-		b->close_after_settling = true;
-	else
-		flush_device(b, closing_flushed);
+	b->close_asked = true;
+	blk_go_on_closing(b);
 }
 
 void blk_device_close(struct blk_device *b, void (*closed)(void *arg), void *arg)

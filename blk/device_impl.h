@@ -13,6 +13,8 @@
  */
 #define BLK_CONFIG_SIZE 96
 
+struct old_disk; /* replace.c */
+
 struct blk_device {
 	struct vhost_device vhost;
 	struct blk_config cfg; /* owns its strings; the socket is a borrowed copy */
@@ -28,7 +30,9 @@ struct blk_device {
 	unsigned n_running; /* queues */
 
 	struct last_flush settle; /* of what was written back, when that ends */
-	bool settling, close_after_settling;
+	bool settling;
+	struct old_disk *old;	   /* that another has replaced, while it is flushed; NULL: none */
+	bool close_asked;	   /* nothing runs any more; closing waits for these two */
 	struct last_flush flush;   /* for closing and for handing over */
 	struct virtqueue *parting; /* the last queue, which has stopped when that flush has */
 	void (*closed)(void *arg);
@@ -58,5 +62,8 @@ void blk_queue_limits(const struct blk_device *b, struct request_limits *l);
 void blk_update_queues(struct blk_device *b);
 /* What completed so far becomes durable, in the background. */
 void blk_settle(struct blk_device *b);
+
+/* Closes the device if that was asked for, and nothing of it is under way any more. */
+void blk_go_on_closing(struct blk_device *b);
 
 #endif

@@ -183,8 +183,9 @@ static int open_image(const json_t *params, struct image_file *out, struct error
 	const char *cache = json_string_value(json_object_get(params, "cache"));
 	const char *lock = json_string_value(json_object_get(params, "lock"));
 	bool read_only = json_is_true(json_object_get(params, "read_only"));
+	const char *path = json_string_value(json_object_get(params, "file"));
 	const struct image_wish wish = {
-		.path = json_string_value(json_object_get(params, "file")),
+		.path = path ? path : "", /* not UTF-8: there is no such file */
 		.read_only = read_only,
 		.direct = !cache || strcmp(cache, "none") == 0,
 		.exclusive = !read_only && (!lock || strcmp(lock, "open") == 0),
@@ -197,7 +198,7 @@ static int open_image(const json_t *params, struct image_file *out, struct error
 
 json_t *change_add_disk(const char *control, json_t *params, struct error *err)
 {
-	const char *path = json_string_value(json_object_get(params, "socket"));
+	const char *path;
 	struct image_file image = { -1, -1 };
 	int fds[3], n = 0, sock = -1;
 	json_t *answer = NULL;
@@ -237,5 +238,47 @@ json_t *change_remove(const char *control, const char *method, json_t *params, s
 	/* Mostly sluiced has removed it; in a folder that it was not told of it must not. */
 	if (path && socket_file_clear(path, &why) < 0)
 		fprintf(stderr, "sluice: warning: socket file %s is left: %s\n", path, why.text);
+	return answer;
+}
+
+/* The disk's keys, of which some say how its image is opened. @return a new reference, or NULL. */
+static json_t *find_disk(const char *control, const char *name, struct error *err)
+{
+	json_t *config = client_call(control, "config", err), *d, *found = NULL;
+	const char *other;
+	size_t i;
+
+	json_array_foreach (json_object_get(config, "disks"), i, d) {
+		other = json_string_value(json_object_get(d, "name"));
+		if (other && strcmp(other, name) == 0)
+			found = json_incref(d);
+	}
+	if (config && !found)
+		error_set(err, -EPROTO, "sluiced: there is no disk called \"%s\"", name);
+	json_decref(config);
+	return found;
+}
+
+json_t *change_replace_disk(const char *control, const char *name, const char *file,
+			    struct error *err)
+{
+	json_t *disk = find_disk(control, name, err), *answer = NULL;
+	struct image_file image = { -1, -1 };
+	int fds[2], n = 0;
+
+	if (!disk)
+		return NULL;
+	json_object_set_new(disk, "file", json_string(file));
+	if (make_absolute(disk, "file", err) && open_image(disk, &image, err) == 0) {
+		fds[n++] = image.fd;
+		if (image.fd_buffered >= 0)
+			fds[n++] = image.fd_buffered;
+		answer = client_call_with_fds(control, "disk.replace",
+					      json_pack("{s:s, s:O}", "disk", name, "file",
+							json_object_get(disk, "file")),
+					      fds, n, err);
+	}
+	image_file_close(&image);
+	json_decref(disk);
 	return answer;
 }

@@ -21,6 +21,10 @@ bool change_options(char **words, int n, json_t *params, struct error *err);
 /* "disk.add" with what @params describes. Takes over @params. As client_call_with(). */
 json_t *change_add_disk(const char *control, json_t *params, struct error *err);
 
+/* "disk.replace" of @name's image by @file. As client_call_with(). */
+json_t *change_replace_disk(const char *control, const char *name, const char *file,
+			    struct error *err);
+
 /* Calls @method with @params, taken over, and removes the socket file that is left. */
 json_t *change_remove(const char *control, const char *method, json_t *params, struct error *err);
 

@@ -22,6 +22,7 @@ int usage_error(void);
 int call_failed(const struct error *err);
 
 /* A command, whose name is words[0]. @return an exit code. */
+int config_command(const struct arguments *a);
 int disk_command(const struct arguments *a);
 int port_command(const struct arguments *a);
 

@@ -19,7 +19,8 @@ static int wrong(const char *right)
 /* Told where a restart would lose what the operator has just done. */
 static void print_not_saved(void)
 {
-	puts("It is not in the configuration file; add it there to have it after a restart, too.");
+	puts("The configuration file does not say so; change it to have that after a restart, too "
+	     "(sluice config prints it).");
 }
 
 static int resize_disk(const struct arguments *a)
@@ -183,18 +184,47 @@ static int remove_disk(const struct arguments *a)
 	return EXIT_GOOD;
 }
 
+static int replace_disk(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_int_t now, before;
+	json_t *answer;
+
+	if (a->n != 5 || strcmp(a->words[3], "--file") != 0)
+		return wrong("disk replace DISK --file PATH");
+	answer = change_replace_disk(a->socket, a->words[2], a->words[4], &err);
+	if (!answer)
+		return call_failed(&err);
+	now = json_integer_value(json_object_get(answer, "capacity"));
+	before = json_integer_value(json_object_get(answer, "before"));
+	if (a->json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		printf("disk %s has another image: %" JSON_INTEGER_FORMAT " bytes, ", a->words[2],
+		       now);
+		if (now == before)
+			puts("as before");
+		else
+			printf("before %" JSON_INTEGER_FORMAT "\n", before);
+		print_not_saved();
+	}
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
 int disk_command(const struct arguments *a)
 {
 	static const struct {
 		const char *name;
 		int (*run)(const struct arguments *a);
 	} verbs[] = {
-		{ "add", add_disk },	 { "remove", remove_disk }, { "resize", resize_disk },
-		{ "limit", limit_disk }, { "retry", retry_disk },
+		{ "add", add_disk },	   { "remove", remove_disk }, { "replace", replace_disk },
+		{ "resize", resize_disk }, { "limit", limit_disk },   { "retry", retry_disk },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
 		if (a->n > 1 && strcmp(a->words[1], verbs[i].name) == 0)
 			return verbs[i].run(a);
-	return wrong("disk add …, disk remove …, disk resize …, disk limit … or disk retry …");
+	return wrong("disk add …, remove …, replace …, resize …, limit … or retry …");
 }

@@ -31,6 +31,8 @@ static const char help[] =
 	"                          closes a disk; --force: also while a guest has it\n"
 	"  port down|up PORT       has a port drop what comes, and its guest see no link; undoes "
 	"that\n"
+	"  disk replace DISK --file PATH\n"
+	"                          another image for a disk that no guest has\n"
 	"  disk resize DISK [SIZE] makes a disk larger while its guest runs; without SIZE "
 	"as large as\n"
 	"                          its file or device has become\n"
@@ -40,6 +42,7 @@ static const char help[] =
 	"                          its guest runs, and shows it\n"
 	"  disk retry DISK         has requests that wait for a failed disk "
 	"(on_error: stop) try again now\n"
+	"  config                  what it serves now, as a configuration file\n"
 	"\n"
 	"Options:\n"
 	"  -s, --socket PATH       its control socket; default: $SLUICE_SOCKET, "
@@ -95,7 +98,17 @@ static int parse_options(int argc, char **argv, const char *order, struct argume
 /* What follows describes a device: its --socket is not that of sluiced. */
 static bool has_own_options(const struct arguments *a)
 {
-	return a->n >= 2 && strcmp(a->words[0], "disk") == 0 && strcmp(a->words[1], "add") == 0;
+	static const char *const verbs[][2] = {
+		{ "disk", "add" },
+		{ "disk", "replace" },
+		{ "port", "add" },
+		{ "network", "add" },
+	};
+
+	for (unsigned i = 0; a->n >= 2 && i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(a->words[0], verbs[i][0]) == 0 && strcmp(a->words[1], verbs[i][1]) == 0)
+			return true;
+	return false;
 }
 
 static int parse(int argc, char **argv, struct arguments *a)
@@ -233,6 +246,7 @@ static const struct command {
 	{ "queue", queue_command },
 	{ "disk", disk_command },
 	{ "port", port_command },
+	{ "config", config_command },
 };
 
 int main(int argc, char **argv)

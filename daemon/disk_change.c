@@ -113,3 +113,64 @@ json_t *disk_remove_serve(void *ctx, struct rpc_request *r, struct rpc_error *er
 	appliance_remove_disk(e, removed, m);
 	return NULL;
 }
+
+struct replacement {
+	struct rpc_reply *reply;
+	const struct blk_device *device;
+	uint64_t before; /* bytes */
+};
+
+static void replaced(void *arg)
+{
+	struct replacement *m = arg;
+
+	rpc_finish(m->reply,
+		   json_pack("{s:I, s:I}", "capacity", (json_int_t)blk_device_capacity(m->device),
+			     "before", (json_int_t)m->before),
+		   NULL);
+	free(m);
+}
+
+/* The answer comes later, also that it has failed. */
+static void replace(struct disk_entry *e, const char *file, struct rpc_request *r,
+		    struct device_files *files, struct rpc_error *err)
+{
+	struct replacement *m = calloc(1, sizeof(*m));
+	struct rpc_reply *reply = m ? rpc_later(r) : NULL;
+	struct error why = { 0 };
+
+	if (!reply) {
+		image_file_close(&files->image);
+		free(m);
+		rpc_refuse(err, "out of memory");
+		return;
+	}
+	*m = (struct replacement) { reply, e->device, blk_device_capacity(e->device) };
+	if (blk_device_replace(e->device, file, &files->image, replaced, m, &why) == 0) {
+		change_log(r, "disk %s: its image is %s now", e->config->name, file);
+		return;
+	}
+	free(m);
+	rpc_refuse(err, "%s", why.text);
+	rpc_finish(reply, NULL, err);
+}
+
+json_t *disk_replace_serve(void *ctx, struct rpc_request *r, struct rpc_error *err)
+{
+	const struct appliance *a = appliance_of(ctx);
+	struct device_files files;
+	struct disk_entry *e;
+	json_error_t wrong;
+	const char *name, *file;
+
+	if (!json_is_object(r->params) ||
+	    json_unpack_ex((json_t *)r->params, &wrong, JSON_STRICT, "{s:s, s:s}", "disk", &name,
+			   "file", &file) < 0)
+		return rpc_refuse(err, "disk.replace takes \"disk\", a name, and \"file\", a path");
+	e = appliance_find_disk(a, name);
+	if (!e || !e->device || e->removed || a->closing)
+		return rpc_refuse(err, "there is no open disk called \"%s\"", name);
+	if (change_take_files(r, false, true, &files, err))
+		replace(e, file, r, &files, err);
+	return NULL;
+}

@@ -20,4 +20,11 @@ json_t *disk_add_serve(void *ctx, struct rpc_request *r, struct rpc_error *err);
  */
 json_t *disk_remove_serve(void *ctx, struct rpc_request *r, struct rpc_error *err);
 
+/*
+ * "disk.replace" of {"disk": NAME, "file": PATH}, with the image's descriptors, as for "disk.add".
+ * Refused while a front-end is connected. Answers when the old image is flushed and closed:
+ * {"capacity", "before"} in bytes.
+ */
+json_t *disk_replace_serve(void *ctx, struct rpc_request *r, struct rpc_error *err);
+
 #endif

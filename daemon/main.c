@@ -5,6 +5,7 @@
  */
 #include "base/error.h"
 #include "daemon/appliance.h"
+#include "daemon/config_show.h"
 #include "daemon/control_path.h"
 #include "daemon/disk_change.h"
 #include "daemon/disk_control.h"
@@ -44,6 +45,8 @@ static const struct rpc_method methods[] = {
 	{ .name = "disk.retry", .call = disk_retry_call },
 	{ .name = "disk.add", .serve = disk_add_serve, .takes_fds = true },
 	{ .name = "disk.remove", .serve = disk_remove_serve },
+	{ .name = "disk.replace", .serve = disk_replace_serve, .takes_fds = true },
+	{ .name = "config", .call = config_show_call },
 	{ .name = "version", .call = version_call },
 	{ .name = NULL },
 };

@@ -90,7 +90,7 @@ def test_an_added_disk_is_like_any_other(daemon, aside):
     path = aside / "a.sock"
     text = good(daemon, "disk", "add", "a", "--socket", path, "--file", image, "--queues", "2", "--serial", "007")
     assert "disk a is served: 4194304 bytes, io_uring" in text
-    assert "not in the configuration file" in text
+    assert "The configuration file does not say so" in text
     disk = daemon.disk("a")
     assert (disk["state"], disk["file"], disk["added"], len(disk["queues"])) == ("waiting", str(image), True, 2)
     assert not daemon.disk("first")["added"]
@@ -318,3 +318,54 @@ def test_shutdown_while_a_disk_is_being_removed(daemon, aside):
     for r in removals:
         r.wait(20)
     assert "error" not in Path(daemon.log).read_text()
+
+
+def test_an_image_is_replaced_while_nobody_uses_the_disk(daemon, aside):
+    first, second = image_of(aside / "1.raw"), image_of(aside / "2.raw", 8 << 20)
+    path = aside / "a.sock"
+    good(daemon, "disk", "add", "a", "--socket", path, "--file", first)
+    text = good(daemon, "disk", "replace", "a", "--file", "2.raw", cwd=aside)
+    assert text.startswith("disk a has another image: 8388608 bytes, before 4194304\n")
+    assert (daemon.disk("a")["file"], daemon.disk("a")["capacity"]) == (str(second), 8 << 20)
+    subprocess.run(bench(path, "--rw", "randwrite", "--verify", "--time", "1"), check=True, stdout=subprocess.DEVNULL,
+                   timeout=60)
+    assert second.read_bytes().strip(b"\0") and not first.read_bytes().strip(b"\0")
+    good(daemon, "disk", "add", "b", "--socket", aside / "b.sock", "--file", first)  # it is free again
+    with load(path, "--rw", "randwrite") as busy:
+        wait_for(lambda: daemon.disk("a")["state"] == "running", 20, "it runs")
+        files = descriptors(daemon)
+        assert "a front-end is connected" in refused(daemon, "disk", "replace", "a", "--file", first)
+        assert busy.poll() is None
+        wait_for(lambda: descriptors(daemon) <= files, 5, "descriptors are closed")
+    wait_for(lambda: daemon.disk("a")["state"] == "waiting", 20, "it has gone")
+    assert "lock is held" in refused(daemon, "disk", "replace", "a", "--file", first)
+    assert "No such file" in refused(daemon, "disk", "replace", "a", "--file", aside / "none.raw")
+    assert "has no image" in refused(daemon, "disk", "replace", "first", "--file", first)
+    assert 'no disk called "x"' in refused(daemon, "disk", "replace", "x", "--file", first)
+    assert daemon.disk("a")["file"] == str(second)
+    files = descriptors(daemon)
+    for i in range(20):
+        good(daemon, "disk", "replace", "a", "--file", image_of(aside / f"r{i}.raw"))
+    wait_for(lambda: descriptors(daemon) <= files, 5, "descriptors are closed")
+
+
+def test_what_is_served_now_is_printed_as_a_configuration(daemon, aside):
+    """And a sluiced that starts from it serves the same."""
+    image = image_of(aside / "a b.raw")
+    good(daemon, "disk", "add", "a", "--socket", aside / "a.sock", "--file", image_of(aside / "old.raw"), "--serial",
+         "007", "--mode", "0660", "--queues", "2", "--cache", "writeback", "--limit", "iops=20k")
+    good(daemon, "disk", "replace", "a", "--file", image)
+    good(daemon, "disk", "limit", "a", "bandwidth=1M")
+    good(daemon, "disk", "remove", "first")
+    text = good(daemon, "config")
+    assert f'{{ name: a, socket: {aside}/a.sock, mode: "0660", file: "{image}", cache: writeback' in text, text
+    before = daemon.disk("a")
+    assert daemon.stop() == 0
+    (daemon.folder / "sluice.yaml").write_text(text)
+    image.chmod(0o666)
+    daemon.start()
+    after = daemon.disk("a")
+    assert names(daemon) == ["a"]
+    for key in ("file", "socket", "how", "limit", "capacity", "read_only"):
+        assert before[key] == after[key], key
+    assert good(daemon, "config") == text
