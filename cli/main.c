@@ -242,11 +242,8 @@ static const struct command {
 	const char *name;
 	int (*run)(const struct arguments *a);
 } commands[] = {
-	{ "status", status_command },
-	{ "queue", queue_command },
-	{ "disk", disk_command },
-	{ "port", port_command },
-	{ "config", config_command },
+	{ "status", status_command }, { "queue", queue_command },   { "disk", disk_command },
+	{ "port", port_command },     { "config", config_command },
 };
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@
 
 #include "daemon/status.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 
 static json_t *object_json(const struct schema *s, const void *obj);
@@ -25,10 +26,42 @@ static json_t *cpus_json(const struct cpu_list *list)
 	return j;
 }
 
+static json_t *mac_json(const uint8_t mac[6])
+{
+	char text[18];
+
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+		 mac[3], mac[4], mac[5]);
+	return json_string(text);
+}
+
+static json_t *macs_json(const struct value_macs *list)
+{
+	json_t *j = json_array();
+
+	for (unsigned i = 0; i < list->n; i++)
+		json_array_append_new(j, mac_json(list->mac[i]));
+	return j;
+}
+
+static json_t *ips_json(const struct value_ips *list)
+{
+	json_t *j = json_array();
+	char text[INET6_ADDRSTRLEN], whole[INET6_ADDRSTRLEN + 8];
+
+	for (unsigned i = 0; i < list->n; i++) {
+		const struct value_ip *ip = &list->ip[i];
+
+		inet_ntop(ip->v6 ? AF_INET6 : AF_INET, ip->addr, text, sizeof(text));
+		snprintf(whole, sizeof(whole), "%s/%u", text, ip->bits);
+		json_array_append_new(j, json_string(whole));
+	}
+	return j;
+}
+
 /* @return NULL: nothing to say, or no valid UTF-8. */
 static json_t *field_json(const struct field *f, const void *at)
 {
-	const uint8_t *mac = at;
 	char text[24], vlans[4096];
 
 	switch (f->kind) {
@@ -47,9 +80,11 @@ static json_t *field_json(const struct field *f, const void *at)
 		snprintf(text, sizeof(text), "%04o", (unsigned)*(const int *)at);
 		return json_string(text);
 	case FIELD_MAC:
-		snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1],
-			 mac[2], mac[3], mac[4], mac[5]);
-		return json_string(text);
+		return mac_json(at);
+	case FIELD_MACS:
+		return macs_json(at);
+	case FIELD_IPS:
+		return ips_json(at);
 	case FIELD_CPUS:
 		return cpus_json(at);
 	case FIELD_VLANS:
