@@ -13,6 +13,8 @@ enum { EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
 struct arguments {
 	const char *socket;
 	bool json, force;
+	const char *write; /* -w */
+	long snap;	   /* bytes; 0: all */
 	int n;
 	char **words; /* what is left: the command and its arguments */
 };
@@ -24,6 +26,7 @@ int call_failed(const struct error *err);
 /* A command, whose name is words[0]. @return an exit code. */
 int config_command(const struct arguments *a);
 int disk_command(const struct arguments *a);
+int capture_command(const struct arguments *a);
 int port_command(const struct arguments *a);
 
 #endif

@@ -29,6 +29,8 @@ static const char help[] =
 	"                          serves one more disk, by the keys of sluice.yaml(5)\n"
 	"  disk remove DISK [--force]\n"
 	"                          closes a disk; --force: also while a guest has it\n"
+	"  capture PORT -w FILE [--snap BYTES]\n"
+	"                          what passes a port, as pcapng; -w - | tcpdump -r -\n"
 	"  port down|up PORT       has a port drop what comes, and its guest see no link; undoes "
 	"that\n"
 	"  disk replace DISK --file PATH\n"
@@ -63,10 +65,16 @@ int usage_error(void)
 static int parse_options(int argc, char **argv, const char *order, struct arguments *a)
 {
 	static const struct option rows[] = {
-		{ "socket", required_argument, NULL, 's' }, { "json", no_argument, NULL, 'j' },
-		{ "force", no_argument, NULL, 'f' },	    { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },	    { 0 },
+		{ "socket", required_argument, NULL, 's' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "force", no_argument, NULL, 'f' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "write", required_argument, NULL, 'w' },
+		{ "snap", required_argument, NULL, 'n' },
+		{ 0 },
 	};
+	char *end;
 	int c;
 
 	while ((c = getopt_long(argc, argv, order, rows, NULL)) >= 0) {
@@ -79,6 +87,14 @@ static int parse_options(int argc, char **argv, const char *order, struct argume
 			break;
 		case 'f':
 			a->force = true;
+			break;
+		case 'w':
+			a->write = optarg;
+			break;
+		case 'n':
+			a->snap = strtol(optarg, &end, 10);
+			if (end == optarg || *end || a->snap < 1)
+				return usage_error();
 			break;
 		case 'h':
 			fputs(help, stdout);
@@ -113,13 +129,13 @@ static bool has_own_options(const struct arguments *a)
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
-	int rc = parse_options(argc, argv, "+s:jhV", a), first = optind - 1;
+	int rc = parse_options(argc, argv, "+s:w:jhV", a), first = optind - 1;
 
 	if (rc >= 0 || has_own_options(a))
 		return rc;
 	argv[first] = argv[0]; /* for getopt's complaints */
 	optind = 0;	       /* start anew */
-	return parse_options(argc - first, argv + first, "s:jhV", a);
+	return parse_options(argc - first, argv + first, "s:w:jhV", a);
 }
 
 /* The objects called @name, as one array: what --json prints then. */
@@ -243,7 +259,7 @@ static const struct command {
 	int (*run)(const struct arguments *a);
 } commands[] = {
 	{ "status", status_command }, { "queue", queue_command },   { "disk", disk_command },
-	{ "port", port_command },     { "config", config_command },
+	{ "port", port_command },     { "config", config_command }, { "capture", capture_command },
 };
 
 int main(int argc, char **argv)

@@ -5,6 +5,7 @@
  */
 #include "base/error.h"
 #include "daemon/appliance.h"
+#include "daemon/capture_control.h"
 #include "daemon/config_show.h"
 #include "daemon/control_path.h"
 #include "daemon/disk_change.h"
@@ -38,6 +39,7 @@ struct daemon {
 static const struct rpc_method methods[] = {
 	{ .name = "status", .call = status_call },
 	{ .name = "queue.move", .call = queue_move_call },
+	{ .name = "port.capture", .serve = port_capture_serve, .takes_fds = true },
 	{ .name = "port.down", .call = port_down_call },
 	{ .name = "port.up", .call = port_up_call },
 	{ .name = "disk.resize", .call = disk_resize_call },

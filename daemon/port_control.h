@@ -5,6 +5,12 @@
 
 #include "daemon/rpc.h"
 
+struct appliance;
+struct port;
+
+/* The open port called @name; NULL: there is none. */
+struct port *find_port(const struct appliance *a, const char *name);
+
 /*
  * "port.down" and "port.up" of {"port": NAME}: rpc_methods' calls, @ctx the struct status. Answer
  * {"up": BOOL, "told": BOOL}: whether the guest can see it.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/shutdown.h"
 
+#include "daemon/capture_control.h"
 #include "poll/control.h"
 
 #include <signal.h>
@@ -92,6 +93,7 @@ void shutdown_begin(struct appliance *a, int code)
 	exit_code = code;
 	sd_notify(0, "STOPPING=1\nSTATUS=Closing devices");
 	arm_deadline(a);
+	captures_end();
 	appliance_close(a, all_closed);
 }
 

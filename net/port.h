@@ -84,6 +84,7 @@ struct port {
 	struct port_stats *stats; /* one for each worker, by worker_index(); owned by the port */
 	struct port_rules rules;
 	struct port_buckets buckets;
+	struct capture *capture; /* NULL: nobody looks. Atomic */
 };
 
 /* By index: a counter's name, and whether it is of frames that were dropped. */

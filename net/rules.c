@@ -2,6 +2,7 @@
 #include "net/rules.h"
 
 #include "base/clock.h"
+#include "net/capture.h"
 #include "net/port.h"
 
 static bool has_vlans(const struct port_rules *r)
@@ -128,6 +129,16 @@ static counter_t *admit(struct port *from, uint32_t on, struct packet *p, uint64
 	return why;
 }
 
+static void capture_in(struct port *from, struct packet *packets, unsigned n)
+{
+	struct packet *all[PORT_BURST];
+
+	assert(n <= PORT_BURST);
+	for (unsigned i = 0; i < n; i++)
+		all[i] = &packets[i];
+	capture_packets(from, all, n, false);
+}
+
 unsigned rules_admit(struct port *from, struct packet *packets, unsigned n)
 {
 	uint32_t on = __atomic_load_n(&from->rules_on, __ATOMIC_RELAXED);
@@ -135,6 +146,8 @@ unsigned rules_admit(struct port *from, struct packet *packets, unsigned n)
 	struct port_stats *s = stats_of(from);
 	unsigned left = 0;
 
+	if (on & PORT_CAPTURE)
+		capture_in(from, packets, n);
 	if (on & PORT_DOWN) {
 		counter_add(&s->rx_port_down, n);
 		return 0;
@@ -265,6 +278,8 @@ bool rules_deliver(struct port *from, struct port *to, struct packet **run, unsi
 
 		packet_tag_push(p, p->tci | p->vlan);
 	}
+	if (to_on & PORT_CAPTURE)
+		capture_packets(to, run, n, true);
 	to->ops->deliver(to, run, n);
 	if (to->ops->flush)
 		to->ops->flush(to);

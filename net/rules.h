@@ -20,10 +20,11 @@ struct port;
 #define PORT_HOLD_IN 32u    /* … or by its pollers, which leave it where it is */
 #define PORT_POLICE_OUT 64u /* limits of what goes out */
 #define PORT_STORM 128u	    /* limits of what goes to all */
+#define PORT_CAPTURE 256u   /* somebody looks: net/capture.h */
 
 /* Those that are looked at when a frame comes in by the port, and when one is to leave by it. */
-#define PORT_RULES_IN (PORT_VLAN | PORT_DOWN | PORT_GUARD | PORT_POLICE_IN)
-#define PORT_RULES_OUT (PORT_VLAN | PORT_DOWN | PORT_ISOLATED | PORT_POLICE_OUT)
+#define PORT_RULES_IN (PORT_VLAN | PORT_DOWN | PORT_GUARD | PORT_POLICE_IN | PORT_CAPTURE)
+#define PORT_RULES_OUT (PORT_VLAN | PORT_DOWN | PORT_ISOLATED | PORT_POLICE_OUT | PORT_CAPTURE)
 
 #define PORT_MACS_MAX 64
 #define PORT_IPS_MAX 64

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "net/capture.h"
 #include "net/mac_table.h"
 #include "net/offload.h"
 #include "poll/control.h"
@@ -440,6 +441,7 @@ void switch_detach(struct port *p)
 		urcu_qsbr_synchronize_rcu();
 	}
 	mac_table_purge(sw->macs, p->id);
+	capture_port_gone(p);
 	p->sw = NULL;
 }
 

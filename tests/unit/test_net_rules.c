@@ -4,10 +4,13 @@
  * isolation, anti-spoofing.
  */
 #include "base/clock.h"
+#include "base/error.h"
+#include "net/capture.h"
 #include "tests/unit/net_frames.h"
 #include "tests/unit/net_guest.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 
 #define GUESTS 3
@@ -316,4 +319,107 @@ BOTH_LAYOUTS(port_that_is_down_passes_nothing_and_counts_it)
 	cr_assert_eq(heard(1), 1);
 	cr_assert_eq(heard(0), 1);
 	stop();
+}
+
+static struct port *port_of(unsigned i)
+{
+	return (struct port *)(uintptr_t)net_device_port(guest[i].dev);
+}
+
+/* A frame of guest 0's of @len bytes, with @tag behind the addresses or without. */
+static void expect_captured(struct capture *c, bool out, unsigned len, unsigned copied, bool tag)
+{
+	uint8_t want[2000];
+	struct captured p;
+
+	cr_assert(capture_look(c, &p));
+	cr_assert_eq(p.out, out);
+	cr_assert_eq(p.len, len + (tag ? 4 : 0));
+	cr_assert_eq(p.copied, copied);
+	frame(want, 0, everyone, len);
+	cr_assert_arr_eq(p.bytes, want, 12);
+	if (tag)
+		cr_assert_eq(frame_get16(p.bytes + 14), 10);
+	else
+		cr_assert_arr_eq(p.bytes, want, copied);
+	capture_next(c);
+}
+
+BOTH_LAYOUTS(capture_shows_what_passes_a_port)
+{
+	struct capture *in, *out, *again;
+	uint64_t passed, dropped;
+	struct error err = { 0 };
+	struct captured p;
+
+	rules[0].untagged = 10;
+	rules[2].untagged = 10;
+	vlan_set_add(&rules[1].tagged, 10);
+	start(packed);
+	cr_assert_eq(capture_start(port_of(0), ng_workers, 100, &in, &err), 0, "%s", err.text);
+	cr_assert_eq(capture_start(port_of(1), ng_workers, 5000, &out, &err), 0, "%s", err.text);
+	cr_assert_eq(capture_start(port_of(1), ng_workers, 5000, &again, &err), -EBUSY);
+	cr_assert_not(capture_look(in, &p));
+	for (unsigned len = 60; len < 1500; len += 97) {
+		say(0, everyone, len);
+		ng_sent(&guest[0], 0);
+		expect_captured(in, false, len, len < 100 ? len : 100, false);
+		expect_captured(out, true, len, len + 4, true);
+		heard(1);
+		heard(2);
+	}
+	cr_assert_not(capture_look(in, &p));
+	cr_assert_not(capture_look(out, &p));
+	capture_counts(in, &passed, &dropped);
+	cr_assert_eq(passed, 15);
+	cr_assert_eq(dropped, 0);
+	capture_free(in);
+	/* Once it has ended, what is in it is still there, and nothing more comes. */
+	say(0, everyone, 77);
+	ng_sent(&guest[0], 0);
+	capture_end(out);
+	say(0, everyone, 78);
+	ng_sent(&guest[0], 0);
+	expect_captured(out, true, 77, 81, true);
+	cr_assert_not(capture_look(out, &p));
+	capture_free(out);
+	stop();
+}
+
+BOTH_LAYOUTS(capture_that_nobody_takes_holds_nobody_up)
+{
+	uint64_t passed, dropped, held = 0;
+	struct error err = { 0 };
+	struct capture *c;
+	struct captured p;
+
+	start(packed);
+	cr_assert_eq(capture_start(port_of(0), ng_workers, 65535, &c, &err), 0, "%s", err.text);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 900; i++) {
+			say(0, everyone, 1400 + i % 100);
+			heard(1);
+			heard(2);
+		}
+		ng_sent(&guest[0], 0);
+		heard(1);
+		/* All that found room is whole, round the end of the ring too. */
+		for (held = 0; capture_look(c, &p); held++) {
+			cr_assert(p.copied == p.len && p.len >= 1400 && p.len < 1500);
+			cr_assert_arr_eq(p.bytes + 6, guest[0].mac, 6);
+			capture_next(c);
+		}
+		cr_assert(held > 600 && held < 900, "%lu", held);
+		capture_counts(c, &passed, &dropped);
+		cr_assert_eq(passed, (round + 1) * 900);
+		cr_assert_geq(dropped, (round + 1) * (900 - 760));
+	}
+	cr_assert_eq(ng_stats(&guest[0]).rx_packets, 3 * 900);
+	/* The port goes first. */
+	ng_stop(&guest[0]);
+	cr_assert_not(capture_look(c, &p));
+	capture_free(c);
+	ng_stop(&guest[1]);
+	ng_stop(&guest[2]);
+	ng_world_stop();
 }
