@@ -7,6 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* A key or a value can be any text; of a problem they make one line, and nothing for a terminal. */
+static void one_line(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+}
+
 void problems_add(struct problems *p, unsigned line, const char *fmt, ...)
 {
 	char *text, *where = NULL;
@@ -22,6 +30,7 @@ void problems_add(struct problems *p, unsigned line, const char *fmt, ...)
 	va_end(ap);
 	if (rc < 0)
 		abort(); /* Out of memory while reading a file of at most 1 MiB. */
+	one_line(text);
 	if (p->file) {
 		rc = line ? asprintf(&where, "%s:%u: %s", p->file, line, text)
 			  : asprintf(&where, "%s: %s", p->file, text);

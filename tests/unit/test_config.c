@@ -164,6 +164,13 @@ Test(config, aliases_are_followed)
 /* One disk of the given keys. */
 #define DISK(keys) "disks:\n  - name: a\n    socket: /s\n" keys
 
+/* Each problem is one line of the log: a key may be any text. */
+Test(config, a_key_with_control_characters_is_named_on_one_line)
+{
+	expect_problem("log: { \"x\\ny\\ez\": 1 }\n",
+		       "t.yaml:1: log.x?y?z: unknown key (known keys: level)");
+}
+
 Test(config, unknown_key_is_named_with_the_nearest_known_one)
 {
 	expect_problem(DISK("    fille: /x\n"),
