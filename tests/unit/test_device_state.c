@@ -5,6 +5,7 @@
 #include "vhost/state_blob.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -203,6 +204,63 @@ Test(device_state, a_transfer_that_does_not_end_holds_up_nobody, .timeout = 60)
 			cr_assert_neq(outcome(&vm.f), 0);
 	}
 	vm_stop(&vm); /* in the middle of one */
+}
+
+static size_t drain(int fd, uint8_t *block, size_t size)
+{
+	size_t bytes = 0;
+	ssize_t n;
+
+	while ((n = read(fd, block, size)) > 0)
+		bytes += (size_t)n;
+	return bytes;
+}
+
+/* Where there is no room yet (a pipe is full to the last byte) the state waits for some. */
+Test(device_state, a_state_is_saved_when_there_is_room_for_it, .timeout = 60)
+{
+	uint8_t block[65536];
+	size_t state;
+	int fds[2];
+	struct vm vm;
+
+	disk_open(&vm, IMAGE);
+	state = save(&vm.f, false, block, sizeof(block));
+	for (unsigned is_socket = 0; is_socket < 2; is_socket++) {
+		size_t before = 0, got;
+		ssize_t n;
+
+		channel(fds, is_socket);
+		fcntl(fds[1], F_SETFL, O_NONBLOCK);
+		while ((n = write(fds[1], block, sizeof(block))) > 0)
+			before += (size_t)n;
+		cr_assert_eq(transfer(&vm.f, SAVE, 0, fds[1]), 0x100);
+		close(fds[1]);
+		fcntl(fds[0], F_SETFL, O_NONBLOCK);
+		got = drain(fds[0], block, sizeof(block));
+		cr_assert_eq(outcome(&vm.f), 0);
+		got += drain(fds[0], block, sizeof(block));
+		cr_assert_eq(got, before + state);
+		close(fds[0]);
+	}
+	vm_stop(&vm);
+}
+
+/* A socket that ends with an error: its owner wrote to the end that we read, and closed the other.
+ */
+Test(device_state, a_channel_that_breaks_is_no_state)
+{
+	int fds[2];
+	struct vm vm;
+
+	disk_open(&vm, IMAGE);
+	channel(fds, true);
+	cr_assert_eq(write(fds[0], "unread", 6), 6);
+	cr_assert_eq(transfer(&vm.f, LOAD, 0, fds[0]), 0x100);
+	close(fds[1]);
+	cr_assert_neq(outcome(&vm.f), 0);
+	close(fds[0]);
+	vm_stop(&vm);
 }
 
 /* The fields themselves, which may be anything. */

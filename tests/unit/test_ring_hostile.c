@@ -598,6 +598,20 @@ RING_TEST(ring_hostile, broken_ring_stays_broken_until_made_anew)
 	cr_assert_eq(dev_pop(p, 1), 1);
 }
 
+/* Nothing more is written to it, not even that kicks are wanted. */
+RING_TEST(ring_hostile, broken_ring_is_left_as_it_is)
+{
+	uint8_t before[4];
+
+	p->may_break = true;
+	dev_kicks_off(p);
+	ring_break(&p->r, "broken");
+	memcpy(before, driver_device_area(&p->d), sizeof(before));
+	cr_assert(dev_kicks_on(p), "there is nothing to wait for");
+	cr_assert(!p->r.kicks_wanted);
+	cr_assert_eq(memcmp(before, driver_device_area(&p->d), sizeof(before)), 0);
+}
+
 /* The first reason is the cause; the front-end hears of it once. */
 RING_TEST(ring_hostile, ring_breaks_once)
 {

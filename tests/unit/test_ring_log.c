@@ -307,6 +307,9 @@ RING_TEST(ring_log, the_log_descriptor_is_signalled)
 	pair_cycle(p, 5);
 	cr_assert_eq(eventfd_read(fd, &count), 0);
 	cr_assert_eq(count, 5);
+	l.log.n_pages = 0; /* all of it lies beyond its end */
+	pair_cycle(p, 5);
+	cr_assert_eq(eventfd_read(fd, &count), -1);
 	p->r.log = NULL;
 	pair_cycle(p, 5);
 	cr_assert_eq(eventfd_read(fd, &count), -1);

@@ -102,11 +102,68 @@ Test(session_log, a_ring_that_starts_later_logs_too)
 	}
 }
 
+/* The used ring's place in the log is what the front-end says, and not where the ring is. */
+Test(session_log, a_ring_logs_where_the_front_end_says_that_it_is)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		const uint64_t place = (UINT64_C(3) << 30) + 8192;
+		struct frontend_log log;
+		struct vu_addr addr;
+
+		cr_assert_eq(frontend_log_create(&log, MEMORY_END, 0), 0);
+		open_bed(&echo_net_ops, features);
+		bed_start_queue(&b, 0);
+		OK(&b.f, frontend_log_start(&b.f, &log, 1));
+		frontend_log_clear(&log);
+		addr = (struct vu_addr) {
+			.flags = VU_VRING_F_LOG,
+			.desc = guest_uva(&b.memory, driver_desc_area(&b.f.queue[0].ring)),
+			.avail = guest_uva(&b.memory, driver_driver_area(&b.f.queue[0].ring)),
+			.used = guest_uva(&b.memory, driver_device_area(&b.f.queue[0].ring)),
+			.log = place
+		};
+		OK(&b.f, frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0));
+		/* Twice: asleep, a worker says that it wants kicks, and that is written there. */
+		bed_echo(&b, 0);
+		bed_echo(&b, 0);
+		cr_assert(EVENTUALLY(frontend_log_has(&log, place)));
+		bed_fini(&b);
+		frontend_log_destroy(&log);
+	}
+}
+
+/* A log without memory, before there was any and when it has gone, behind an IOMMU or not. */
+Test(session_log, a_log_may_come_before_memory_and_outlive_it)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		const uint64_t iommu = i ? VU_F_ACCESS_PLATFORM : 0;
+		struct vu_addr addr = { .flags = VU_VRING_F_LOG };
+		struct frontend_log log;
+
+		cr_assert_eq(frontend_log_create(&log, MEMORY_END, 0), 0);
+		bed_init(&b, &echo_net_ops);
+		bed_pair(&b);
+		OK(&b.f, frontend_hello(&b.f, VU_PF_USUAL | VU_PF_BACKEND_REQ));
+		OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | ECHO_FEATURES | iommu));
+		OK(&b.f, frontend_set(&b.f, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0));
+		OK(&b.f, frontend_log_share(&b.f, &log));
+		OK(&b.f, frontend_log_all(&b.f, true));
+		OK(&b.f, frontend_share_memory(&b.f, &b.memory));
+		for (unsigned k = 0; k < b.memory.n; k++)
+			OK(&b.f, frontend_remove_mem_reg(&b.f, &b.memory.region[k]));
+		OK(&b.f, frontend_log_share(&b.f, &log));
+		bed_fini(&b);
+		frontend_log_destroy(&log);
+	}
+}
+
 /* T11; CVE-2020-10722. A front-end that was refused would believe in a log: it is hung up on. */
 Test(session_log, a_log_that_cannot_be_is_refused)
 {
 	static const struct vu_log bad[] = {
 		{ 0, 0 },
+		{ 0, 5 },				  /* where a mapping would have a length */
 		{ 4097, 0 },				  /* longer than its file */
 		{ 4096, 1 },				  /* by its offset */
 		{ 1, 4096 },				  /* beginning where it ends */
@@ -118,8 +175,9 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 		{ UINT64_C(1) << 63, UINT64_C(1) << 63 }, /* likewise */
 		{ (UINT64_C(1) << 32) + 4096, 0 },	  /* would pass in 32 bits */
 	};
+	const uint64_t huge_bytes = UINT64_C(1) << 48;
 	unsigned fds = count_fds(), maps;
-	int file = memfd_create("log", 0), pipes[2];
+	int file = memfd_create("log", 0), huge = memfd_create("huge", 0), pipes[2];
 	uint64_t reply;
 
 	cr_assert_eq(pipe(pipes), 0);
@@ -127,13 +185,18 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 	bed_init(&b, &echo_net_ops);
 	bed_listen(&b);
 	maps = count_mappings();
-	for (unsigned i = 0; i < ARRAY_SIZE(bad) + 2; i++) {
+	cr_assert_eq(ftruncate(huge, (off_t)huge_bytes), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad) + 3; i++) {
 		struct vu_log msg = i < ARRAY_SIZE(bad) ? bad[i] : (struct vu_log) { 4096, 0 };
 		int fd = file;
 
 		bed_connect(&b);
 		if (i >= ARRAY_SIZE(bad))
 			fd = i == ARRAY_SIZE(bad) ? pipes[0] : b.f.sock;
+		if (i == ARRAY_SIZE(bad) + 2) { /* more than can be mapped */
+			fd = huge;
+			msg.size = huge_bytes;
+		}
 		bed_negotiate(&b, VU_PF_USUAL, 0);
 		OK(&b.f,
 		   frontend_send(&b.f, VU_SET_LOG_BASE, VU_VERSION, &msg, sizeof(msg), &fd, 1));
@@ -146,6 +209,7 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 	cr_assert(EVENTUALLY(count_mappings() <= maps));
 	bed_fini(&b);
 	close(file);
+	close(huge);
 	close(pipes[0]);
 	close(pipes[1]);
 	cr_assert_eq(count_fds(), fds);
