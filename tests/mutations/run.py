@@ -182,7 +182,7 @@ class Bench:
         self.tree, self.build = build / "tree", build / "out"
         self.results_path = build / "results.json"
         self.jobs = os.environ.get("JOBS", os.cpu_count())
-        self.known, self.stale = {}, set()
+        self.known, self.deps, self.stale = {}, {}, set()
         self.results = json.loads(self.results_path.read_text()) if self.results_path.exists() else {}
 
     def sync(self):
@@ -207,11 +207,20 @@ class Bench:
             self.known[program] = self.ninja(["-t", "commands", program]).stdout.split("\n")
         return self.known[program]
 
+    def depends(self, command, file):
+        """Whether what @command compiles is @file, or includes it."""
+        if file.endswith(".c"):
+            return re.search(rf"-c \S*{re.escape(file)}$", command)
+        if not self.deps:
+            for block in self.ninja(["-t", "deps"]).stdout.split("\n\n"):
+                target, _, names = block.strip().partition(": ")
+                self.deps[target] = {os.path.basename(n) for n in names.split()}
+        return os.path.basename(file) in self.deps.get(command.split(" -o ")[1].split(" ")[0], ())
+
     def rebuild(self, program, file):
         """Compiles what @file changes in @program, and links it; quicker than ninja, which would do all
         that includes a header. Static libraries are thin, so that the link takes the new object."""
-        source = file if file.endswith(".c") else program + ".c"
-        compiles = [c for c in self.commands(program) if re.search(rf"-c \S*{re.escape(source)}$", c)]
+        compiles = [c for c in self.commands(program) if " -c " in c and self.depends(c, file)]
         links = [c for c in self.commands(program) if re.search(rf"-o {re.escape(program)} ", c)]
         self.stale.update(c.split(" -o ")[1].split(" ")[0] for c in compiles)
         return all(subprocess.run(c, shell=True, cwd=self.build, stdout=subprocess.DEVNULL,
