@@ -115,6 +115,11 @@ def print_findings(build, rows):
     return 1 if failed else 0
 
 
+def print_reached(name, functions, functions_missed, lines, lines_missed):
+    print(f"{name:34}{functions:>10}{functions - functions_missed:>9}{lines:>7}"
+          f"{100 * (lines - lines_missed) / lines:>8.1f}%")
+
+
 def coverage(build, targets):
     cov = build.with_name(build.name + "-coverage")
     flags = "-fprofile-instr-generate -fcoverage-mapping"
@@ -138,19 +143,17 @@ def coverage(build, targets):
         name = columns[0].split("../")[-1]
         if columns[7] == "0":
             continue
-        files[name] = (int(columns[7]), int(columns[8]))
-    print(f"\n{'lines of':34}{'all':>7}{'reached':>9}")
+        files[name] = [int(columns[i]) for i in (4, 5, 7, 8)]
+    print(f"\n{'of':34}{'functions':>10}{'reached':>9}{'lines':>7}{'reached':>9}")
     folders = {}
-    for name, (lines, missed) in sorted(files.items()):
+    for name, counts in sorted(files.items()):
         folder = name.split("/")[0]
         if folder in ("tests", "poll", "base"):
             continue
-        sums = folders.setdefault(folder, [0, 0])
-        sums[0] += lines
-        sums[1] += missed
-        print(f"  {name:32}{lines:>7}{100 * (lines - missed) / lines:>8.1f}%")
-    for folder, (lines, missed) in folders.items():
-        print(f"{folder + '/':34}{lines:>7}{100 * (lines - missed) / lines:>8.1f}%")
+        folders[folder] = [a + b for a, b in zip(folders.get(folder, [0] * 4), counts)]
+        print_reached("  " + name, *counts)
+    for folder, counts in folders.items():
+        print_reached(folder + "/", *counts)
 
 
 def keep(build, target):
