@@ -4,6 +4,7 @@
 #include "tests/unit/disk_util.h"
 
 #include <errno.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 
 /* Opens @path and expects @code and a sentence with @word and the path in it. */
@@ -270,4 +271,94 @@ Test(disk_open, an_image_that_looks_like_qcow2_is_served_as_it_is_T23)
 	cr_assert_str_eq((char *)bytes + 104, name);
 	rig_close(&rig);
 	unlink(path);
+}
+
+/* A file system that has no O_DIRECT. */
+Test(disk_open, where_there_is_no_o_direct_it_goes_through_the_page_cache)
+{
+	struct blk_config cfg = { .name = "d", .file = "image.raw" };
+	char folder[] = "test-ramfs-XXXXXX", data[4096], back[4096];
+	struct rig rig;
+	int fd;
+
+	cr_assert(mkdtemp(folder));
+	if (mount("ramfs", folder, "ramfs", 0, NULL)) {
+		rmdir(folder);
+		cr_skip_test("no right to mount a ramfs");
+	}
+	cr_assert_eq(chdir(folder), 0);
+	fd = open(cfg.file, O_RDWR | O_CREAT, 0600);
+	cr_assert_eq(ftruncate(fd, MIB), 0);
+	cr_assert_lt(open(cfg.file, O_RDWR | O_DIRECT), 0, "ramfs has learnt it: take another");
+	rig_open(&rig, &cfg, 0);
+	cr_assert(strstr(rig.disk->info.how, "buffered"), "%s", rig.disk->info.how);
+	fill(data, sizeof(data), 4);
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, MIB - 4096, data, sizeof(data)), 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, MIB - 4096, back, sizeof(back)), 0);
+	cr_assert_arr_eq(back, data, sizeof(data));
+	cr_assert_eq(rig_rw(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+	rig_close(&rig);
+	close(fd);
+	cr_assert_eq(chdir(".."), 0);
+	umount2(folder, MNT_DETACH);
+	rmdir(folder);
+}
+
+/* Nothing wraps at the end of the largest file there can be, which is mostly a hole. */
+Test(disk_open, a_sparse_image_of_8_eib_is_served_to_its_last_sector)
+{
+	struct blk_config cfg = { .name = "d", .file = "image.raw" };
+	char folder[] = "test-tmpfs-XXXXXX", data[512], back[512];
+	const uint64_t size = INT64_MAX / 512 * 512;
+	struct rig rig;
+	int fd;
+
+	cr_assert(mkdtemp(folder));
+	if (mount("tmpfs", folder, "tmpfs", 0, "size=4M")) {
+		rmdir(folder);
+		cr_skip_test("no right to mount a tmpfs");
+	}
+	cr_assert_eq(chdir(folder), 0);
+	fd = open(cfg.file, O_RDWR | O_CREAT, 0600);
+	cr_assert_eq(ftruncate(fd, INT64_MAX), 0);
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(rig.disk->info.size, size);
+	fill(data, sizeof(data), 4);
+	cr_assert_eq(rig_rw(&rig, DISK_WRITE, size - 512, data, sizeof(data)), 0);
+	cr_assert_eq(rig_rw(&rig, DISK_READ, size - 512, back, sizeof(back)), 0);
+	cr_assert_arr_eq(back, data, sizeof(data));
+	memset(data, 0, sizeof(data));
+	cr_assert_eq(rig_rw(&rig, DISK_READ, size / 2 / 512 * 512, back, sizeof(back)), 0);
+	cr_assert_arr_eq(back, data, sizeof(data));
+	rig_close(&rig);
+	close(fd);
+	cr_assert_eq(chdir(".."), 0);
+	umount2(folder, MNT_DETACH);
+	rmdir(folder);
+}
+
+Test(disk_open, an_image_on_a_read_only_file_system_is_refused_and_read_only_offered)
+{
+	struct blk_config cfg = { .name = "d", .read_only = true };
+	char folder[] = "test-tmpfs-XXXXXX", path[64];
+	struct disk *d;
+	int fd;
+
+	cr_assert(mkdtemp(folder));
+	if (mount("tmpfs", folder, "tmpfs", 0, "size=4M")) {
+		rmdir(folder);
+		cr_skip_test("no right to mount a tmpfs");
+	}
+	snprintf(path, sizeof(path), "%s/image.raw", folder);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	cr_assert_eq(ftruncate(fd, MIB), 0);
+	close(fd);
+	cr_assert_eq(mount(NULL, folder, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+	refused(path, false, -EROFS, "read_only: true");
+	cfg.file = path;
+	d = opened(&cfg);
+	cr_assert_eq(d->info.size, MIB);
+	d->ops->close(d);
+	umount2(folder, MNT_DETACH);
+	rmdir(folder);
 }
