@@ -90,6 +90,24 @@ Test(blk_limit, one_that_is_larger_than_a_second_goes_at_once_and_the_next_one_w
 	cr_assert_eq(take(true, 512), 0);
 }
 
+/* Within one poll as well, however many it takes. */
+Test(blk_limit, one_poll_gets_no_more_than_may_be_saved_up_and_owes_no_more_than_a_day)
+{
+	struct limit_view v;
+	unsigned n = 0;
+
+	limits((struct blk_limits) { .ops[BLK_LIMIT_ALL].rate = 100 });
+	now += 3600 * S;
+	limit_begin(&limit, &v, now);
+	while (limit_take(&limit, &v, false, 512) == 0)
+		n++;
+	cr_assert_leq(n, 6);
+	limits((struct blk_limits) { .bytes[BLK_LIMIT_ALL].rate = 1 });
+	limit_begin(&limit, &v, now);
+	for (unsigned i = 0; i < 20000; i++)
+		cr_assert_leq(limit_take(&limit, &v, true, UINT32_MAX), 86400 * S);
+}
+
 Test(blk_limit, reads_and_writes_and_both_have_limits_of_their_own)
 {
 	limits((struct blk_limits) { .ops[BLK_LIMIT_READ].rate = 1000,
@@ -314,5 +332,30 @@ BLK_TEST(blk_limit, a_worker_whose_queues_all_wait_sleeps)
 	usleep(500000);
 	/* A polling worker makes a million. */
 	cr_assert_leq(counter_read(&s->rounds) - rounds, 100);
+	vm_stop(&vm);
+}
+
+BLK_TEST(blk_limit, between_turns_a_worker_does_not_spin)
+{
+	const struct worker_stats *s;
+	unsigned n = 0, failed = 0;
+	uint64_t rounds = 0;
+
+	limited_by(v, (struct blk_limits) { .ops[BLK_LIMIT_ALL].rate = 2000 }, 1);
+	s = worker_stats(blk_device_vhost(vm.dev)->queues[0].worker);
+	submit(0, VIRTIO_BLK_T_OUT, 16, 512);
+	while (n < 1000) {
+		unsigned done = completed(0, &failed);
+
+		/* What was saved up for it goes by without a turn. */
+		if (n < 200 && n + done >= 200)
+			rounds = counter_read(&s->rounds);
+		n += done;
+		submit(0, VIRTIO_BLK_T_OUT, done, 512);
+		usleep(100);
+	}
+	/* Some for each time that it wakes; who spins for idle_us before each sleep makes 200. */
+	cr_assert_leq(counter_read(&s->rounds) - rounds, 20 * 800);
+	cr_assert_eq(failed, 0);
 	vm_stop(&vm);
 }
