@@ -106,6 +106,7 @@ BLK_TEST(blk_fault, stopped_the_guest_waits_and_goes_on_by_itself_when_the_disk_
 	cr_assert_leq(failures(), n + 2);
 	cr_assert_eq(vm_stats(&vm).fault_sector, BAD_SECTOR);
 	cr_assert_geq(vm_stats(&vm).waiting_ns, 500000000u);
+	cr_assert_eq(vm_stats(&vm).slow, 0, "it is not the disk that has it");
 	cr_assert_eq(guest_blk_poll(&vm.blk[0], &done), 0);
 	set_error(0);
 	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
@@ -139,6 +140,27 @@ BLK_TEST(blk_fault, an_operator_has_all_of_them_tried_at_once_and_others_go_on_m
 	vm_wait(&vm, 0, 8, VIRTIO_BLK_S_OK);
 	vm_wait(&vm, 1, 8, VIRTIO_BLK_S_OK);
 	cr_assert_eq(vm_stats(&vm).waiting, 0);
+	vm_stop(&vm);
+}
+
+BLK_TEST(blk_fault, an_operator_need_not_wait_for_the_next_second)
+{
+	uint64_t begin;
+
+	start(v, DISK_ERROR_STOP, 1);
+	set_error(EIO);
+	submit(0, VIRTIO_BLK_T_OUT, BAD_SECTOR, 4096);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).waiting == 1));
+	begin = clock_ns();
+	for (unsigned i = 0; i < 20; i++) {
+		unsigned n = failures();
+
+		blk_device_retry(vm.dev);
+		cr_assert(VM_EVENTUALLY(failures() > n));
+	}
+	cr_assert_leq(clock_ns() - begin, UINT64_C(10000000000));
+	set_error(0);
+	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
 	vm_stop(&vm);
 }
 
