@@ -106,10 +106,14 @@ static void any_field(struct input *in)
 	uint16_t tag = 1 + (how >> 3 & 1), len = tag == 1 ? 6 : 2;
 
 	in_bytes(in, bytes, sizeof(bytes));
-	if (s.kind == BLK) {
+	if (s.kind == BLK && tag == 1) {
 		len = 8;
 		if (!(how & 0x40))
 			memcpy(bytes, &capacity, sizeof(capacity));
+	} else if (s.kind == BLK) {
+		tag = STATE_BLK_WRITEBACK;
+		len = 1;
+		bytes[0] %= how & 0x40 ? 256 : 3;
 	} else if (tag == 2 && !(how & 0x40)) {
 		bytes[0] %= 2 * PAIRS;
 		bytes[1] = 0;
@@ -159,7 +163,7 @@ static void any_state(struct input *in)
 
 struct said {
 	bool good;
-	unsigned n[3];	 /* how many fields of each tag */
+	unsigned n[3];	 /* how many fields of each kind: 1, 2 */
 	unsigned len[3]; /* of the last */
 	uint8_t value[3][8];
 };
@@ -176,7 +180,7 @@ static struct said read_state(void)
 	    le32toh(h[3]) != (s.kind == BLK ? 2u : 1u) || le32toh(h[4]) != s.len - HEADER_BYTES)
 		return r;
 	for (size_t at = HEADER_BYTES; at < s.len;) {
-		unsigned tag, len;
+		unsigned tag, len, known;
 
 		if (s.len - at < 4)
 			return r;
@@ -185,10 +189,11 @@ static struct said read_state(void)
 		at += 4;
 		if (len > s.len - at)
 			return r;
-		if (tag == 1 || (tag == 2 && s.kind == NET)) {
-			r.n[tag]++;
-			r.len[tag] = len;
-			memcpy(r.value[tag], s.bytes + at, MIN(len, 8u));
+		known = tag == 1 ? 1 : tag == (s.kind == NET ? 2 : 0x8002) ? 2 : 0;
+		if (known) {
+			r.n[known]++;
+			r.len[known] = len;
+			memcpy(r.value[known], s.bytes + at, MIN(len, 8u));
 		} else if (!(tag & 0x8000)) {
 			return r;
 		}
@@ -206,7 +211,9 @@ static bool acceptable(const struct said *r)
 		return false;
 	if (s.kind == BLK) {
 		memcpy(&capacity, r->value[1], sizeof(capacity));
-		return r->len[1] == 8 && le64toh(capacity) == DISK_BYTES;
+		/* Of another length the second one is as good as none. */
+		return r->len[1] == 8 && le64toh(capacity) == DISK_BYTES && r->n[2] <= 1 &&
+		       (r->n[2] == 0 || r->len[2] != 1 || r->value[2][0] <= 1);
 	}
 	return r->n[2] == 1 && r->len[1] == 6 && r->len[2] == 2 && !(r->value[1][0] & 1) &&
 	       (r->value[2][0] | r->value[2][1] << 8) <= PAIRS;

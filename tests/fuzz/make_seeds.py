@@ -36,6 +36,9 @@ def states():
     yield "no state", 1, b""
     for pairs in (0, 1, 3, 4, 0xffff):
         yield f"{pairs} pairs of 3", 1, state(1, mac + field(2, struct.pack("<H", pairs)))
+    for cache in (b"\0", b"\1", b"\2", b"\1\0"):
+        yield f"a write cache of {cache.hex()}", 2, state(2, size + field(0x8002, cache))
+    yield "two write caches", 2, state(2, size + 2 * field(0x8002, b"\1"))
     yield "a group address", 1, state(1, field(1, b"\x53\0\0\0\0\1") + field(2, b"\1\0"))
     for kind, right in ((1, mac + field(2, b"\1\0")), (2, size)):
         optional = field(0x8007, b"")
