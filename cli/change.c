@@ -196,20 +196,22 @@ static int open_image(const json_t *params, struct image_file *out, struct error
 	return image_file_open(&wish, out, err) < 0 ? failed_here(err) : 0;
 }
 
-json_t *change_add_disk(const char *control, json_t *params, struct error *err)
+/* @method with @params, taken over, in which @device is described: it may be the same. */
+static json_t *add(const char *control, const char *method, json_t *device, json_t *params,
+		   struct error *err)
 {
-	const char *path;
 	struct image_file image = { -1, -1 };
 	int fds[3], n = 0, sock = -1;
 	json_t *answer = NULL;
+	const char *path;
 
-	if (!make_absolute(params, "socket", err) || !make_absolute(params, "file", err))
+	if (!make_absolute(device, "socket", err) || !make_absolute(device, "file", err))
 		goto out;
-	path = json_string_value(json_object_get(params, "socket"));
-	if (json_is_string(json_object_get(params, "file")) && open_image(params, &image, err) < 0)
+	path = json_string_value(json_object_get(device, "socket"));
+	if (json_is_string(json_object_get(device, "file")) && open_image(device, &image, err) < 0)
 		goto out;
-	if (path && !json_is_true(json_object_get(params, "connect"))) {
-		sock = bind_socket(control, params, err);
+	if (path && !json_is_true(json_object_get(device, "connect"))) {
+		sock = bind_socket(control, device, err);
 		if (sock < 0)
 			goto out;
 		fds[n++] = sock;
@@ -218,7 +220,7 @@ json_t *change_add_disk(const char *control, json_t *params, struct error *err)
 		fds[n++] = image.fd;
 	if (image.fd_buffered >= 0)
 		fds[n++] = image.fd_buffered;
-	answer = client_call_with_fds(control, "disk.add", json_incref(params), fds, n, err);
+	answer = client_call_with_fds(control, method, json_incref(params), fds, n, err);
 	if (!answer && sock >= 0)
 		unlink(path);
 out:
@@ -226,6 +228,25 @@ out:
 	if (sock >= 0)
 		close(sock);
 	json_decref(params);
+	return answer;
+}
+
+json_t *change_add_disk(const char *control, json_t *params, struct error *err)
+{
+	return add(control, "disk.add", params, params, err);
+}
+
+json_t *change_add_port(const char *control, const char *network, json_t *port, struct error *err)
+{
+	json_t *params = json_pack("{s:s, s:O}", "network", network, "port", port), *answer;
+
+	if (!params) {
+		error_set(err, -EPROTO, "the network's name is not valid UTF-8");
+		answer = NULL;
+	} else {
+		answer = add(control, "port.add", port, params, err);
+	}
+	json_decref(port);
 	return answer;
 }
 

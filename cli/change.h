@@ -21,6 +21,9 @@ bool change_options(char **words, int n, json_t *params, struct error *err);
 /* "disk.add" with what @params describes. Takes over @params. As client_call_with(). */
 json_t *change_add_disk(const char *control, json_t *params, struct error *err);
 
+/* "port.add" of @port, taken over, to @network. */
+json_t *change_add_port(const char *control, const char *network, json_t *port, struct error *err);
+
 /* "disk.replace" of @name's image by @file. As client_call_with(). */
 json_t *change_replace_disk(const char *control, const char *name, const char *file,
 			    struct error *err);

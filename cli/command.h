@@ -27,6 +27,9 @@ int call_failed(const struct error *err);
 int config_command(const struct arguments *a);
 int disk_command(const struct arguments *a);
 int capture_command(const struct arguments *a);
+int network_command(const struct arguments *a);
+/* Of port_command(): port up, port down. */
+int port_link_command(const struct arguments *a);
 int port_command(const struct arguments *a);
 
 #endif

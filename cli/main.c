@@ -44,6 +44,12 @@ static const char help[] =
 	"                          its guest runs, and shows it\n"
 	"  disk retry DISK         has requests that wait for a failed disk "
 	"(on_error: stop) try again now\n"
+	"  network add NAME, network remove NETWORK\n"
+	"                          a network without ports\n"
+	"  port add NETWORK NAME --socket PATH [--KEY VALUE…]\n"
+	"                          one more guest port, by the keys of sluice.yaml(5)\n"
+	"  port remove PORT [--force]\n"
+	"                          closes a port; --force: also while a guest has it\n"
 	"  config                  what it serves now, as a configuration file\n"
 	"\n"
 	"Options:\n"
@@ -258,8 +264,9 @@ static const struct command {
 	const char *name;
 	int (*run)(const struct arguments *a);
 } commands[] = {
-	{ "status", status_command }, { "queue", queue_command },   { "disk", disk_command },
-	{ "port", port_command },     { "config", config_command }, { "capture", capture_command },
+	{ "status", status_command },	{ "queue", queue_command }, { "disk", disk_command },
+	{ "network", network_command }, { "port", port_command },   { "config", config_command },
+	{ "capture", capture_command },
 };
 
 int main(int argc, char **argv)

@@ -7,14 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-int port_command(const struct arguments *a)
+int port_link_command(const struct arguments *a)
 {
 	struct error err = { 0 };
 	json_t *answer;
 	bool down;
 
 	if (a->n != 3 || (strcmp(a->words[1], "down") != 0 && strcmp(a->words[1], "up") != 0)) {
-		fputs("sluice: it is: port down PORT, or port up PORT\n", stderr);
+		fputs("sluice: it is: port down PORT, port up PORT, port add … or port remove …\n",
+		      stderr);
 		return usage_error();
 	}
 	down = strcmp(a->words[1], "down") == 0;

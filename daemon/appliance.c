@@ -194,14 +194,15 @@ static struct port_rules rules_of(const struct port_config *p)
 	return r;
 }
 
-static int open_guest_port(struct network_entry *n, struct port_entry *e, int fd, struct error *err)
+static int open_guest_port(struct network_entry *n, struct port_entry *e, int sock,
+			   struct error *err)
 {
 	const struct port_config *p = e->config;
 	const struct port_rules rules = rules_of(p);
 	struct net_device_config cfg = {
 		.name = p->name,
 		.rules = &rules,
-		.socket = make_socket(&p->socket, fd),
+		.socket = make_socket(&p->socket, sock),
 		.queue_pairs = p->queues,
 		.has_mac = schema_given(p, PORT_MAC),
 		.mtu = (uint16_t)p->mtu,
@@ -212,7 +213,8 @@ static int open_guest_port(struct network_entry *n, struct port_entry *e, int fd
 	rc = net_device_create(&cfg, n->sw, e->appliance->workers, &e->guest, err);
 	if (rc)
 		return rc;
-	if (p->socket.path && !p->socket.connect)
+	/* Who bound it for us has seen to that. */
+	if (p->socket.path && !p->socket.connect && sock < 0)
 		privilege_give(p->socket.path, p->socket.group, e->appliance->identity);
 	net_device_on_closed(e->guest, hung_up, e->appliance);
 	return 0;
@@ -228,29 +230,73 @@ static int open_dpdk_port(struct network_entry *n, struct port_entry *e, struct 
 	return dpdk_port_create(&cfg, n->sw, e->appliance->workers, &e->dpdk, err);
 }
 
-static void open_network(struct appliance *a, const struct network_config *c, int fd)
+static struct port_entry *new_port(struct appliance *a, struct network_entry *n,
+				   const struct port_config *c)
 {
-	const struct switch_config cfg = {
-		.name = c->name,
-		.mac_ageing_s = c->mac_ageing_s,
-		.mac_max = c->mac_max,
-	};
+	struct port_entry *e = must_calloc(sizeof(*e));
+
+	e->appliance = a;
+	e->network = n;
+	e->config = c;
+	TAILQ_INSERT_TAIL(&n->ports, e, link);
+	return e;
+}
+
+static void free_port(struct port_entry *e)
+{
+	TAILQ_REMOVE(&e->network->ports, e, link);
+	if (e->own)
+		schema_free(&port_schema, e->own);
+	free(e->own);
+	free(e->failure);
+	free(e);
+}
+
+static struct network_entry *new_network(struct appliance *a, const struct network_config *c)
+{
 	struct network_entry *n = must_calloc(sizeof(*n));
-	struct error no_switch = { 0 };
-	int made;
 
 	TAILQ_INIT(&n->ports);
 	n->config = c;
-	made = switch_create(&cfg, a->workers, &n->sw, &no_switch);
 	TAILQ_INSERT_TAIL(&a->networks, n, link);
+	return n;
+}
+
+static void free_network(struct appliance *a, struct network_entry *n)
+{
+	struct port_entry *p;
+
+	while ((p = TAILQ_FIRST(&n->ports)))
+		free_port(p);
+	TAILQ_REMOVE(&a->networks, n, link);
+	if (n->own)
+		schema_free(&network_schema, n->own);
+	free(n->own);
+	free(n);
+}
+
+static int make_switch(struct appliance *a, struct network_entry *n, struct error *err)
+{
+	const struct switch_config cfg = {
+		.name = n->config->name,
+		.mac_ageing_s = n->config->mac_ageing_s,
+		.mac_max = n->config->mac_max,
+	};
+
+	return switch_create(&cfg, a->workers, &n->sw, err);
+}
+
+static void open_network(struct appliance *a, const struct network_config *c, int fd)
+{
+	struct network_entry *n = new_network(a, c);
+	struct error no_switch = { 0 };
+	int made = make_switch(a, n, &no_switch);
+
 	for (unsigned i = 0; i < c->ports.n; i++) {
-		struct port_entry *e = must_calloc(sizeof(*e));
+		struct port_entry *e = new_port(a, n, config_port(c, i));
 		struct error err = { 0 };
 		int rc;
 
-		e->appliance = a;
-		e->config = config_port(c, i);
-		TAILQ_INSERT_TAIL(&n->ports, e, link);
 		if (made)
 			rc = error_set(&err, made, "network %s: %s", c->name, no_switch.text);
 		else if (e->config->dpdk)
@@ -259,6 +305,41 @@ static void open_network(struct appliance *a, const struct network_config *c, in
 			rc = open_guest_port(n, e, fd, &err);
 		count_result(a, "port", e->config->name, rc, &err, &e->failure);
 	}
+}
+
+int appliance_add_port(struct network_entry *n, struct appliance *a, struct port_config *config,
+		       struct device_files *files, struct error *err)
+{
+	struct port_entry *e = new_port(a, n, config);
+	int rc = open_guest_port(n, e, files->socket, err);
+
+	if (rc) {
+		free_port(e);
+		return rc;
+	}
+	e->own = config;
+	a->n_open++;
+	return 0;
+}
+
+int appliance_add_network(struct appliance *a, struct network_config *config, struct error *err)
+{
+	struct network_entry *n = new_network(a, config);
+	int rc = make_switch(a, n, err);
+
+	if (rc)
+		free_network(a, n);
+	else
+		n->own = config;
+	return rc;
+}
+
+void appliance_remove_network(struct appliance *a, struct network_entry *n)
+{
+	assert(TAILQ_EMPTY(&n->ports));
+	if (n->sw)
+		switch_destroy(n->sw);
+	free_network(a, n);
 }
 
 void appliance_open(struct appliance *a, int fd)
@@ -308,19 +389,11 @@ static void free_entries(struct appliance *a)
 {
 	struct network_entry *n;
 	struct disk_entry *d;
-	struct port_entry *p;
 
 	while ((d = TAILQ_FIRST(&a->disks)))
-		free_disk(d);
-	while ((n = TAILQ_FIRST(&a->networks))) {
-		while ((p = TAILQ_FIRST(&n->ports))) {
-			TAILQ_REMOVE(&n->ports, p, link);
-			free(p->failure);
-			free(p);
-		}
-		TAILQ_REMOVE(&a->networks, n, link);
-		free(n);
-	}
+		free_disk(d); /* NOLINT(clang-analyzer-unix.Malloc): queue(3) */
+	while ((n = TAILQ_FIRST(&a->networks)))
+		free_network(a, n); /* NOLINT(clang-analyzer-unix.Malloc) */
 }
 
 /* Every guest device has gone; what stands under them can go in one go. */
@@ -433,12 +506,70 @@ const char *appliance_taken(const struct appliance *a, const char *name, const c
 	return NULL;
 }
 
+static void forget_port(struct port_entry *p)
+{
+	void (*removed)(void *arg) = p->removed;
+	void *arg = p->removed_arg;
+
+	free_port(p);
+	removed(arg);
+}
+
 static void port_closed(void *arg)
 {
 	struct port_entry *p = arg;
+	struct appliance *a = p->appliance;
 
 	p->guest = NULL;
-	one_closed(p->appliance);
+	if (p->removed) {
+		a->n_open--;
+		forget_port(p);
+	}
+	if (a->closing)
+		one_closed(a);
+}
+
+void appliance_remove_port(struct port_entry *p, void (*removed)(void *arg), void *arg)
+{
+	assert(!p->removed);
+	p->removed = removed;
+	p->removed_arg = arg;
+	if (p->guest) {
+		net_device_close(p->guest, port_closed, p);
+		return;
+	}
+	if (p->dpdk) {
+		dpdk_port_close(p->dpdk);
+		p->appliance->n_open--;
+	} else {
+		p->appliance->n_failed--;
+	}
+	forget_port(p);
+}
+
+struct network_entry *appliance_find_network(const struct appliance *a, const char *name)
+{
+	struct network_entry *n;
+
+	TAILQ_FOREACH (n, &a->networks, link) {
+		if (strcmp(n->config->name, name) == 0)
+			return n;
+	}
+	return NULL;
+}
+
+struct port_entry *appliance_find_port(const struct appliance *a, const char *name)
+{
+	struct network_entry *n;
+	struct port_entry *p;
+
+	TAILQ_FOREACH (n, &a->networks, link) {
+		TAILQ_FOREACH (p, &n->ports, link) {
+			if (strcmp(p->config->name, name) == 0)
+				return p;
+		}
+	}
+	return NULL;
 }
 
 void appliance_close(struct appliance *a, void (*closed)(struct appliance *a))
@@ -456,7 +587,8 @@ void appliance_close(struct appliance *a, void (*closed)(struct appliance *a))
 			if (!p->guest)
 				continue;
 			a->closing++;
-			net_device_close(p->guest, port_closed, p);
+			if (!p->removed) /* else it is being closed already */
+				net_device_close(p->guest, port_closed, p);
 		}
 	}
 	TAILQ_FOREACH (d, &a->disks, link) {

@@ -39,15 +39,20 @@ struct device_files {
 struct port_entry {
 	TAILQ_ENTRY(port_entry) link;
 	struct appliance *appliance;
-	const struct port_config *config;
-	struct net_device *guest; /* one of these two, or none: not open */
+	struct network_entry *network;
+	const struct port_config *config; /* borrowed from the configuration, or @own */
+	struct port_config *own;	  /* of a port that was added later */
+	struct net_device *guest;	  /* one of these two, or none: not open */
 	struct dpdk_port *dpdk;
 	char *failure;
+	void (*removed)(void *arg); /* NULL: it stays */
+	void *removed_arg;
 };
 
 struct network_entry {
 	TAILQ_ENTRY(network_entry) link;
-	const struct network_config *config;
+	const struct network_config *config; /* as a port's */
+	struct network_config *own;
 	struct net_switch *sw; /* NULL: not made */
 	TAILQ_HEAD(port_list, port_entry) ports;
 };
@@ -93,6 +98,17 @@ int appliance_add_disk(struct appliance *a, struct disk_config *config, struct d
  */
 void appliance_remove_disk(struct disk_entry *e, void (*removed)(void *arg), void *arg);
 
+/* As with disks. A port of a guest; @config is filled by port_schema. */
+int appliance_add_port(struct network_entry *n, struct appliance *a, struct port_config *config,
+		       struct device_files *files, struct error *err);
+void appliance_remove_port(struct port_entry *e, void (*removed)(void *arg), void *arg);
+
+/* A network without ports; @config is filled by network_schema. It is removed without any, too. */
+int appliance_add_network(struct appliance *a, struct network_config *config, struct error *err);
+void appliance_remove_network(struct appliance *a, struct network_entry *n);
+
+struct network_entry *appliance_find_network(const struct appliance *a, const char *name);
+struct port_entry *appliance_find_port(const struct appliance *a, const char *name);
 struct disk_entry *appliance_find_disk(const struct appliance *a, const char *name);
 
 /* @return "disk web-root", a device that has this name or this socket's path; else NULL. */

@@ -22,10 +22,10 @@ bool change_is_good(struct problems *p, struct rpc_error *err)
 	return false;
 }
 
-void *change_read(const struct schema *s, const struct rpc_request *r, struct rpc_error *err)
+void *change_read(const struct schema *s, const json_t *params, struct rpc_error *err)
 {
 	/* JSON is YAML: the same walker reads what a file says and what a request does. */
-	char *text = json_is_object(r->params) ? json_dumps(r->params, 0) : NULL;
+	char *text = json_is_object(params) ? json_dumps(params, 0) : NULL;
 	struct problems p = { 0 };
 	void *obj = text ? malloc(s->size) : NULL;
 

@@ -10,10 +10,10 @@
 #include "daemon/rpc.h"
 
 /*
- * The object of schema @s that the request's parameters describe, from malloc; every problem with
+ * The object of schema @s that @params describe, from malloc; every problem with
  * them is one for @err. @return NULL after an error; else change_free() it.
  */
-void *change_read(const struct schema *s, const struct rpc_request *r, struct rpc_error *err);
+void *change_read(const struct schema *s, const json_t *params, struct rpc_error *err);
 void change_free(const struct schema *s, void *obj);
 
 /* @err: what is in @p, which it empties. @return whether there was nothing. */

@@ -133,7 +133,7 @@ static void check_vlans(const struct port_config *port, struct problems *p)
 			       port->native);
 }
 
-static void check_port(const struct port_config *port, struct problems *p)
+void config_check_port(const struct port_config *port, struct problems *p)
 {
 	static const unsigned guest_only[] = { PORT_CONNECT, PORT_MODE, PORT_GROUP,
 					       PORT_QUEUES,  PORT_MAC,	PORT_MTU };
@@ -153,7 +153,6 @@ static void check_port(const struct port_config *port, struct problems *p)
 					       "does not go with dpdk; leave it out");
 	check_connect(&port_schema, port, port->socket.connect, PORT_MODE, PORT_GROUP, p);
 	check_vlans(port, p);
-	check_group(&port_schema, port, PORT_GROUP, port->socket.group, p);
 }
 
 /* A value that only one object may have, and where it was first seen. */
@@ -262,8 +261,13 @@ void config_check(const struct config *c, struct problems *p)
 	check_group(&config_schema, c, CONFIG_GROUP, c->group, p);
 	check_workers(&c->workers, p);
 	for (unsigned i = 0; i < c->networks.n; i++)
-		for (unsigned j = 0; j < config_network(c, i)->ports.n; j++)
-			check_port(config_port(config_network(c, i), j), p);
+		for (unsigned j = 0; j < config_network(c, i)->ports.n; j++) {
+			const struct port_config *port = config_port(config_network(c, i), j);
+
+			config_check_port(port, p);
+			if (!port->at.bad)
+				check_group(&port_schema, port, PORT_GROUP, port->socket.group, p);
+		}
 	for (unsigned i = 0; i < c->disks.n; i++) {
 		const struct disk_config *d = config_disk(c, i);
 

@@ -199,6 +199,7 @@ void config_check(const struct config *c, struct problems *p);
  * has seen to them.
  */
 void config_check_disk(const struct disk_config *d, struct problems *p);
+void config_check_port(const struct port_config *port, struct problems *p);
 
 /* An empty one with all the defaults. */
 struct config *config_new(void);

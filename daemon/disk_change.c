@@ -37,7 +37,7 @@ static struct disk_entry *add(struct appliance *a, struct disk_config *d, struct
 
 json_t *disk_add_serve(void *ctx, struct rpc_request *r, struct rpc_error *err)
 {
-	struct disk_config *d = change_read(&disk_schema, r, err);
+	struct disk_config *d = change_read(&disk_schema, r->params, err);
 	const struct disk_entry *e = d ? add(appliance_of(ctx), d, r, err) : NULL;
 
 	if (!e)

@@ -10,6 +10,7 @@
 #include "daemon/control_path.h"
 #include "daemon/disk_change.h"
 #include "daemon/disk_control.h"
+#include "daemon/network_change.h"
 #include "daemon/options.h"
 #include "daemon/port_control.h"
 #include "daemon/privilege.h"
@@ -48,6 +49,10 @@ static const struct rpc_method methods[] = {
 	{ .name = "disk.add", .serve = disk_add_serve, .takes_fds = true },
 	{ .name = "disk.remove", .serve = disk_remove_serve },
 	{ .name = "disk.replace", .serve = disk_replace_serve, .takes_fds = true },
+	{ .name = "port.add", .serve = port_add_serve, .takes_fds = true },
+	{ .name = "port.remove", .serve = port_remove_serve },
+	{ .name = "network.add", .serve = network_add_serve },
+	{ .name = "network.remove", .serve = network_remove_serve },
 	{ .name = "config", .call = config_show_call },
 	{ .name = "version", .call = version_call },
 	{ .name = NULL },

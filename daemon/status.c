@@ -316,6 +316,9 @@ static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 
 	put_text(j, "name", c->name);
 	put_text(j, "kind", c->dpdk ? "dpdk" : "guest");
+	put(j, "added", json_boolean(e->own != NULL));
+	if (e->removed)
+		put(j, "removing", json_true());
 	put_text(j, "socket", c->socket.path);
 	put_text(j, "device", c->dpdk);
 	if (schema_given(c, PORT_MAC)) {

@@ -295,21 +295,25 @@ def test_a_disk_in_memory_and_one_that_is_nothing(folder):
 
 def test_a_guest_boots_from_a_disk_that_was_added_while_another_ran(folder):
     with Daemon(folder, config(folder, 1)) as daemon, Guest(machine(folder), "neighbour") as one, \
-            Guest(Machine(disk=Disk(f"{folder}/disk1.sock")), "added") as two:
+            Guest(machine(folder, 1), "added") as two:
         one.boot()
         written = one.job("fs_write")
         image = make_image(folder, "added.raw")
-        done = sluice(daemon, "disk", "add", "added", "--socket", folder / "disk1.sock", "--file", image)
-        assert done.returncode == 0, done.stderr
+        for words in (("disk", "add", "added", "--socket", folder / "disk1.sock", "--file", image),
+                      ("port", "add", "lan", "net1", "--socket", folder / "net1.sock")):
+            done = sluice(daemon, *words)
+            assert done.returncode == 0, done.stderr
         two.boot()
         two.job("pattern", "fill", SEED)
+        two.job("ping", IPS[0], 3)
         assert pattern_on_host("check", image, SEED).returncode == 0
         done = sluice(daemon, "disk", "remove", "added")
         assert (done.returncode, "disk added is in use" in done.stderr) == (1, True), done.stderr
         two.poweroff()
         wait_for(lambda: daemon.disk("added")["state"] == "waiting", 20, "its VMM has gone")
-        done = sluice(daemon, "disk", "remove", "added")
-        assert done.returncode == 0, done.stderr
+        for words in (("disk", "remove", "added"), ("port", "remove", "net1")):
+            done = sluice(daemon, *words)
+            assert done.returncode == 0, done.stderr
         one.reboot()
         assert one.job("fs_check")["digest"] == written["digest"]
         one.poweroff()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks and ports that come and go while traffic runs, in the sandbox."""
+import contextlib
+import subprocess
+
+import pytest
+from lab import BUILD
+from lab.daemon import Daemon, wait_for
+from test_hot_disk import ask, descriptors, good, refused, resident_kib
+
+CONFIG = """
+workers: {{ count: 2 }}
+networks: [{{ name: lan, ports: [{{ name: one, socket: {folder}/one.sock }}, {{ name: two, socket: {folder}/two.sock }}] }}]
+"""
+
+
+@contextlib.contextmanager
+def traffic(*sockets):
+    with subprocess.Popen([BUILD / "bench/sluice-bench", "net", *sockets, "--time", "120"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(name="daemon")
+def _daemon(folder):
+    folder.chmod(0o777)
+    (folder / "aside").mkdir()
+    with Daemon(folder, CONFIG.format(folder=folder)) as d:
+        yield d
+        if d.alive():
+            assert d.stop() == 0
+
+
+def test_ports_come_and_go_under_traffic_and_nothing_is_left(daemon):
+    aside = daemon.folder / "aside"
+
+    def once():
+        for name in ("a", "b"):
+            good(daemon, "port", "add", "lan", name, "--socket", aside / f"{name}.sock", "--mtu", "1500")
+        with traffic(aside / "a.sock", aside / "b.sock"):
+            wait_for(lambda: daemon.port("b")["counters"]["tx_packets"] > 0, 20, "frames arrive", every_s=0.01)
+            assert "port b is in use" in refused(daemon, "port", "remove", "b")
+            for name in ("b", "a"):
+                good(daemon, "port", "remove", name, "--force")
+        assert not list(aside.iterdir())
+
+    with traffic(daemon.folder / "one.sock", daemon.folder / "two.sock") as busy:
+        wait_for(lambda: daemon.port("two")["counters"]["tx_packets"] > 0, 20, "frames arrive")
+        for _ in range(5):
+            once()
+        files, memory = descriptors(daemon), resident_kib(daemon)
+        for _ in range(30):
+            once()
+        before = daemon.port("two")["counters"]["tx_packets"]
+        wait_for(lambda: daemon.port("two")["counters"]["tx_packets"] > before, 20, "the others go on")
+        wait_for(lambda: descriptors(daemon) <= files, 10, "descriptors are closed")
+        assert resident_kib(daemon) < memory + 2048
+        assert busy.poll() is None
+    assert daemon.port("one")["front_end"]["connects"] == 1
+    assert "error" not in daemon.log.read_text()
+
+
+def test_networks_come_and_go(daemon):
+    aside = daemon.folder / "aside"
+    files = descriptors(daemon)
+    for _ in range(20):
+        good(daemon, "network", "add", "dmz", "--mac-ageing", "60")
+        good(daemon, "port", "add", "dmz", "a", "--socket", aside / "a.sock", "--vlan", "10")
+        assert "network dmz has port a still" in refused(daemon, "network", "remove", "dmz")
+        text = good(daemon, "config")
+        assert f"  - name: dmz\n    mac_ageing: 60\n    ports:\n      - {{ name: a, socket: {aside}/a.sock, vlan: 10 }}\n" in text
+        good(daemon, "port", "remove", "a")
+        good(daemon, "network", "remove", "dmz")
+    assert [n["name"] for n in daemon.status()["networks"]] == ["lan"]
+    wait_for(lambda: descriptors(daemon) <= files, 10, "descriptors are closed")
+
+
+def test_what_cannot_be_is_explained(daemon):
+    aside = daemon.folder / "aside"
+    for words, complaint in (
+        (("port", "add", "wan", "a", "--socket", aside / "a.sock"), 'no network called "wan"'),
+        (("port", "add", "lan", "one", "--socket", aside / "a.sock"), "there is port one already"),
+        (("port", "add", "lan", "a", "--dpdk", "net_null0"), "a DPDK port opens devices"),
+        (("port", "add", "lan", "a"), "socket: is missing"),
+        (("port", "add", "lan", "a", "--socket", aside / "a.sock", "--vlan", "5000"), "vlan"),
+        (("network", "add", "lan"), 'a network called "lan" already'),
+        (("network", "add", "x", "--mac-max", "0"), "mac_max"),
+        (("network", "remove", "wan"), 'no network called "wan"'),
+        (("port", "remove", "wan"), 'no port called "wan"'),
+    ):
+        assert complaint in refused(daemon, *words), complaint
+        assert not list(aside.iterdir())
+    answer = ask(daemon.control, {"method": "network.add", "params": {"name": "x", "ports": [{"name": "y", "socket": "/z"}]}})
+    assert "ports are added one by one" in answer["error"]["message"]
