@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <err.h>
+#include <linux/virtio_config.h>
 #include <getopt.h>
 #include <sched.h>
 #include <stdio.h>
@@ -174,6 +175,20 @@ static void peer_pid(struct rig *r)
 		r->pid = cred.pid;
 }
 
+/*
+ * vhost-user SET_STATUS; virtio 1.3, 2.1. DPDK's vhost library works on no ring of a front-end that
+ * has negotiated STATUS until the driver is ready.
+ */
+static void say_driver_ok(struct rig *r)
+{
+	const uint64_t ready = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+			       VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
+
+	if ((r->frontend.protocol & VU_PF_STATUS) &&
+	    frontend_u64_set(&r->frontend, VU_SET_STATUS, ready) < 0)
+		rig_die(r, "telling that the driver is ready");
+}
+
 struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_rings,
 		     uint64_t device_features, uint64_t memory_bytes)
 {
@@ -215,6 +230,7 @@ struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_r
 		if (frontend_queue_start(f, i) < 0)
 			rig_die(r, "starting a ring");
 	}
+	say_driver_ok(r);
 	return r;
 }
 
