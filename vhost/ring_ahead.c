@@ -122,8 +122,11 @@ static void look_packed(struct look *l)
 
 		if (!packed_is_available(wrap, d.flags))
 			return;
-		/* virtio 1.3 2.8.6: only the first of a chain says that it is available. */
-		for (uint32_t i = 0; i < r->size; i++) {
+		/*
+		 * virtio 1.3 2.8.6: only the first of a chain says that it is available. Where a
+		 * look ends within a chain, the next one goes on there, as if one began.
+		 */
+		for (uint32_t i = 0; i < r->size && !is_over(l); i++) {
 			look_at_desc(l, &d);
 			packed_advance(r, &at, &wrap, 1);
 			if (!(d.flags & VRING_DESC_F_NEXT))

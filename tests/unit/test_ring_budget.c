@@ -4,6 +4,7 @@
  * what it leaves comes with the next.
  */
 #include "tests/unit/ring_pair.h"
+#include "vhost/ring_ahead.h"
 
 /* Pops until nothing is left. @return chains; in *@most those of the fullest pop. */
 static unsigned pop_all(struct pair *p, unsigned *most)
@@ -67,4 +68,38 @@ RING_TEST(ring_budget, small_chains_are_popped_all_at_once)
 
 	pair_ring(p, 256, driver_base_start(p->kind.layout));
 	chains_all_come(p, segs, 2, 64, 64);
+}
+
+/* A ring full of descriptors, each of which says that another one follows. */
+static void offer_without_end(struct pair *p)
+{
+	const uint16_t mark = VRING_DESC_F_NEXT | driver_packed_mark(p->d.avail_wrap);
+
+	for (uint32_t i = 0; i < p->d.size; i++) {
+		if (p->kind.layout == DRIVER_SPLIT)
+			p->d.split.desc[i] = (struct vring_desc) { NEXT_GPA, 16, VRING_DESC_F_NEXT,
+								   (i + 1) % p->d.size };
+		else
+			p->d.packed.desc[i] = (struct vring_packed_desc) { NEXT_GPA, 16, 0, mark };
+	}
+	if (p->kind.layout == DRIVER_SPLIT)
+		p->d.split.avail->idx = 4;
+}
+
+/* Behind an IOMMU; what ring_pop() will say to such a chain is another matter. */
+RING_TEST(ring_budget, a_look_ahead_at_a_chain_without_end_is_bounded)
+{
+	struct ring_ahead a = { 0 };
+
+	pair_ring(p, 4 * RING_AHEAD_PIECES, driver_base_start(p->kind.layout));
+	offer_without_end(p);
+	ring_ahead_restart(&p->r, &a);
+	for (unsigned look = 0; look < 8; look++) {
+		unsigned pieces = ring_look_ahead(&p->r, &a);
+
+		cr_assert_leq(pieces, RING_AHEAD_PIECES, "look %u: %u pieces", look, pieces);
+		cr_assert_eq(look > 0 || pieces > 0, true, "nothing was looked at");
+		cr_assert_eq(a.n, 0);
+	}
+	p->may_break = true;
 }
