@@ -7,6 +7,7 @@
  *	3 switch_forward	… → net_deliver() of the receiver copies it out of here
  *	4 ring_push, publish, call
  */
+#include "base/copy.h"
 #include "net/virtio_net.h"
 
 #include <endian.h>
@@ -26,7 +27,7 @@ HOT void gather(const struct iovec *segs, void *to, size_t len)
 	for (; len > 0; segs++) {
 		size_t n = MIN(len, segs->iov_len);
 
-		memcpy(out, segs->iov_base, n);
+		copy_bytes(out, segs->iov_base, n);
 		out += n;
 		len -= n;
 	}

@@ -4,6 +4,7 @@
  * may deliver to any queue, so the queue's lock is held for a burst; one lock at a time, so that
  * nobody waits in a circle.
  */
+#include "base/copy.h"
 #include "net/virtio_net.h"
 
 #include <endian.h>
@@ -30,12 +31,54 @@ struct tally {
 	enum land hopeless_why;
 };
 
-/* The buffers that a frame goes into. Their segments follow each other without a gap. */
-struct landing {
-	unsigned n;
-	struct chain chains[CHAINS_MAX];
-	struct iovec segs[2 * RING_CHAIN_SEGS_MAX];
+/*
+ * Chains that were popped and not used yet. As many as there are packets are popped at once: the
+ * ring's cache lines and the buffers' first ones come from the driver's core, and so come together.
+ * What is left at the end of the burst goes back onto the ring. The chains' segments follow each
+ * other without a gap.
+ */
+struct stock {
+	unsigned at, n; /* chains[at] is the next, chains[n - 1] the last */
+	unsigned want;	/* chains that this burst may still need */
+	struct chain chains[PORT_BURST + CHAINS_MAX];
+	struct iovec segs[3 * RING_CHAIN_SEGS_MAX];
 };
+
+HOT void stock_return(struct net_queue *q, enum ring_layout layout, struct stock *s)
+{
+	if (unlikely(s->n > s->at))
+		ring_unpop(&q->vq->ring, layout, s->chains + s->at, s->n - s->at);
+	s->at = s->n = 0;
+}
+
+/* Before each frame: so that a frame's chains and segments have room behind those before it. */
+HOT void stock_tidy(struct net_queue *q, enum ring_layout layout, struct stock *s)
+{
+	if (s->at == s->n)
+		s->at = s->n = 0;
+	else if (unlikely(s->at >= PORT_BURST ||
+			  s->chains[s->at].segs - s->segs > RING_CHAIN_SEGS_MAX))
+		stock_return(q, layout, s);
+}
+
+/* @return false: the driver has made no more available. */
+HOT bool stock_more(struct net_queue *q, enum ring_layout layout, struct stock *s)
+{
+	struct iovec *segs = s->segs;
+	unsigned n = s->n ? 1 : MAX(MIN(s->want, (unsigned)PORT_BURST), 1u);
+
+	if (s->n) {
+		const struct chain *last = &s->chains[s->n - 1];
+
+		segs = last->segs + last->n_out + last->n_in;
+	}
+	/* What stock_tidy() and land() see to. */
+	assert(s->n + n <= ARRAY_SIZE(s->chains) &&
+	       segs + RING_CHAIN_SEGS_MAX <= s->segs + ARRAY_SIZE(s->segs));
+	n = ring_pop(&q->vq->ring, layout, s->chains + s->n, n, segs, RING_CHAIN_SEGS_MAX);
+	s->n += n;
+	return n > 0;
+}
 
 static enum land COLD land_break(struct ring *r, const char *why)
 {
@@ -44,25 +87,28 @@ static enum land COLD land_break(struct ring *r, const char *why)
 }
 
 /*
- * Takes chains until they hold @need bytes, header included. virtio 1.3 5.1.6.3: without MRG_RXBUF
- * one chain has to do; a chain that may come first holds at least the header.
+ * How many chains of the stock hold @need bytes, header included: into *@n. virtio 1.3 5.1.6.3:
+ * without MRG_RXBUF one chain has to do; a chain that may come first holds at least the header.
  */
-HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, struct landing *l)
+HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, struct stock *s,
+		   unsigned *n)
 {
 	struct ring *r = &q->vq->ring;
-	unsigned used = 0, empty = 0;
+	unsigned used = 0, empty = 0, i;
 	unsigned most = MIN(CHAINS_MAX, CHAINS_FEW + (unsigned)(need / CHAIN_BYTES));
 	uint64_t room = 0;
 
-	for (l->n = 0; room < need; l->n++) {
-		struct chain *c = &l->chains[l->n];
+	stock_tidy(q, layout, s);
+	for (i = 0; room < need; i++) {
+		const struct chain *c;
 
-		if (unlikely(l->n == most || used + empty > RING_CHAIN_SEGS_MAX))
+		if (unlikely(i == most || used + empty > RING_CHAIN_SEGS_MAX))
 			return LAND_TOO_BIG;
-		if (unlikely(l->n == 1 && !q->mergeable))
+		if (unlikely(i == 1 && !q->mergeable))
 			return LAND_TOO_BIG;
-		if (!ring_pop(r, layout, c, 1, l->segs + used, RING_CHAIN_SEGS_MAX))
+		if (s->at + i == s->n && unlikely(!stock_more(q, layout, s)))
 			return LAND_NO_BUFFER;
+		c = &s->chains[s->at + i];
 		if (unlikely(c->n_out != 0))
 			return land_break(r, "readable segment in a receive queue");
 		if (unlikely(c->in_len < q->hdr_len))
@@ -71,28 +117,44 @@ HOT enum land land(struct net_queue *q, enum ring_layout layout, uint64_t need, 
 		empty += c->n_empty;
 		room += c->in_len;
 	}
+	*n = i;
 	return LAND_OK;
 }
 
+/*
+ * struct virtio_net_hdr_mrg_rxbuf as two words: put together from its fields in memory, it would be
+ * read back before these small stores are through, and each frame would wait for that.
+ */
+struct header {
+	uint64_t low;  /* flags, gso_type, hdr_len, gso_size, csum_start */
+	uint32_t high; /* csum_offset, num_buffers */
+};
+static_assert(offsetof(struct virtio_net_hdr_mrg_rxbuf, hdr.gso_type) == 1 &&
+		      offsetof(struct virtio_net_hdr_mrg_rxbuf, hdr.hdr_len) == 2 &&
+		      offsetof(struct virtio_net_hdr_mrg_rxbuf, hdr.gso_size) == 4 &&
+		      offsetof(struct virtio_net_hdr_mrg_rxbuf, hdr.csum_start) == 6 &&
+		      offsetof(struct virtio_net_hdr_mrg_rxbuf, hdr.csum_offset) == 8 &&
+		      offsetof(struct virtio_net_hdr_mrg_rxbuf, num_buffers) == 10,
+	      "virtio 1.3 5.1.6");
+
 /* The header that the receiver is to see; offloads that it does not take are finished by now. */
-HOT void header_fill(struct virtio_net_hdr_mrg_rxbuf *h, const struct net_queue *q,
-		     const struct packet_offload *o, unsigned n_buffers)
+HOT struct header header_of(const struct net_queue *q, const struct packet_offload *o,
+			    unsigned n_buffers)
 {
-	memset(h, 0, sizeof(*h));
+	uint64_t low = 0;
 	/* 5.1.6.4.1: 1 also where buffers are not merged. */
-	h->num_buffers = htole16((uint16_t)n_buffers);
+	uint32_t high = (uint32_t)n_buffers << 16;
+
 	if (o->needs_csum) {
-		h->hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-		h->hdr.csum_start = htole16(o->csum_start);
-		h->hdr.csum_offset = htole16(o->csum_offset);
+		low = VIRTIO_NET_HDR_F_NEEDS_CSUM | (uint64_t)o->csum_start << 48;
+		high |= o->csum_offset;
 	} else if (o->csum_valid && q->csum) {
-		h->hdr.flags = VIRTIO_NET_HDR_F_DATA_VALID;
+		low = VIRTIO_NET_HDR_F_DATA_VALID;
 	}
-	if (unlikely(o->gso_type != VIRTIO_NET_HDR_GSO_NONE)) {
-		h->hdr.gso_type = o->gso_type | (o->ecn ? VIRTIO_NET_HDR_GSO_ECN : 0);
-		h->hdr.gso_size = htole16(o->gso_size);
-		h->hdr.hdr_len = htole16(o->hdr_len);
-	}
+	if (unlikely(o->gso_type != VIRTIO_NET_HDR_GSO_NONE))
+		low |= (uint64_t)(o->gso_type | (o->ecn ? VIRTIO_NET_HDR_GSO_ECN : 0)) << 8 |
+		       (uint64_t)o->hdr_len << 16 | (uint64_t)o->gso_size << 32;
+	return (struct header) { htole64(low), htole32(high) };
 }
 
 /* Appends to the segments at *@at, which have the room. */
@@ -106,7 +168,7 @@ HOT void put(struct iovec **at, const void *from, size_t len)
 		 * NOLINTNEXTLINE(clang-analyzer-core.*) */
 		size_t n = MIN(len, v->iov_len);
 
-		memcpy(v->iov_base, p, n);
+		copy_bytes(v->iov_base, p, n);
 		v->iov_base = (uint8_t *)v->iov_base + n;
 		v->iov_len -= n;
 		if (v->iov_len == 0)
@@ -116,50 +178,63 @@ HOT void put(struct iovec **at, const void *from, size_t len)
 	}
 }
 
-/* Header and frame, into buffers that hold them. */
-HOT void fill(const struct net_queue *q, const struct virtio_net_hdr_mrg_rxbuf *h, struct frame *f,
-	      struct landing *l)
+/* Most receivers have VERSION_1 and lay the header and the frame into one buffer. */
+HOT void put_header(struct iovec **at, const struct net_queue *q, const struct header *h)
 {
-	struct iovec *at = l->segs;
+	uint8_t bytes[VNET_HDR_LEN];
+	struct iovec *v = *at;
+	bool whole = likely(q->hdr_len == VNET_HDR_LEN && v->iov_len > VNET_HDR_LEN);
+	uint8_t *to = whole ? v->iov_base : bytes;
+
+	memcpy(to, &h->low, sizeof(h->low));
+	memcpy(to + sizeof(h->low), &h->high, sizeof(h->high));
+	if (whole) {
+		v->iov_base = to + VNET_HDR_LEN;
+		v->iov_len -= VNET_HDR_LEN;
+	} else {
+		put(at, bytes, q->hdr_len);
+	}
+}
+
+/* Header and frame, into segments that hold them. */
+HOT void fill(const struct net_queue *q, const struct header *h, struct frame *f, struct iovec *at)
+{
 	const void *piece;
 	uint32_t n;
 
-	put(&at, h, q->hdr_len);
+	put_header(&at, q, h);
 	put(&at, f->head, f->head_len);
 	while ((piece = frame_next(f, UINT32_MAX, &n)))
 		put(&at, piece, n);
 }
 
 /* The same while the guest migrates: what is filled goes to the dirty log. */
-static void COLD fill_logged(const struct net_queue *q, const struct virtio_net_hdr_mrg_rxbuf *h,
-			     struct frame *f, struct landing *l, uint32_t len)
+static void COLD fill_logged(const struct net_queue *q, const struct header *h, struct frame *f,
+			     const struct chain *chains, unsigned n_chains, uint32_t len)
 {
-	const struct chain *last;
-	struct iovec segs[ARRAY_SIZE(l->segs)]; /* put() uses the landing's up */
-	unsigned n;
+	struct iovec *first = chains[0].segs;
+	const struct chain *last = &chains[n_chains - 1];
+	struct iovec segs[2 * RING_CHAIN_SEGS_MAX]; /* put() uses the stock's up */
+	unsigned n = (unsigned)(last->segs - first) + last->n_in;
 
-	assert(l->n > 0);
-	last = &l->chains[l->n - 1];
-	n = (unsigned)(last->segs - l->segs) + last->n_in;
-	memcpy(segs, l->segs, n * sizeof(segs[0]));
-	fill(q, h, f, l);
+	memcpy(segs, first, n * sizeof(segs[0]));
+	fill(q, h, f, first);
 	ring_log_iov(&q->vq->ring, segs, n, len);
 }
 
-HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f, struct tally *t)
+HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f, struct stock *s,
+		   struct tally *t)
 {
 	struct ring *r = &q->vq->ring;
-	struct ring_mark mark = ring_mark(r);
 	uint32_t len = frame_len(f), left = len + q->hdr_len;
-	struct virtio_net_hdr_mrg_rxbuf h;
-	struct landing l;
 	enum land rc = t->hopeless_why;
+	const struct chain *c;
+	struct header h;
+	unsigned n = 0;
 
-	l.n = 0;
 	if (likely(left < t->hopeless))
-		rc = land(q, layout, left, &l);
+		rc = land(q, layout, left, s, &n);
 	if (unlikely(rc != LAND_OK)) {
-		ring_rewind(r, mark);
 		t->hopeless = MIN(t->hopeless, left);
 		t->hopeless_why = rc;
 		t->no_buffer += rc == LAND_NO_BUFFER;
@@ -168,17 +243,19 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f
 		return false;
 	}
 	/* Committed: there is room for all of it. */
-	header_fill(&h, q, &f->offload, l.n);
+	c = &s->chains[s->at];
+	h = header_of(q, &f->offload, n);
 	if (unlikely(r->log))
-		fill_logged(q, &h, f, &l, left);
+		fill_logged(q, &h, f, c, n, left);
 	else
-		fill(q, &h, f, &l);
-	for (unsigned i = 0; i < l.n; i++) {
-		uint32_t written = MIN(left, l.chains[i].in_len);
+		fill(q, &h, f, c->segs);
+	for (const struct chain *end = c + n; c < end; c++) {
+		uint32_t written = MIN(left, c->in_len);
 
-		ring_push(r, layout, l.chains[i].id, l.chains[i].n_slots, written);
+		ring_push(r, layout, c->id, c->n_slots, written);
 		left -= written;
 	}
+	s->at += n;
 	t->packets++;
 	t->bytes += len;
 	return true;
@@ -192,32 +269,34 @@ HOT bool takes_gso(const struct net_queue *q, const struct packet_offload *o)
 }
 
 HOT bool put_segments(struct net_queue *q, enum ring_layout layout, struct packet *p,
-		      struct tally *t)
+		      struct stock *stock, struct tally *t)
 {
 	struct segmenter s;
 	struct frame f;
 
+	stock->want = PORT_BURST;
 	for (segmenter_init(&s, p); segmenter_next(&s, &f);) {
 		if (!q->csum)
 			frame_complete_csum(&f);
 		/* A hole in a TCP stream makes the rest of this frame worth little. */
-		if (!put_frame(q, layout, &f, t))
+		if (!put_frame(q, layout, &f, stock, t))
 			return false;
 	}
 	t->cut_short += segmenter_cut_short(&s);
 	return !segmenter_cut_short(&s);
 }
 
-HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet *p, struct tally *t)
+HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet *p,
+		    struct stock *stock, struct tally *t)
 {
 	struct frame f;
 
 	if (unlikely(p->offload.gso_type != VIRTIO_NET_HDR_GSO_NONE) && !takes_gso(q, &p->offload))
-		return put_segments(q, layout, p, t);
+		return put_segments(q, layout, p, stock, t);
 	if (!q->csum)
 		packet_complete_csum(p);
 	frame_of_packet(&f, p);
-	return put_frame(q, layout, &f, t);
+	return put_frame(q, layout, &f, stock, t);
 }
 
 HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packet *const *packets,
@@ -226,9 +305,14 @@ HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packe
 	struct ring *r = &q->vq->ring;
 	struct tally t = { .hopeless = UINT32_MAX };
 	unsigned taken = 0;
+	struct stock stock;
 
-	for (unsigned i = 0; i < n; i++)
-		taken += put_packet(q, layout, packets[i], &t);
+	stock.at = stock.n = 0;
+	for (unsigned i = 0; i < n; i++) {
+		stock.want = n - i;
+		taken += put_packet(q, layout, packets[i], &stock, &t);
+	}
+	stock_return(q, layout, &stock);
 	ring_publish(r, layout);
 	ring_call(r, layout);
 	counter_add(&stats->tx_packets, t.packets);

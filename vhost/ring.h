@@ -175,14 +175,6 @@ struct ring {
 	struct ring_stats stats;
 };
 
-/* A place in the available ring to go back to, when chains were popped and cannot be used after
- * all. */
-struct ring_mark {
-	uint16_t avail_idx;
-	bool avail_wrap;
-	uint32_t in_flight;
-};
-
 /*
  * Control thread, no worker uses @r. Starts at cfg->base, kicks unwanted; call_fd and err_fd are
  * -1. Stats are kept. @return NULL, or why it cannot be: a size that the layout does not have, a
@@ -251,10 +243,9 @@ bool ring_signal(struct ring *r, int fd) COLD;
  * bool ring_has_work(struct ring *r, enum ring_layout layout);
  *	Is there a chain to pop? One read of shared memory at most.
  *
- * struct ring_mark ring_mark(const struct ring *r);
- * void ring_rewind(struct ring *r, struct ring_mark m);
- *	Puts all chains popped since the mark back, as if never popped. None may have been pushed.
- *	Not for rings with a ring_track.
+ * void ring_unpop(struct ring *r, enum ring_layout layout, const struct chain *chains, unsigned n);
+ *	Puts the last @n chains popped back, as if never popped: @chains are all of them, in their
+ *	order, and none was pushed. Not for rings with a ring_track.
  *
  * void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
  *		  uint32_t written);

@@ -151,17 +151,24 @@ HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *cha
 	return ring_pop_new(r, layout, chains, n, segs, n_segs, RING_UNTRACKED);
 }
 
-HOT struct ring_mark ring_mark(const struct ring *r)
+HOT void ring_unpop(struct ring *r, enum ring_layout layout, const struct chain *chains, unsigned n)
 {
-	return (struct ring_mark) { r->avail_idx, r->avail_wrap, r->in_flight };
-}
+	uint32_t slots = 0;
 
-HOT void ring_rewind(struct ring *r, struct ring_mark m)
-{
-	counter_add(&r->stats.popped, -(uint64_t)(r->in_flight - m.in_flight));
-	r->avail_idx = m.avail_idx;
-	r->avail_wrap = m.avail_wrap;
-	r->in_flight = m.in_flight;
+	if (layout == RING_SPLIT) {
+		r->avail_idx -= (uint16_t)n;
+	} else {
+		for (unsigned i = 0; i < n; i++)
+			slots += chains[i].n_slots;
+		/* Not more than size, for they are in flight. */
+		if (slots > r->avail_idx) {
+			r->avail_idx = (uint16_t)(r->avail_idx + r->size);
+			r->avail_wrap = !r->avail_wrap;
+		}
+		r->avail_idx -= (uint16_t)slots;
+	}
+	r->in_flight -= n;
+	counter_add(&r->stats.popped, -(uint64_t)n);
 }
 
 HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,

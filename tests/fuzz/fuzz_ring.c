@@ -55,13 +55,15 @@ static void step_pop(struct input *in)
 	FUZZ_CHECK(b->n_live == b->r.in_flight && b->n_live <= b->r.size);
 }
 
-static void step_rewind(struct input *in)
+static void step_unpop(struct input *in)
 {
-	struct ring_mark m = ring_mark(&b->r);
-	unsigned got = pop(1 + in_u8(in) % POP_MAX, ARRAY_SIZE(b->segs));
+	unsigned got = pop(1 + in_u8(in) % POP_MAX, ARRAY_SIZE(b->segs)), keep = in_u8(in);
 
 	FUZZ_CHECK(got <= POP_MAX);
-	hooked_rewind(&b->r, m);
+	keep = MIN(keep, got);
+	for (unsigned i = 0; i < keep; i++)
+		b->live[b->n_live++] = b->chains[i];
+	hooked_unpop(&b->r, b->r.layout, b->chains + keep, got - keep);
 	FUZZ_CHECK(b->n_live == b->r.in_flight);
 }
 
@@ -238,7 +240,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step_kicks(&in);
 			break;
 		case 7:
-			step_rewind(&in);
+			step_unpop(&in);
 			break;
 		}
 		fg_check_writes(&b->g, b->n_live == 0);

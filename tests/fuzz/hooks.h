@@ -80,15 +80,16 @@ HOT void hooked_push_many(struct ring *r, enum ring_layout layout, const struct 
 	ring_push_many(r, layout, chains, n, written);
 }
 
-HOT void hooked_rewind(struct ring *r, struct ring_mark m)
+HOT void hooked_unpop(struct ring *r, enum ring_layout layout, const struct chain *chains,
+		      unsigned n)
 {
-	hook_rewound(r, r->in_flight - m.in_flight);
-	ring_rewind(r, m);
+	hook_rewound(r, n);
+	ring_unpop(r, layout, chains, n);
 }
 
 #define ring_pop hooked_pop
 #define ring_push hooked_push
 #define ring_push_many hooked_push_many
-#define ring_rewind hooked_rewind
+#define ring_unpop hooked_unpop
 
 #endif

@@ -275,6 +275,39 @@ Test(net_hostile, T6_too_few_mergeable_buffers_are_given_back, .timeout = 60)
 }
 
 /* More chains than a frame may be spread over: dropped, not written beyond our own arrays. */
+/* All of a round's frames may be delivered in one burst. */
+Test(net_hostile, T6_small_frames_land_where_a_large_one_found_too_little, .timeout = 60)
+{
+	struct ng_options oa = { 0 };
+	struct ng_options ob = { .features = NG_MRG, .rx_buffer = 200, .rx_count = 40 };
+	static uint8_t large[10000], small[100];
+
+	FOR_EACH_VARIANT(ob)
+	{
+		start(&oa, &ob);
+		frame_make(large, b.mac, a.mac, sizeof(large));
+		frame_make(small, b.mac, a.mac, sizeof(small));
+		for (unsigned round = 0; round < 100; round++) {
+			for (unsigned i = 0; i < 4; i++) {
+				ng_send(&a, 0, NULL, large, sizeof(large), NULL);
+				small[60] = (uint8_t)(round + i);
+				ng_send(&a, 0, NULL, small, 61 + i, NULL);
+			}
+			ng_sent(&a, 0);
+			for (unsigned i = 0; i < 4; i++) {
+				ng_receive(&b, 0, &got);
+				cr_assert_eq(got.len, 61 + i);
+				cr_assert_eq(got.bytes[60], (uint8_t)(round + i));
+				cr_assert_arr_eq(got.bytes, small, 60);
+			}
+		}
+		cr_assert_eq(ng_stats(&b).tx_no_buffer, 400);
+		cr_assert_eq(ng_stats(&b).tx_packets, 400);
+		good_frame(&a, &b);
+		stop();
+	}
+}
+
 Test(net_hostile, T6_very_many_tiny_buffers, .timeout = 60)
 {
 	struct ng_options oa = { 0 };

@@ -240,7 +240,15 @@ RING_TEST(ring_flow, pop_stops_where_the_segments_might_not_do)
 	}
 }
 
-RING_TEST(ring_flow, rewind_is_as_if_never_popped)
+static void dev_unpop(struct pair *p, unsigned first, unsigned n)
+{
+	if (p->r.layout == RING_SPLIT)
+		ring_unpop(&p->r, RING_SPLIT, p->chains + first, n);
+	else
+		ring_unpop(&p->r, RING_PACKED, p->chains + first, n);
+}
+
+RING_TEST(ring_flow, unpop_is_as_if_never_popped)
 {
 	struct driver_used u;
 
@@ -248,15 +256,26 @@ RING_TEST(ring_flow, rewind_is_as_if_never_popped)
 	pair_cycle(p, PAIR_SIZE - 3);
 	for (unsigned i = 0; i < 8; i++)
 		drv_send_one(p, i);
-	for (unsigned round = 0; round < 3; round++) {
+	for (unsigned keep = 0; keep <= 6; keep++) {
 		uint64_t popped = counter_read(&p->r.stats.popped);
-		struct ring_mark m = ring_mark(&p->r);
+		uint16_t id;
 
-		cr_assert_eq(dev_pop(p, 5), 5);
-		cr_assert_eq(dev_pop(p, 1), 1);
-		ring_rewind(&p->r, m);
+		cr_assert_eq(dev_pop(p, 6), 6);
+		id = p->chains[keep % 6].id;
+		dev_unpop(p, keep, 6 - keep);
+		cr_assert_eq(p->r.in_flight, keep);
+		cr_assert_eq(counter_read(&p->r.stats.popped), popped + keep);
+		if (keep < 6) {
+			struct chain kept[6];
+
+			memcpy(kept, p->chains, sizeof(kept));
+			cr_assert_eq(dev_pop(p, 1), 1);
+			cr_assert_eq(p->chains[0].id, id, "the first that was put back is next");
+			dev_unpop(p, 0, 1);
+			memcpy(p->chains, kept, sizeof(kept));
+		}
+		dev_unpop(p, 0, keep);
 		cr_assert_eq(p->r.in_flight, 0);
-		cr_assert_eq(counter_read(&p->r.stats.popped), popped);
 	}
 	cr_assert_eq(dev_pop(p, 32), 8);
 	for (unsigned i = 0; i < 8; i++)
