@@ -5,8 +5,8 @@
 
 #include <assert.h>
 #include <err.h>
-#include <linux/virtio_config.h>
 #include <getopt.h>
+#include <linux/virtio_config.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -48,7 +48,7 @@ static int check_one(const struct blk_config *cfg, int fd, int *flags, struct st
 
 static int check(const struct blk_config *cfg, const struct image_file *f, struct error *err)
 {
-	struct stat st, second;
+	struct stat st = { 0 }, second = { 0 };
 	int flags, rc;
 
 	rc = check_one(cfg, f->fd, &flags, &st, err);
