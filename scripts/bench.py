@@ -6,6 +6,8 @@
     iotlb     what an address costs behind an IOMMU, by the size of the table
     fairness  64 disks, and then 64 cards, on one worker; one of them a hostile guest's, or two
     idle      the CPU time of a daemon whose 64 guests are silent
+    disk      requests a second, beside qemu-storage-daemon
+    cards     frames a second from guest to guest, beside dpdk-testpmd
 """
 import argparse
 import json
@@ -17,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from bench_peers import bench_cards, bench_disk
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / "docs/benchmarks.md"
@@ -212,7 +216,8 @@ def bench_idle(options):
             f"({100 * used / seconds:.1f} % of one CPU)."]
 
 
-BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle}
+BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle,
+           "disk": bench_disk, "cards": bench_cards}
 
 
 def write(name, lines):
@@ -228,7 +233,7 @@ def write(name, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle, disk, cards; default: all")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="meson's build folder (default: build)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--quick", action="store_true", help="short, to see that it works; figures mean little")
