@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick soak bench-ring bench-fairness bench-docs crash crash-guest migration lint format clean help mutations
+.PHONY: all build setup demo test unit fuzz fuzz-quick soak bench-ring bench-fairness bench bench-quick crash crash-guest migration lint format clean help mutations
 
 all: build
 
@@ -18,7 +18,7 @@ help:
 	@echo 'make migration       a real guest to and fro between two sluiced, ROUNDS=20 times'
 	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang), races under TSan; fuzz-quick: 3 seconds each'
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
-	@echo 'make bench-docs      all of it, written into docs/benchmarks.md'
+	@echo 'make bench    all benchmarks, also beside qemu-storage-daemon and testpmd, into docs/benchmarks.md; bench-quick: a look'
 	@echo 'make mutations   take each guard out of the code, and see that a test fails for it; an hour or more'
 	@echo 'make soak     devices and guests come, go and change for TIME=60 seconds; SAN=address or SAN=thread'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
@@ -78,8 +78,13 @@ bench-ring: build
 bench-fairness: build
 	/usr/bin/python3 scripts/bench.py --build $(BUILD) fairness idle
 
-bench-docs: build
+bench: build
+	scripts/setup.sh --for bench
 	/usr/bin/python3 scripts/bench.py --build $(BUILD) --write
+
+bench-quick: build
+	scripts/setup.sh --for bench
+	/usr/bin/python3 scripts/bench.py --build $(BUILD) --quick
 
 mutations:
 	/usr/bin/python3 tests/mutations/run.py

@@ -5,7 +5,7 @@
 # a cache folder, a guest kernel and a second QEMU to test with. Nothing outside of the cache folder
 # changes except for the packages. Run it as often as you like: it is quick when nothing is missing.
 #
-#   scripts/setup.sh [--for build|demo|test|lint|all] [--check]
+#   scripts/setup.sh [--for build|demo|test|lint|bench|all] [--check]
 set -euo pipefail
 
 cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
@@ -14,13 +14,14 @@ check_only=
 
 usage() {
   cat <<EOF
-Usage: scripts/setup.sh [--for build|demo|test|lint|all] [--check]
+Usage: scripts/setup.sh [--for build|demo|test|lint|bench|all] [--check]
 
 Installs what is missing from the distribution (apt, as root), and keeps a guest kernel and a newer
 QEMU for the tests in $cache.
 
   --for WHAT  build: compilers and libraries; demo: build, QEMU and a guest kernel;
-              test: demo, pytest and the backports' QEMU; lint: the checkers; all: everything (default)
+              test: demo, pytest and the backports' QEMU; lint: the checkers;
+              bench: build and the back-ends to compare with; all: everything (default)
   --check     install nothing: list what is missing, exit 1 if anything is
   --help      this text
 EOF
@@ -31,7 +32,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --for) [ $# -ge 2 ] || die "--for needs a word: build, demo, test, lint or all"; purpose=$2; shift 2 ;;
+    --for) [ $# -ge 2 ] || die "--for needs a word: build, demo, test, lint, bench or all"; purpose=$2; shift 2 ;;
     --check) check_only=1; shift ;;
     --help|-h) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
@@ -45,6 +46,7 @@ build_packages=(
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
 test_packages=(python3-pytest qemu-utils qemu-system-common)
+bench_packages=(dpdk-dev qemu-system-common)
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 
 wants_guest=
@@ -55,9 +57,11 @@ case $purpose in
   test) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}")
         wants_guest=1; wants_qemu10=1 ;;
   lint) packages=("${build_packages[@]}" "${lint_packages[@]}") ;;
-  all) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}" "${lint_packages[@]}")
+  bench) packages=("${build_packages[@]}" "${bench_packages[@]}") ;;
+  all) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}" "${lint_packages[@]}"
+                 "${bench_packages[@]}")
        wants_guest=1; wants_qemu10=1 ;;
-  *) die "--for $purpose: unknown; say build, demo, test, lint or all" ;;
+  *) die "--for $purpose: unknown; say build, demo, test, lint, bench or all" ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
