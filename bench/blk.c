@@ -21,9 +21,10 @@
 
 struct blk_options {
 	struct rig_options rig;
-	bool write, random, verify;
+	bool random, verify;
 	const char *rw;
 	uint32_t bs;
+	unsigned mix, read_percent;
 	unsigned depth;
 };
 
@@ -36,6 +37,7 @@ struct slot {
 	uint8_t *host;
 	uint64_t generation;
 	enum slot_state state;
+	bool write;
 	unsigned queue;
 };
 
@@ -47,7 +49,7 @@ struct blk_run {
 	uint64_t n_blocks, next_block, generation, random;
 	uint8_t *busy; /* with --verify: blocks that a slot works on */
 	struct histogram latency;
-	uint64_t errors, verified;
+	uint64_t errors, verified, reads;
 	bool stopping;
 	unsigned running;
 };
@@ -72,6 +74,16 @@ static uint64_t pick(struct blk_run *b)
 			block = b->next_block++ % b->n_blocks;
 	} while (b->busy && b->busy[block]);
 	return block;
+}
+
+/* Of a mix the dice decide, so that no pattern of the ring's meets one of ours. */
+static bool pick_write(struct blk_run *b)
+{
+	unsigned reads = b->opt->read_percent;
+
+	if (reads == 0 || reads == 100)
+		return reads == 0;
+	return (next_random(&b->random) >> 32) % 100 >= reads;
 }
 
 /* Each sector says where it belongs and which write it is of, in every word. */
@@ -110,20 +122,21 @@ static void compare(const struct blk_run *b, const struct slot *s)
 static void submit(struct blk_run *b, struct slot *s)
 {
 	struct driver_seg data = { .gpa = s->gpa, .len = b->opt->bs };
-	bool write = b->opt->write && s->state == SLOT_RUN;
 
 	if (s->state == SLOT_RUN) {
 		s->block = pick(b);
+		s->write = pick_write(b);
 		if (b->opt->verify) {
 			b->busy[s->block] = 1;
 			s->generation = ++b->generation;
 			fill(s, b->opt);
 		}
 	} else {
+		s->write = false;
 		memset(s->host, 0xdb, b->opt->bs);
 	}
 	s->start = clock_cycles();
-	if (guest_blk_submit(&b->queues[s->queue], write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN,
+	if (guest_blk_submit(&b->queues[s->queue], s->write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN,
 			     s->block * (b->opt->bs / SECTOR), &data, 1, s) < 0)
 		errx(1, "%s: ring %u is full; a larger --queue-size or a smaller --depth helps",
 		     b->rig->path, s->queue);
@@ -146,6 +159,7 @@ static void done(struct blk_run *b, const struct guest_blk_done *d, uint64_t now
 		s->state = SLOT_RUN;
 	} else {
 		histogram_add(&b->latency, now - s->start);
+		b->reads += !s->write;
 		if (b->opt->verify)
 			s->state = SLOT_READ_BACK;
 	}
@@ -260,24 +274,26 @@ static void report(const struct blk_run *b, double seconds, double cpu, double s
 	double n = (double)b->latency.n;
 
 	if (o->rig.json)
-		printf("{ \"kind\": \"blk\", \"rw\": \"%s\", \"bs\": %u, \"depth\": %u, "
+		printf("{ \"kind\": \"blk\", \"rw\": \"%s\", \"reads\": %llu, \"bs\": %u, "
+		       "\"depth\": %u, "
 		       "\"queues\": "
 		       "%u, \"ring\": \"%s\", \"seconds\": %.3f, \"requests\": %llu, \"iops\": "
 		       "%.0f, \"mib_s\": %.1f, \"errors\": %llu, \"verified\": %llu, "
 		       "\"backend_cpu_s\": %.2f, \"backend_cpu_s_per_million\": %.3f, "
 		       "\"steal_s\": %.2f",
-		       o->rw, o->bs, o->depth, o->rig.queues, o->rig.packed ? "packed" : "split",
-		       seconds, (unsigned long long)b->latency.n, n / seconds,
+		       o->rw, (unsigned long long)b->reads, o->bs, o->depth, o->rig.queues,
+		       o->rig.packed ? "packed" : "split", seconds,
+		       (unsigned long long)b->latency.n, n / seconds,
 		       n * o->bs / seconds / (1 << 20), (unsigned long long)b->errors,
 		       (unsigned long long)b->verified, cpu, n ? cpu / n * 1e6 : 0, steal);
 	else
 		printf("%s, %u bytes, depth %u, %u queue%s, %s ring\n"
-		       "requests       %llu in %.2f s, %llu failed\n"
+		       "requests       %llu in %.2f s, %llu reads, %llu failed\n"
 		       "rate           %.0f a second, %.1f MiB/s\n",
 		       o->rw, o->bs, o->depth, o->rig.queues, o->rig.queues > 1 ? "s" : "",
 		       o->rig.packed ? "packed" : "split", (unsigned long long)b->latency.n,
-		       seconds, (unsigned long long)b->errors, n / seconds,
-		       n * o->bs / seconds / (1 << 20));
+		       seconds, (unsigned long long)b->reads, (unsigned long long)b->errors,
+		       n / seconds, n * o->bs / seconds / (1 << 20));
 	rig_print_latency(&b->latency, o->rig.json);
 	if (o->rig.json) {
 		printf(" }\n");
@@ -297,7 +313,9 @@ static void usage(FILE *to)
 	fprintf(to,
 		"Usage: sluice-bench blk SOCKET [OPTION]...\n"
 		"Drives a vhost-user-blk back-end, as VMM and guest driver in one.\n\n"
-		"  --rw WHAT         read, write, randread (default) or randwrite\n"
+		"  --rw WHAT         read, write, randread (default), randwrite; a mix: readwrite, "
+		"randrw\n"
+		"  --mix PERCENT     of a mix that is reads (50)\n"
 		"  --bs BYTES        of a request, a multiple of 512 (4K)\n"
 		"  --depth N         requests in flight on each queue (32)\n"
 		"  --verify          read back each write and compare\n%s",
@@ -306,15 +324,17 @@ static void usage(FILE *to)
 
 static void use_rw(struct blk_options *o)
 {
-	static const char *const words[] = { "read", "write", "randread", "randwrite" };
+	static const char *const words[] = { "read",	 "write",     "readwrite",
+					     "randread", "randwrite", "randrw" };
+	const unsigned reads[] = { 100, 0, o->mix };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
 		if (strcmp(o->rw, words[i]) == 0) {
-			o->write = i & 1;
-			o->random = i & 2;
+			o->read_percent = reads[i % 3];
+			o->random = i >= 3;
 			return;
 		}
-	errx(2, "--rw %s: say read, write, randread or randwrite", o->rw);
+	errx(2, "--rw %s: say read, write, readwrite, randread, randwrite or randrw", o->rw);
 }
 
 static const char *parse(int argc, char **argv, struct blk_options *o)
@@ -322,6 +342,7 @@ static const char *parse(int argc, char **argv, struct blk_options *o)
 	const struct rig_option own[] = {
 		{ "rw", RIG_TEXT, &o->rw, 0, 0 },
 		{ "bs", RIG_NUMBER, &o->bs, SECTOR, 16 << 20 },
+		{ "mix", RIG_NUMBER, &o->mix, 0, 100 },
 		{ "depth", RIG_NUMBER, &o->depth, 1, 32768 },
 		{ "verify", RIG_FLAG, &o->verify, 0, 0 },
 	};
@@ -333,7 +354,7 @@ static const char *parse(int argc, char **argv, struct blk_options *o)
 		errx(2, "blk takes one socket; see sluice-bench blk --help");
 	if (o->bs % SECTOR)
 		errx(2, "--bs %u: not a multiple of 512", o->bs);
-	if (o->verify && !o->write)
+	if (o->verify && o->read_percent > 0)
 		errx(2, "--verify compares what it wrote; use --rw write or randwrite");
 	if (o->rig.sleep && o->rig.queues > 1)
 		errx(2, "--sleep waits on one queue; leave --queues out");
@@ -348,7 +369,7 @@ static const char *parse(int argc, char **argv, struct blk_options *o)
 int bench_blk(int argc, char **argv)
 {
 	static struct blk_options o = {
-		.rig = RIG_OPTIONS_DEFAULT, .rw = "randread", .bs = 4096, .depth = 32
+		.rig = RIG_OPTIONS_DEFAULT, .rw = "randread", .bs = 4096, .mix = 50, .depth = 32
 	};
 	static struct blk_run b;
 	double cpu, steal;

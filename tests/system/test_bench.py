@@ -60,6 +60,18 @@ def test_each_write_is_read_back_through_two_queues(daemon, folder, ring):
     assert daemon.poll() is None
 
 
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("rw, mix, least, most", [("readwrite", 70, 0.68, 0.72), ("randrw", 10, 0.08, 0.12),
+                                                  ("randrw", 0, 0, 0), ("randrw", 100, 1, 1),
+                                                  ("randread", 10, 1, 1), ("write", 70, 0, 0)])
+def test_a_mix_has_as_many_reads_as_asked_for(daemon, folder, ring, rw, mix, least, most):
+    done = bench("blk", folder / "d.sock", "--rw", rw, "--mix", mix, "--time", 1, "--json", "--ring", ring)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["requests"] > 10000 and least <= data["reads"] / data["requests"] <= most
+    assert daemon.poll() is None
+
+
 def test_a_sleeping_driver_is_called(daemon, folder):
     done = bench("blk", folder / "d.sock", "--sleep", "--depth", 1, "--time", 1, "--json")
     assert done.returncode == 0, done.stderr
@@ -112,7 +124,8 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
     done = bench("blk", folder / "nobody.sock")
     assert done.returncode == 1 and "is a back-end serving that socket" in done.stderr
     for wrong, says in ((["--bs", "1000"], "multiple of 512"), (["--rw", "scan"], "say read, write"),
-                        (["--depth", "500"], "holds 256 requests"), (["--verify"], "use --rw write")):
+                        (["--depth", "500"], "holds 256 requests"), (["--verify"], "use --rw write"),
+                        (["--verify", "--rw", "randrw"], "use --rw write"), (["--mix", "101"], "from 0 to 100")):
         done = bench("blk", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
     for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),
@@ -133,6 +146,8 @@ def test_another_projects_back_end_is_driven_too(folder):
             done = bench("blk", socket, "--rw", "randwrite", "--verify", "--time", 1, "--json")
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["verified"] > 0
+            done = bench("blk", socket, "--ring", "packed")
+            assert done.returncode == 1 and "does not offer VIRTIO_F_RING_PACKED; use --ring split" in done.stderr
         finally:
             process.kill()
 
