@@ -190,13 +190,6 @@ HOT void take_mbufs(struct sluice_device *d, struct rte_mbuf **mbufs, unsigned n
 	}
 }
 
-/* What is written soon, likewise; ring_pop() has seen to the first line. */
-HOT void look_ahead_chains(const struct chain *chains, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		__builtin_prefetch((char *)chains[i].segs[0].iov_base + CACHE_LINE, 1);
-}
-
 /* The frame of @c, behind the header, to @to; by the same copying function as rte_vhost uses. */
 HOT void copy_out(const struct chain *c, uint8_t *to)
 {
@@ -312,7 +305,6 @@ HOT uint64_t enqueue(struct sluice_device *d, enum ring_layout layout, struct rt
 
 		if (unlikely(got == 0))
 			lost(r, done, n);
-		look_ahead_chains(d->chains, got);
 		for (unsigned i = 0; i < got; i++) {
 			const struct chain *c = &d->chains[i];
 			const struct rte_mbuf *m = mbufs[done + i];
