@@ -142,26 +142,32 @@ static void submit(struct blk_run *b, struct slot *s)
 		     b->rig->path, s->queue);
 }
 
-/* One request is back: counted, and its slot sent on its way again. */
+/*
+ * One request is back: counted, and its slot sent on its way again. One that failed is no work
+ * done, however fast it failed, and what a failed write left on the disk is nobody's to say.
+ */
 static void done(struct blk_run *b, const struct guest_blk_done *d, uint64_t now)
 {
 	struct slot *s = d->cookie;
+	bool ok = d->status == VIRTIO_BLK_S_OK;
 
-	if (d->status != VIRTIO_BLK_S_OK && b->errors++ == 0)
+	if (!ok && b->errors++ == 0)
 		warnx("%s: the first request that failed: status %u at byte %llu", b->rig->path,
 		      d->status, (unsigned long long)s->block * b->opt->bs);
-	if (s->state == SLOT_READ_BACK) {
-		if (d->status == VIRTIO_BLK_S_OK)
-			compare(b, s);
-		b->verified++;
-		assert(b->busy);
-		b->busy[s->block] = 0;
-		s->state = SLOT_RUN;
-	} else {
+	if (ok && s->state == SLOT_RUN) {
 		histogram_add(&b->latency, now - s->start);
 		b->reads += !s->write;
-		if (b->opt->verify)
-			s->state = SLOT_READ_BACK;
+	}
+	if (ok && s->state == SLOT_READ_BACK) {
+		compare(b, s);
+		b->verified++;
+	}
+	if (b->opt->verify && ok && s->state == SLOT_RUN) {
+		s->state = SLOT_READ_BACK;
+	} else {
+		if (b->busy)
+			b->busy[s->block] = 0;
+		s->state = SLOT_RUN;
 	}
 	if (b->stopping && s->state == SLOT_RUN)
 		b->running--;
@@ -388,8 +394,8 @@ int bench_blk(int argc, char **argv)
 	start = clock_ns();
 	prepare(&b);
 	loop(&b);
-	report(&b, (double)(clock_ns() - start) / 1e9, rig_cpu_seconds(b.rig->pid) - cpu,
-	       rig_steal_seconds() - steal);
+	report(&b, (double)(clock_ns() - start) / 1e9, rig_spent(cpu, rig_cpu_seconds(b.rig->pid)),
+	       rig_spent(steal, rig_steal_seconds()));
 	for (unsigned i = 0; i < o.rig.queues; i++)
 		guest_blk_close(&b.queues[i]);
 	rig_close(b.rig);

@@ -320,8 +320,8 @@ int bench_net(int argc, char **argv)
 	steal = rig_steal_seconds();
 	start = clock_ns();
 	loop(&n);
-	report(&n, (double)(clock_ns() - start) / 1e9, rig_cpu_seconds(n.from->pid) - cpu,
-	       rig_steal_seconds() - steal);
+	report(&n, (double)(clock_ns() - start) / 1e9, rig_spent(cpu, rig_cpu_seconds(n.from->pid)),
+	       rig_spent(steal, rig_steal_seconds()));
 	if (n.received == 0)
 		warnx("no frame came through; are both cards on one network?");
 	if (n.to != n.from)

@@ -296,6 +296,11 @@ double rig_cpu_seconds(pid_t pid)
 	return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
+double rig_spent(double before, double after)
+{
+	return before < 0 || after < before ? -1 : after - before;
+}
+
 double rig_steal_seconds(void)
 {
 	unsigned long long steal;

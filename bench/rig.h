@@ -75,6 +75,8 @@ void rig_pin(unsigned cpu);
 /* CPU time of a process, and what the hypervisor took from all CPUs, in seconds; -1: unknown. */
 double rig_cpu_seconds(pid_t pid);
 double rig_steal_seconds(void);
+/* What was spent between two of either; -1: unknown, for one is, or the process has ended. */
+double rig_spent(double before, double after);
 
 /* Latencies, in TSC cycles in the histogram, in microseconds in print. */
 void rig_print_latency(const struct histogram *h, bool json);

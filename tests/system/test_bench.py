@@ -158,3 +158,26 @@ def test_the_ring_benchmark_runs_every_row():
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert len({r["name"] for r in rows}) == len(rows) > 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("verify", [[], ["--verify"]], ids=["write", "verify"])
+def test_requests_that_fail_are_no_work_done_and_nothing_to_compare(folder, verify):
+    place = folder / "full"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M,mode=777", "tmpfs", place], check=True)
+    try:
+        with open(place / "disk", "wb") as f:
+            f.truncate(64 << 20)
+        (place / "disk").chmod(0o666)
+        with subprocess.Popen([BUILD / "daemon/sluiced", "blk", "--socket-path", folder / "f.sock", "--blk-file",
+                               place / "disk", "--log-level", "error"]) as process:
+            wait_for(folder / "f.sock", process)
+            done = bench("blk", folder / "f.sock", "--rw", "write", "--bs", "64K", "--time", 1, "--json", *verify)
+            process.kill()
+        data = json.loads(done.stdout)
+        assert done.returncode == 1 and "the first request that failed" in done.stderr
+        # 1 of 64 MiB has room.
+        assert 0 < data["requests"] < data["errors"] / 10 and data["verified"] in (0, data["requests"])
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
