@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "tests/guest/blk.h"
 
-#include <assert.h>
 #include <err.h>
 #include <linux/virtio_blk.h>
 #include <stdio.h>
