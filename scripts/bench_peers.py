@@ -75,17 +75,34 @@ def measure(options, command, sockets, arguments):
     return json.loads(done.stdout)
 
 
+class Figures:
+    """What in_turn() found: of each name the rates and the CPU seconds a million, round by round."""
+
+    def __init__(self):
+        self.rates, self.cpus = {}, {}
+
+    def add(self, name, found):
+        self.rates.setdefault(name, []).append(found["pps" if "pps" in found else "iops"])
+        self.cpus.setdefault(name, []).append(found["backend_cpu_s_per_million"])
+
+    def rate(self, name):
+        return statistics.median(self.rates[name])
+
+    def cpu(self, name):
+        return statistics.median(self.cpus[name])
+
+    def ratio(self, name, to):
+        """The median of the rounds' own: a machine that changes its speed does so between rounds."""
+        return statistics.median(a / b for a, b in zip(self.rates[name], self.rates[to]))
+
+
 def in_turn(options, runs):
-    """@runs: {name: (command, sockets, arguments)}, one after the other, and that again and again.
-    Of each the run of median speed: a machine that drifts drifts for all."""
-    figures = {name: [] for name in runs}
+    """@runs: {name: (command, sockets, arguments)}, one after the other, and that again and again."""
+    figures = Figures()
     for _ in range(1 if options.quick else 5):
         for name, run in runs.items():
-            figures[name].append(measure(options, *run))
-    rate = "pps" if "pps" in next(iter(figures.values()))[0] else "iops"
-    return {name: (statistics.median(f[rate] for f in all_runs),
-                   statistics.median(f["backend_cpu_s_per_million"] for f in all_runs))
-            for name, all_runs in figures.items()}
+            figures.add(name, measure(options, *run))
+    return figures
 
 
 def need(*programs):
@@ -134,13 +151,13 @@ def bench_disk(options):
             for name, iothread in zip(names[2:], (False, True)):
                 runs[name] = (lambda folder, iothread=iothread: storage_daemon(folder, null, iothread), "a", load)
             got = in_turn(options, runs)
-            rates = [got[n][0] / 1000 for n in names]
-            peer = max(names[2:], key=lambda n: got[n][0])
+            rates = [got.rate(n) / 1000 for n in names]
+            peer = max(names[2:], key=got.rate)
             row = f"{rw}, depth {depth}"
             rows.append((row, rates))
             lines.append(f"| {row} | " + " | ".join(f"{r:.0f}" for r in rates)
-                         + f" | {got[names[0]][0] / got[peer][0]:.2f} | {got[names[1]][0] / got[peer][0]:.2f} | "
-                           f"{got[names[0]][1]:.3f} | {got[peer][1]:.3f} |")
+                         + f" | {got.ratio(names[0], peer):.2f} | {got.ratio(names[1], peer):.2f} | "
+                           f"{got.cpu(names[0]):.3f} | {got.cpu(peer):.3f} |")
     if options.write:
         (Path(__file__).resolve().parent.parent / "docs/bench-disk.svg").write_text(
             bars("4 KiB requests a second to a null disk, thousands", "k", rows, names))
@@ -161,11 +178,11 @@ def bench_cards(options):
                 "Sluice": (lambda folder: sluiced(options, folder, networks=[{"name": "lan", "ports": [
                     {"name": n, "socket": f"{folder}/{n}.sock"} for n in "ab"]}]), "ab", load),
                 "testpmd": (testpmd, "ab", load)})
-            rates = [got[n][0] / 1e6 for n in names]
+            rates = [got.rate(n) / 1e6 for n in names]
             row = f"{ring}, {size} bytes"
             rows.append((row, rates))
-            lines.append(f"| {row} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[0] / rates[1]:.2f} | "
-                         f"{got['Sluice'][1]:.3f} | {got['testpmd'][1]:.3f} |")
+            lines.append(f"| {row} | {rates[0]:.2f} | {rates[1]:.2f} | {got.ratio(*names):.2f} | "
+                         f"{got.cpu('Sluice'):.3f} | {got.cpu('testpmd'):.3f} |")
     if options.write:
         (Path(__file__).resolve().parent.parent / "docs/bench-cards.svg").write_text(
             bars("Frames a second from guest to guest, millions", "M", rows, names))
