@@ -69,6 +69,7 @@ HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct pa
 	gather(segs, &h, sizeof(h));
 	advance(&segs, &n_segs, q->hdr_len);
 	p->len = c->out_len - q->hdr_len;
+	/* gather() has filled it. NOLINTNEXTLINE(clang-analyzer-core.*) */
 	want = h.flags | h.gso_type ? PACKET_HEAD_MAX : plain;
 	p->head_len = (uint16_t)MIN(p->len, want);
 	gather(segs, p->head, p->head_len);

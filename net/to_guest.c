@@ -243,6 +243,7 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f
 		return false;
 	}
 	/* Committed: there is room for all of it. */
+	assert(n > 0);
 	c = &s->chains[s->at];
 	h = header_of(q, &f->offload, n);
 	if (unlikely(r->log))
