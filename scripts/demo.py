@@ -89,6 +89,7 @@ class Demo:
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.folder.chmod(0o755)
         self.pool = stack.enter_context(ThreadPoolExecutor(4))
+        self.interface = None
 
     def together(self, *calls):
         """Runs calls at the same time; their results. The first error after all have ended."""
@@ -108,6 +109,7 @@ class Demo:
 
     def start_daemon(self):
         self.r.say("starting sluiced with the default configuration")
+        self.stack.callback(lambda: host.wait_until_gone(self.interface))
         self.daemon = self.stack.enter_context(Daemon(self.folder, default_config(self.folder)))
         status = self.daemon.status()
         self.ports = [p for n in status["networks"] for p in n["ports"] if p["kind"] == "guest"][:2]
