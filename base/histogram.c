@@ -12,6 +12,14 @@ static uint64_t upper_end(unsigned bucket)
 	return ((uint64_t)(HISTOGRAM_STEPS + bucket % HISTOGRAM_STEPS + 1) << shift) - 1;
 }
 
+uint64_t histogram_min(const struct histogram *h)
+{
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		if (h->count[i])
+			return i ? upper_end(i - 1) + 1 : 0;
+	return 0;
+}
+
 uint64_t histogram_percentile(const struct histogram *h, uint32_t per_million)
 {
 	/* The rank, rounded up: of 10 values the 99th percentile is the tenth. */

@@ -39,6 +39,8 @@ HOT void histogram_add(struct histogram *h, uint64_t v)
  * more than the greatest value that there was. 0 for an empty one.
  */
 uint64_t histogram_percentile(const struct histogram *h, uint32_t per_million);
+/* The lower end of the smallest value's step. 0 for an empty one. */
+uint64_t histogram_min(const struct histogram *h);
 double histogram_mean(const struct histogram *h);
 /* Adds all of @from to @to. */
 void histogram_merge(struct histogram *to, const struct histogram *from);

@@ -16,6 +16,10 @@
 #include <string.h>
 
 #define SECTOR 512
+#define COMMON_OPTIONS                                                                     \
+	"ring no-indirect no-event-idx in-order queue-size queues time timeout cpu sleep " \
+	"hugepages "                                                                       \
+	"regions listen json"
 #define CHECK_EVERY_NS 50000000
 
 struct blk_options {
@@ -262,7 +266,7 @@ static void prepare(struct blk_run *b)
 		struct slot *s = &b->slots[i];
 
 		s->queue = i % o->rig.queues;
-		s->host = guest_alloc(&b->rig->memory, o->bs, 4096, &s->gpa);
+		s->host = rig_alloc(b->rig, o->bs, 4096, &s->gpa);
 		if (!s->host)
 			errx(1, "no guest memory for buffers");
 		memset(s->host, 0x5a, o->bs);
@@ -323,8 +327,8 @@ static void usage(FILE *to)
 		"  --mix PERCENT     of a mix that is reads (50)\n"
 		"  --bs BYTES        of a request, a multiple of 512 (4K)\n"
 		"  --depth N         requests in flight on each queue (32)\n"
-		"  --verify          read back each write and compare\n%s",
-		rig_options_help);
+		"  --verify          read back each write and compare\n");
+	rig_print_options(to, COMMON_OPTIONS);
 }
 
 static void use_rw(struct blk_options *o)
@@ -352,7 +356,7 @@ static const char *parse(int argc, char **argv, struct blk_options *o)
 		{ "verify", RIG_FLAG, &o->verify, 0, 0 },
 	};
 	int at = rig_parse(argc, argv, &o->rig,
-			   &(struct rig_command) { own, ARRAY_SIZE(own), NULL, usage });
+			   &(struct rig_command) { own, ARRAY_SIZE(own), COMMON_OPTIONS, usage });
 
 	use_rw(o);
 	if (at + 1 != argc)

@@ -22,6 +22,10 @@
 #define FRAME_MAX 1514
 #define BURST 32
 #define CHECK_EVERY_US 50000
+#define COMMON_OPTIONS                                                                     \
+	"ring no-indirect no-event-idx in-order queue-size queues time timeout cpu sleep " \
+	"hugepages "                                                                       \
+	"regions listen json"
 /* Nothing came for so long though frames are under way: they are lost. */
 #define LOST_AFTER_US 20000
 
@@ -74,7 +78,7 @@ static struct buf make_buf(struct rig *r, uint32_t bytes)
 {
 	struct buf b;
 
-	b.host = guest_alloc(&r->memory, ALIGN_UP(bytes, 64), 64, &b.gpa);
+	b.host = rig_alloc(r, ALIGN_UP(bytes, 64), 64, &b.gpa);
 	if (!b.host)
 		errx(1, "no guest memory for buffers");
 	return b;
@@ -271,13 +275,12 @@ static void report(const struct net_run *n, double seconds, double cpu, double s
 
 static void usage(FILE *to)
 {
-	fprintf(to,
-		"Usage: sluice-bench net SOCKET [SOCKET] [OPTION]...\n"
-		"Frames from the first socket's card to the second's; with one, to itself.\n\n"
-		"  --size BYTES      of a frame, without its checksum: 60 (default) to 1514\n"
-		"  --open            send as fast as the ring takes, whatever is lost\n"
-		"  --verify          look at every byte of what comes\n%s",
-		rig_options_help);
+	fprintf(to, "Usage: sluice-bench net SOCKET [SOCKET] [OPTION]...\n"
+		    "Frames from the first socket's card to the second's; with one, to itself.\n\n"
+		    "  --size BYTES      of a frame, without its checksum: 60 (default) to 1514\n"
+		    "  --open            send as fast as the ring takes, whatever is lost\n"
+		    "  --verify          look at every byte of what comes\n");
+	rig_print_options(to, COMMON_OPTIONS);
 }
 
 static unsigned parse(int argc, char **argv, struct net_options *o)
@@ -288,7 +291,7 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 		{ "verify", RIG_FLAG, &o->verify, 0, 0 },
 	};
 	int at = rig_parse(argc, argv, &o->rig,
-			   &(struct rig_command) { own, ARRAY_SIZE(own), NULL, usage });
+			   &(struct rig_command) { own, ARRAY_SIZE(own), COMMON_OPTIONS, usage });
 
 	if (argc - at != 1 && argc - at != 2)
 		errx(2, "net takes one or two sockets; see sluice-bench net --help");

@@ -1,124 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/rig.h"
 
-#include "base/clock.h"
-
-#include <assert.h>
 #include <err.h>
-#include <getopt.h>
 #include <linux/virtio_config.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
-
-const char rig_options_help[] =
-	"  --ring LAYOUT     split (default) or packed\n"
-	"  --no-indirect     without VIRTIO_F_INDIRECT_DESC\n"
-	"  --no-event-idx    without VIRTIO_F_EVENT_IDX\n"
-	"  --in-order        with VIRTIO_F_IN_ORDER\n"
-	"  --queue-size N    of each ring (256)\n"
-	"  --queues N        queues, for net pairs of them (1)\n"
-	"  --time SECONDS    (5)\n"
-	"  --timeout MS      without any progress until the back-end is given up (5000)\n"
-	"  --cpu N           pin the driver to this CPU\n"
-	"  --sleep           sleep until called, as a guest does; default: poll\n"
-	"  --hugepages       for the guest's memory; default: 4 KiB pages\n"
-	"  --json            for machines\n"
-	"  --help            this text\n";
-
-uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t max)
-{
-	char *end;
-	uint64_t v = strtoull(text, &end, 10);
-	unsigned shift = 0;
-
-	if (end != text && *end && end[1] == '\0')
-		shift = *end == 'K' || *end == 'k' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
-	if (end == text || *text == '-' || (*end && !shift) || v > max >> shift || v << shift < min)
-		errx(2, "%s %s: not a number from %llu to %llu", option, text,
-		     (unsigned long long)min, (unsigned long long)max);
-	return v << shift;
-}
-
-static void set_option(const struct rig_option *opt, const char *arg)
-{
-	char name[40];
-
-	switch (opt->kind) {
-	case RIG_FLAG:
-	case RIG_NO_FLAG:
-		*(bool *)opt->to = opt->kind == RIG_FLAG;
-		break;
-	case RIG_NUMBER:
-		snprintf(name, sizeof(name), "--%s", opt->name);
-		*(unsigned *)opt->to = (unsigned)rig_number(arg, name, opt->min, opt->max);
-		break;
-	case RIG_TEXT:
-		*(const char **)opt->to = arg;
-		break;
-	}
-}
-
-/* Is @name one of the words of @list? */
-static bool is_in(const char *list, const char *name)
-{
-	size_t len = strlen(name);
-
-	for (const char *at = list; (at = strstr(at, name)); at += len)
-		if ((at == list || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
-			return true;
-	return false;
-}
-
-#define OPTIONS_MAX 32
-#define OPT_HELP 1000
-
-int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command)
-{
-	const char *ring = "split";
-	const struct rig_option common[] = {
-		{ "ring", RIG_TEXT, &ring, 0, 0 },
-		{ "no-indirect", RIG_NO_FLAG, &o->indirect, 0, 0 },
-		{ "no-event-idx", RIG_NO_FLAG, &o->event_idx, 0, 0 },
-		{ "in-order", RIG_FLAG, &o->in_order, 0, 0 },
-		{ "queue-size", RIG_NUMBER, &o->queue_size, 2, 32768 },
-		{ "queues", RIG_NUMBER, &o->queues, 1, 128 },
-		{ "time", RIG_NUMBER, &o->time_s, 1, 86400 },
-		{ "timeout", RIG_NUMBER, &o->timeout_ms, 10, 3600000 },
-		{ "cpu", RIG_NUMBER, &o->cpu, 0, CPU_SETSIZE - 1 },
-		{ "sleep", RIG_FLAG, &o->sleep, 0, 0 },
-		{ "hugepages", RIG_FLAG, &o->hugepages, 0, 0 },
-		{ "json", RIG_FLAG, &o->json, 0, 0 },
-	};
-	const struct rig_option *known[OPTIONS_MAX];
-	struct option longs[OPTIONS_MAX + 2] = { { "help", no_argument, NULL, OPT_HELP } };
-	unsigned n = 0;
-	int c;
-
-	assert(ARRAY_SIZE(common) + command->n_own <= OPTIONS_MAX);
-	for (unsigned i = 0; i < ARRAY_SIZE(common); i++)
-		if (!command->only || is_in(command->only, common[i].name))
-			known[n++] = &common[i];
-	for (unsigned i = 0; i < command->n_own; i++)
-		known[n++] = &command->own[i];
-	for (unsigned i = 0; i < n; i++)
-		longs[1 + i] = (struct option) { known[i]->name, known[i]->kind >= RIG_NUMBER, NULL,
-						 (int)i };
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == OPT_HELP || c < 0 || c >= (int)n) {
-			command->usage(c == OPT_HELP ? stdout : stderr);
-			exit(c == OPT_HELP ? 0 : 2);
-		}
-		set_option(known[c], optarg);
-	}
-	o->packed = strcmp(ring, "packed") == 0;
-	if (!o->packed && strcmp(ring, "split") != 0)
-		errx(2, "--ring %s: say split or packed", ring);
-	return optind;
-}
 
 void rig_die(const struct rig *r, const char *doing)
 {
@@ -151,19 +41,57 @@ static void check_features(const struct rig *r, uint64_t wanted)
 			     names[i].remedy);
 }
 
+/* How many regions the back-end takes: vhost-user "Memory regions", GET_MAX_MEM_SLOTS. */
+static void check_regions(struct rig *r, unsigned wanted)
+{
+	struct frontend *f = &r->frontend;
+	uint64_t slots = VU_FDS_MAX;
+
+	if (f->protocol & VU_PF_CONFIGURE_MEM_SLOTS &&
+	    frontend_u64_get(f, VU_GET_MAX_MEM_SLOTS, &slots) < 0)
+		rig_die(r, "asking for its memory slots");
+	if (wanted > slots)
+		errx(1, "%s: the back-end takes %llu memory regions; use --regions %llu", r->path,
+		     (unsigned long long)slots, (unsigned long long)slots);
+}
+
+/*
+ * Below and above the PCI hole, as a guest has it: a small region at 0 and the others above 4 GiB,
+ * with a hole behind each. Buffers are dealt out to the latter in turn.
+ */
 static void make_memory(struct rig *r, const struct rig_options *o, uint64_t bytes)
 {
-	/* Below and above the PCI hole, as a guest has it. */
-	uint64_t page = o->hugepages ? 2 << 20 : 4096;
-	struct guest_range ranges[] = { { 0, 2 << 20 },
-					{ UINT64_C(1) << 32, ALIGN_UP(bytes, page) } };
-	int rc = guest_memory_create(&r->memory, ranges, ARRAY_SIZE(ranges),
-				     o->hugepages ? GUEST_MEMORY_HUGE : 0);
+	uint64_t page = o->hugepages ? 2 << 20 : 4096, gpa = UINT64_C(1) << 32;
+	unsigned n = o->regions, n_high = MAX(n - 1, 1u);
+	/* What a buffer leaves over at the end of each, and never more than as much again. */
+	uint64_t spare = n > 2 ? MIN(bytes, UINT64_C(17) << 20) : 0;
+	uint64_t each = ALIGN_UP(bytes / n_high + spare, page);
+	struct guest_range *ranges = calloc(n, sizeof(*ranges));
+	int rc;
 
+	if (!ranges)
+		errx(1, "out of memory");
+	for (unsigned i = 0; i < n; i++) {
+		bool low = n > 1 && i == 0;
+
+		ranges[i] = (struct guest_range) { low ? 0 : gpa, low ? 2 << 20 : each };
+		gpa += low ? 0 : each + (2 << 20);
+	}
+	rc = guest_memory_create(&r->memory, ranges, n, o->hugepages ? GUEST_MEMORY_HUGE : 0);
+	free(ranges);
 	if (rc < 0)
 		errx(1, "%llu MiB of guest memory%s: %s", (unsigned long long)bytes >> 20,
 		     o->hugepages ? " in hugepages (see /proc/sys/vm/nr_hugepages)" : "",
 		     strerror(-rc));
+}
+
+void *rig_alloc(struct rig *r, uint64_t bytes, uint64_t align, uint64_t *gpa)
+{
+	unsigned n_high = MAX(r->memory.n - 1, 1u);
+	unsigned region = r->memory.n - n_high + r->next_region++ % n_high;
+	void *p = guest_alloc_in(&r->memory, region, bytes, align, gpa);
+
+	return p ? p : guest_alloc(&r->memory, bytes, align, gpa);
 }
 
 static void peer_pid(struct rig *r)
@@ -189,6 +117,59 @@ static void say_driver_ok(struct rig *r)
 		rig_die(r, "telling that the driver is ready");
 }
 
+static void reach_backend(struct rig *r, const struct rig_options *o)
+{
+	struct frontend *f = &r->frontend;
+
+	f->timeout_ms = (int)MIN(o->timeout_ms, 1000u); /* to connect; then all of it */
+	if (frontend_connect(f, r->path) < 0)
+		errx(1, "%s; is a back-end serving that socket?", f->error);
+	f->timeout_ms = (int)o->timeout_ms;
+}
+
+/* --listen: for back-ends that connect (vhost-user "Communication"). One connection is taken. */
+static void await_backend(struct rig *r, const struct rig_options *o)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct frontend *f = &r->frontend;
+	int rc, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (strlen(r->path) >= sizeof(addr.sun_path))
+		errx(1, "%s: too long for a socket", r->path);
+	memcpy(addr.sun_path, r->path, strlen(r->path));
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
+		errx(1, "--listen: %s: %s%s", r->path, strerror(errno),
+		     errno == EADDRINUSE ? "; remove it, or leave --listen out to connect to it"
+					 : "");
+	f->timeout_ms = (int)o->timeout_ms;
+	if (listen(fd, 1) < 0)
+		err(1, "--listen: %s", r->path);
+	rc = frontend_accept(f, fd);
+	unlink(r->path);
+	close(fd);
+	if (rc < 0)
+		errx(1, "%s: no back-end connected within %u ms (--timeout)", r->path,
+		     o->timeout_ms);
+}
+
+/*
+ * vhost-user "Multiple queue support": what the back-end serves. Some count a card's queues there,
+ * some its pairs.
+ */
+static void check_queues(struct rig *r, unsigned wanted)
+{
+	uint64_t most;
+
+	if (wanted < 2 || !(r->frontend.protocol & VU_PF_MQ))
+		return;
+	if (frontend_u64_get(&r->frontend, VU_GET_QUEUE_NUM, &most) < 0)
+		rig_die(r, "asking for its queues");
+	if (wanted > most)
+		errx(1,
+		     "%s: the back-end has %llu queues, and %u were asked for: use fewer --queues",
+		     r->path, (unsigned long long)most, wanted);
+}
+
 struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_rings,
 		     uint64_t device_features, uint64_t memory_bytes)
 {
@@ -205,14 +186,16 @@ struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_r
 	r->path = path;
 	f = &r->frontend;
 	frontend_init(f);
-	f->timeout_ms = (int)MIN(o->timeout_ms, 1000u); /* to connect; then all of it */
-	if (frontend_connect(f, path) < 0)
-		errx(1, "%s; is a back-end serving that socket?", f->error);
-	f->timeout_ms = (int)o->timeout_ms;
+	if (o->listen)
+		await_backend(r, o);
+	else
+		reach_backend(r, o);
 	peer_pid(r);
 	if (frontend_hello(f, VU_PF_USUAL) < 0)
 		rig_die(r, "the first messages");
 	check_features(r, wanted);
+	check_queues(r, o->queues);
+	check_regions(r, o->regions);
 	if (frontend_set_features(f, wanted | device_features) < 0)
 		rig_die(r, "setting features");
 	make_memory(r, o,
@@ -260,73 +243,4 @@ void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms)
 		errx(1, "%s: the back-end hung up in the middle of the run", r->path);
 	if (idle_ns > (uint64_t)timeout_ms * 1000000)
 		errx(1, "%s: the back-end has done nothing for %u ms", r->path, timeout_ms);
-}
-
-void rig_pin(unsigned cpu)
-{
-	cpu_set_t set;
-
-	if (cpu == RIG_NO_CPU)
-		return;
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		err(1, "--cpu %u", cpu);
-}
-
-double rig_cpu_seconds(pid_t pid)
-{
-	unsigned long long user, system;
-	char path[64], text[1024];
-	const char *p;
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = pid > 0 ? fopen(path, "re") : NULL;
-	if (!f)
-		return -1;
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = '\0';
-	p = strrchr(text, ')'); /* a name may hold anything */
-	if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
-			 &system) != 2)
-		return -1;
-	return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-}
-
-double rig_spent(double before, double after)
-{
-	return before < 0 || after < before ? -1 : after - before;
-}
-
-double rig_steal_seconds(void)
-{
-	unsigned long long steal;
-	FILE *f = fopen("/proc/stat", "re");
-	int n;
-
-	if (!f)
-		return -1;
-	n = fscanf(f, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &steal);
-	fclose(f);
-	return n == 1 ? (double)steal / (double)sysconf(_SC_CLK_TCK) : -1;
-}
-
-void rig_print_latency(const struct histogram *h, bool json)
-{
-	static const struct {
-		uint32_t per_million;
-		const char *name;
-	} points[] = { { 500000, "p50" },   { 900000, "p90" },	  { 990000, "p99" },
-		       { 999000, "p99.9" }, { 999900, "p99.99" }, { 999990, "p99.999" } };
-	double us = 1.0 / (double)clock_cycles_per_us();
-
-	printf(json ? ", \"latency_us\": { \"mean\": %.2f" : "latency, us    mean %.2f",
-	       histogram_mean(h) * us);
-	for (unsigned i = 0; i < ARRAY_SIZE(points); i++)
-		printf(json ? ", \"%s\": %.2f" : "  %s %.2f", points[i].name,
-		       (double)histogram_percentile(h, points[i].per_million) * us);
-	printf(json ? ", \"max\": %.2f }" : "  max %.2f\n", (double)h->max * us);
 }

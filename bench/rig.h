@@ -12,11 +12,16 @@
 
 #include <stdio.h>
 
+#define RIG_THREADS_MAX 64u
+
 struct rig_options {
-	bool packed, indirect, event_idx, in_order, sleep, hugepages, json;
+	bool packed, indirect, event_idx, in_order, sleep, hugepages, listen, progress, json;
 	uint32_t queue_size, indirect_segs; /* longest indirect table */
-	unsigned queues, time_s, timeout_ms;
-	unsigned cpu; /* RIG_NO_CPU: not pinned */
+	unsigned queues, threads;	    /* threads <= queues */
+	unsigned time_s, warmup_s, timeout_ms;
+	unsigned regions;
+	unsigned cpu; /* RIG_NO_CPU: not pinned; else the first of @cpus */
+	unsigned n_cpus, cpus[RIG_THREADS_MAX]; /* one for each thread, or none */
 };
 
 #define RIG_NO_CPU UINT32_MAX
@@ -24,14 +29,14 @@ struct rig_options {
 #define RIG_OPTIONS_DEFAULT                                                                  \
 	{                                                                                    \
 		.indirect = true, .event_idx = true, .queue_size = 256, .indirect_segs = 16, \
-		.queues = 1, .time_s = 5, .timeout_ms = 5000, .cpu = RIG_NO_CPU              \
+		.time_s = 5, .timeout_ms = 5000, .regions = 2, .cpu = RIG_NO_CPU             \
 	}
 
 /* One option, with the place that it is written to. */
 struct rig_option {
 	const char *name; /* without the dashes */
-	enum { RIG_FLAG, RIG_NO_FLAG, RIG_NUMBER, RIG_TEXT } kind;
-	void *to;	   /* bool (to true, to false), unsigned, const char * */
+	enum { RIG_FLAG, RIG_NO_FLAG, RIG_NUMBER, RIG_BIG_NUMBER, RIG_TEXT } kind;
+	void *to;	   /* bool (to true, to false), unsigned, uint64_t, const char * */
 	uint64_t min, max; /* of a number */
 };
 
@@ -46,8 +51,8 @@ struct rig_command {
 /* Parses, or ends the program (--help, a wrong option). @return the index of the first argument
  * that is no option. */
 int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command);
-/* The common options, for usage(). */
-extern const char rig_options_help[];
+/* The common options of that command, a line each, for usage(). */
+void rig_print_options(FILE *to, const char *only);
 
 /* A number, with K, M or G (powers of 1024) behind it where that is of use. */
 uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t max);
@@ -57,13 +62,19 @@ struct rig {
 	struct frontend frontend;
 	struct guest_memory memory;
 	const char *path;
-	pid_t pid; /* of the back-end, from SO_PEERCRED */
+	pid_t pid;	      /* of the back-end, from SO_PEERCRED */
+	unsigned next_region; /* of rig_alloc() */
 };
 
 /* @n_rings: virtqueues; @device_features: wanted if offered; @memory_bytes: for buffers. */
 struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_rings,
 		     uint64_t device_features, uint64_t memory_bytes);
 void rig_close(struct rig *r);
+/*
+ * @bytes for a buffer, from each region in turn, so that the back-end has to look for it. @return
+ * NULL when there is none.
+ */
+void *rig_alloc(struct rig *r, uint64_t bytes, uint64_t align, uint64_t *gpa);
 /* Ends the program with the front-end's sentence. */
 void rig_die(const struct rig *r, const char *doing) COLD __attribute__((noreturn));
 /* Now and then while polling: has the back-end hung up, or has nothing happened for too long? */
@@ -74,11 +85,15 @@ void rig_pin(unsigned cpu);
 
 /* CPU time of a process, and what the hypervisor took from all CPUs, in seconds; -1: unknown. */
 double rig_cpu_seconds(pid_t pid);
+/* Of all processes behind @rigs, each counted once. */
+double rig_cpu_seconds_of(struct rig *const *rigs, unsigned n);
 double rig_steal_seconds(void);
 /* What was spent between two of either; -1: unknown, for one is, or the process has ended. */
 double rig_spent(double before, double after);
 
-/* Latencies, in TSC cycles in the histogram, in microseconds in print. */
+/* Latencies, in TSC cycles in the histogram, in microseconds in print: the numbers alone (JSON: an
+ * object), and with their name in front. */
+void rig_print_histogram(const struct histogram *h, bool json);
 void rig_print_latency(const struct histogram *h, bool json);
 
 #endif

@@ -173,6 +173,7 @@ struct frontend_queue {
 	uint32_t base;		      /* where the device goes on: the answer to GET_VRING_BASE */
 	int kick_fd, call_fd, err_fd; /* -1: none */
 	uint64_t kicks, calls;	      /* eventfd writes, and calls that were waited for and came */
+	char apart[CACHE_LINE];	      /* queues may be driven by threads of their own */
 };
 
 #define FRONTEND_QUEUES_MAX 520

@@ -2,6 +2,7 @@
 """sluice-bench against back-ends that work, that are not there, and that die."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,6 +103,35 @@ def test_attacks_leave_the_others_at_work(daemon, folder, ring, sockets, options
     assert daemon.poll() is None
 
 
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("regions", [1, 3, 8])
+def test_memory_comes_in_as_many_regions_as_asked_for(daemon, folder, ring, regions):
+    done = bench("blk", folder / "d.sock", "--rw", "randwrite", "--verify", "--time", 1, "--regions", regions, "--ring",
+                 ring, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verified"] > 0
+    assert daemon.poll() is None
+
+
+def test_more_regions_and_queues_than_the_back_end_has_are_told(daemon, folder):
+    done = bench("blk", folder / "d.sock", "--regions", 512)
+    assert done.returncode == 1
+    assert re.search(r"takes (\d+) memory regions; use --regions \1", done.stderr), done.stderr
+    done = bench("blk", folder / "d.sock", "--queues", 3)
+    assert done.returncode == 1 and "has 2 queues, and 3 were asked for" in done.stderr
+    assert daemon.poll() is None
+
+
+def test_a_listener_waits_for_so_long_and_takes_no_socket_that_is_there(daemon, folder):
+    start = time.monotonic()
+    done = bench("blk", folder / "mine.sock", "--listen", "--timeout", 300)
+    assert done.returncode == 1 and "no back-end connected within 300 ms" in done.stderr
+    assert 0.3 <= time.monotonic() - start < 10 and not (folder / "mine.sock").exists()
+    done = bench("blk", folder / "d.sock", "--listen")
+    assert done.returncode == 1 and "Address already in use; remove it" in done.stderr
+    assert (folder / "d.sock").exists() and daemon.poll() is None
+
+
 def test_a_back_end_that_dies_ends_the_run_with_a_sentence(daemon, folder):
     timer = threading.Timer(1, lambda: os.kill(daemon.pid, signal.SIGKILL))
     timer.start()
@@ -125,7 +155,8 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
     assert done.returncode == 1 and "is a back-end serving that socket" in done.stderr
     for wrong, says in ((["--bs", "1000"], "multiple of 512"), (["--rw", "scan"], "say read, write"),
                         (["--depth", "500"], "holds 256 requests"), (["--verify"], "use --rw write"),
-                        (["--verify", "--rw", "randrw"], "use --rw write"), (["--mix", "101"], "from 0 to 100")):
+                        (["--verify", "--rw", "randrw"], "use --rw write"), (["--mix", "101"], "from 0 to 100"),
+                        (["--regions", "0"], "from 1 to 512"), (["--cpu", "x"], "not a number")):
         done = bench("blk", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
     for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """sluice-bench and its recipes against other people's back-ends."""
 import importlib.util
+import json
 import os
 import shutil
+import subprocess
 import types
 from pathlib import Path
 
@@ -31,3 +33,18 @@ def test_frames_are_forwarded_by_testpmd(ring):
     # Such a back-end touches no ring before the driver says that it is ready.
     got = peers.measure(options, peers.testpmd, "ab", ["net", "--ring", ring, "--verify"])
     assert got["received"] > 1000 and got["reordered"] == 0
+
+
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
+def test_a_back_end_that_connects_is_listened_for(tmp_path):
+    command = [x.replace(".sock", ".sock,client=1") if "iface=" in x else x for x in peers.testpmd(str(tmp_path))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        try:
+            done = subprocess.run([options.build / "bench/sluice-bench", "net", tmp_path / "a.sock", tmp_path / "b.sock",
+                                   "--listen", "--time", "1", "--timeout", "20000", "--json"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stderr
+            got = json.loads(done.stdout)
+            assert got["received"] > 1000 and got["backend_cpu_s"] > 0
+        finally:
+            process.kill()

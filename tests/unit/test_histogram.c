@@ -10,6 +10,21 @@ Test(histogram, of_nothing_tells_nothing)
 {
 	cr_assert_eq(histogram_percentile(&h, 500000), 0);
 	cr_assert_eq(histogram_mean(&h), 0);
+	cr_assert_eq(histogram_min(&h), 0);
+}
+
+Test(histogram, the_least_value_is_told_and_never_more_than_3_2_percent_too_small)
+{
+	srandom(2);
+	for (unsigned i = 0; i < 10000; i++) {
+		uint64_t v = (uint64_t)random() << (random() % 20), min;
+
+		other = (struct histogram) { 0 };
+		histogram_add(&other, v);
+		histogram_add(&other, v * 2 + 1);
+		min = histogram_min(&other);
+		cr_assert(min <= v && v - min <= v / 32, "%lu of %lu", min, v);
+	}
 }
 
 Test(histogram, small_values_are_exact)

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is read off the machine, and how latencies are told. */
+#include "bench/rig.h"
+
+#include "base/clock.h"
+
+#include <err.h>
+#include <sched.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+void rig_pin(unsigned cpu)
+{
+	cpu_set_t set;
+
+	if (cpu == RIG_NO_CPU)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) < 0)
+		err(1, "--cpu %u", cpu);
+}
+
+double rig_cpu_seconds(pid_t pid)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	if (pid <= 0 || clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &ts) < 0)
+		return -1;
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+double rig_cpu_seconds_of(struct rig *const *rigs, unsigned n)
+{
+	double sum = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		double one = rig_cpu_seconds(rigs[i]->pid);
+		bool again = false;
+
+		for (unsigned k = 0; k < i; k++)
+			again |= rigs[k]->pid == rigs[i]->pid;
+		if (one < 0)
+			return -1;
+		sum += again ? 0 : one;
+	}
+	return sum;
+}
+
+double rig_spent(double before, double after)
+{
+	return before < 0 || after < before ? -1 : after - before;
+}
+
+double rig_steal_seconds(void)
+{
+	unsigned long long steal;
+	FILE *f = fopen("/proc/stat", "re");
+	int n;
+
+	if (!f)
+		return -1;
+	n = fscanf(f, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &steal);
+	fclose(f);
+	return n == 1 ? (double)steal / (double)sysconf(_SC_CLK_TCK) : -1;
+}
+
+static const struct {
+	uint32_t per_million;
+	const char *name;
+} points[] = { { 500000, "p50" },   { 900000, "p90" },	  { 990000, "p99" },
+	       { 999000, "p99.9" }, { 999900, "p99.99" }, { 999990, "p99.999" } };
+
+void rig_print_histogram(const struct histogram *h, bool json)
+{
+	double us = 1.0 / (double)clock_cycles_per_us();
+
+	printf(json ? "{ \"min\": %.2f, \"mean\": %.2f" : "min %.2f  mean %.2f",
+	       (double)histogram_min(h) * us, histogram_mean(h) * us);
+	for (unsigned i = 0; i < ARRAY_SIZE(points); i++)
+		printf(json ? ", \"%s\": %.2f" : "  %s %.2f", points[i].name,
+		       (double)histogram_percentile(h, points[i].per_million) * us);
+	printf(json ? ", \"max\": %.2f }" : "  max %.2f\n", (double)h->max * us);
+}
+
+void rig_print_latency(const struct histogram *h, bool json)
+{
+	printf(json ? ", \"latency_us\": " : "latency, us    ");
+	rig_print_histogram(h, json);
+}
