@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The datapath of virtio-blk: one function in four steps, for both ring layouts. Every chain that
- * is popped in step 2 is pushed in step 1 (of a later poll) or step 2, once; there is no third way
- * out.
+ * is popped in step 1 is pushed there or in step 3 (of this poll or a later one), once; there is no
+ * third way out.
  */
 #include "blk/queue.h"
 
@@ -47,30 +47,11 @@ HOT void finish(struct blk_queue *q, enum ring_layout layout, struct request *r)
 	q->n_busy--;
 }
 
-/* Step 1: what the disk has done goes back to the guest. */
-HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
-{
-	struct disk_request *done[BLK_POLL_BUDGET];
-	unsigned n = q->disk->ops->reap(q->disk_queue, done, BLK_POLL_BUDGET);
-
-	for (unsigned i = 0; i < n; i++) {
-		struct request *r = container_of(done[i], struct request, io);
-
-		if (unlikely(r->io.result) && fault_keep(q, r))
-			continue;
-		if (unlikely(r == q->failed.trying))
-			fault_over(q);
-		request_from_disk(r);
-		finish(q, layout, r);
-	}
-	return n;
-}
-
-/* Step 2: what the guest asks goes to the disk, or straight back when there is no need of one. */
+/* Step 1: what the guest asks goes to the disk, or straight back when there is no need of one. */
 HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 {
 	/* Any chain may be a long one, so no more of them than there are arrays for long ones. */
-	unsigned budget = MIN(q->n_big_free, (unsigned)BLK_POLL_BUDGET);
+	unsigned budget = MIN(q->n_big_free, q->disk->info.burst);
 	uint64_t now;
 	unsigned n;
 
@@ -103,6 +84,25 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 	return n;
 }
 
+/* Step 3: what the disk has done goes back to the guest. */
+HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
+{
+	struct disk_request *done[BLK_POLL_BUDGET];
+	unsigned n = q->disk->ops->reap(q->disk_queue, done, BLK_POLL_BUDGET);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct request *r = container_of(done[i], struct request, io);
+
+		if (unlikely(r->io.result) && fault_keep(q, r))
+			continue;
+		if (unlikely(r == q->failed.trying))
+			fault_over(q);
+		request_from_disk(r);
+		finish(q, layout, r);
+	}
+	return n;
+}
+
 /* The last request is out and published: the ring goes back to the control thread. */
 static void drained(struct blk_queue *q)
 {
@@ -119,14 +119,12 @@ static bool is_drained(const struct blk_queue *q)
 HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 {
 	struct blk_queue *q = container_of(p, struct blk_queue, poller);
-	unsigned work;
+	unsigned work = 0;
 
 	if (unlikely(q->drained))
 		return 0;
 
 	/* 1 */
-	work = reap(q, layout);
-	/* 2 */
 	if (unlikely(q->throttle.active))
 		work += throttle_begin(q);
 	if (likely(!q->draining) || ring_unfinished(q->ring))
@@ -135,9 +133,11 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 		throttle_end(q);
 	if (unlikely(q->failed.n))
 		work += fault_retry(q);
-	/* 3 */
+	/* 2 */
 	if (q->disk->ops->kick)
 		q->disk->ops->kick(q->disk_queue);
+	/* 3: of a disk that is done by now, what was popped above too. */
+	work += reap(q, layout);
 	/* 4 */
 	ring_publish(q->ring, layout);
 	ring_call(q->ring, layout);

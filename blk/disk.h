@@ -92,6 +92,13 @@ struct disk_info {
 	uint32_t optimal_size;	      /* bytes, of a sustained transfer; 0: not known */
 	uint32_t align_mem, align_io; /* what O_DIRECT asks of addresses and of offsets/lengths */
 	bool volatile_cache;	      /* writes need a flush to be durable */
+	/*
+	 * Requests that a queue takes in one poll: from 1 to 32. As many as one system call sends
+	 * off well; but few where the worker does them itself. What they are is shown to the guest
+	 * in one step, and a guest with no more in flight than that would do nothing while the
+	 * worker works, and the worker nothing while the guest does.
+	 */
+	unsigned burst;
 	/* Bytes that one DISCARD, one ZERO may have; 0: the disk cannot. */
 	uint64_t discard_max, zero_max;
 	uint32_t discard_align; /* bytes: discards that keep to it give all their space back */
@@ -129,8 +136,8 @@ struct disk_ops {
 	void (*submit)(struct disk_queue *q, struct disk_request *r);
 	/* Up to @max finished requests. @return how many. */
 	unsigned (*reap)(struct disk_queue *q, struct disk_request **done, unsigned max);
-	/* Sends what was submitted on its way, once a round. NULL where the worker's ring does
-	 * that. */
+	/* Sends what was submitted on its way, once a poll, before reap. NULL where the worker's
+	 * ring does that, at the round's end. */
 	void (*kick)(struct disk_queue *q);
 	/*
 	 * Is there something to do that no io_op of the poller's will announce (requests that wait

@@ -18,6 +18,7 @@ struct file_disk {
 	const char *path;     /* the configuration's, which outlives the disk */
 };
 
+#define FILE_BURST 32	  /* see disk_info.burst: all in one io_uring_enter */
 #define BOUNCE_BUFFERS 16 /* for each queue; further requests wait for one */
 
 struct file_queue {

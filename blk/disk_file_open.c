@@ -235,6 +235,7 @@ static int examine(struct file_disk *f, const struct blk_config *cfg, struct err
 	find_topology(f);
 	range_probe(f, cfg);
 	f->disk.info.volatile_cache = !cfg->read_only;
+	f->disk.info.burst = FILE_BURST;
 	describe(f, cfg);
 	return 0;
 }

@@ -79,6 +79,7 @@ int instant_info(const struct blk_config *cfg, struct disk_info *info, struct er
 	info->block_size = 512;
 	info->physical_size = 512;
 	info->align_mem = info->align_io = 1;
+	info->burst = INSTANT_BURST;
 	if (cfg->read_only)
 		return 0;
 	info->discard_max = info->zero_max = INSTANT_RANGE_MAX;

@@ -17,7 +17,7 @@
 #include "poll/worker.h"
 #include "vhost/device.h"
 
-/* Chains popped, and completions reaped, in one poll. */
+/* Chains popped in one poll at most (see disk_info.burst), and completions reaped. */
 #define BLK_POLL_BUDGET 32
 /* Room for a batch of ordinary chains while one of the longest would still fit. */
 #define BLK_POLL_SEGS (2 * RING_CHAIN_SEGS_MAX)

@@ -21,9 +21,10 @@ unsigned __real_instant_reap(struct disk_queue *dq, struct disk_request **done, 
 unsigned __wrap_instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max,
 			     void *move);
 
-static int fail_with;	    /* errno, of requests that touch BAD_SECTOR; 0: none */
-static unsigned n_failures; /* atomic */
-static bool silent;	    /* nothing is answered */
+static int fail_with;	     /* errno, of requests that touch BAD_SECTOR; 0: none */
+static unsigned n_failures;  /* atomic */
+static bool silent;	     /* nothing is answered */
+static unsigned most_reaped; /* of all reaps the one with the most requests */
 
 unsigned __wrap_instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max,
 			     void *move)
@@ -34,6 +35,8 @@ unsigned __wrap_instant_reap(struct disk_queue *dq, struct disk_request **done, 
 	if (__atomic_load_n(&silent, __ATOMIC_SEQ_CST))
 		return 0;
 	n = __real_instant_reap(dq, done, max, move);
+	if (n > __atomic_load_n(&most_reaped, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&most_reaped, n, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < n && error; i++) {
 		if (done[i]->op == DISK_FLUSH || done[i]->offset != BAD_SECTOR * 512)
 			continue;
@@ -85,6 +88,22 @@ BLK_TEST(blk_fault, reported_it_is_an_error_at_once_and_status_says_what_and_whe
 	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, BAD_SECTOR, gpa, 4096), VIRTIO_BLK_S_IOERR);
 	cr_assert_eq(vm_stats(&vm).fault_error, EIO);
 	cr_assert_str_eq(vm_stats(&vm).fault_kind, "read");
+	vm_stop(&vm);
+}
+
+/* Else a guest with 32 in flight waits while the worker works, and the worker while the guest does.
+ */
+BLK_TEST(blk_fault, of_a_disk_that_the_worker_does_itself_few_requests_are_shown_at_a_time)
+{
+	struct driver_seg seg;
+
+	start(v, DISK_ERROR_REPORT, 1);
+	seg = (struct driver_seg) { gpa, 512 };
+	for (unsigned i = 0; i < 32; i++)
+		VM_OK(&vm, guest_blk_submit(&vm.blk[0], VIRTIO_BLK_T_IN, i, &seg, 1, NULL));
+	guest_blk_kick(&vm.blk[0]);
+	vm_wait(&vm, 0, 32, VIRTIO_BLK_S_OK);
+	cr_assert_eq(__atomic_load_n(&most_reaped, __ATOMIC_SEQ_CST), 8);
 	vm_stop(&vm);
 }
 
