@@ -41,6 +41,7 @@ class Machine:
     type: str = "q35"
     cpus: int = 1
     memory_mib: int = 256
+    memory_kib: int = 0  # and so many KiB
     backing: str = "memfd"  # or "hugepages", or "file:PATH"
     packed: bool = False
     event_idx: bool = True
@@ -57,8 +58,12 @@ def _on(flag):
     return "on" if flag else "off"
 
 
+def _kib(m):
+    return m.memory_mib * 1024 + m.memory_kib
+
+
 def _memory(m):
-    size = f"size={m.memory_mib}M,share=on"
+    size = f"size={_kib(m)}K,share=on"
     if m.backing.startswith("file:"):
         return f"memory-backend-file,id=mem,mem-path={m.backing[5:]},{size}"
     return f"memory-backend-memfd,id=mem,{size}" + (",hugetlb=on" if m.backing == "hugepages" else "")
@@ -109,7 +114,7 @@ def command_line(m, files):
     if m.ip:
         append += f" sluice.ip={m.ip}"
     command = [qemu.binary, *qemu.options, "-nodefaults", "-no-user-config", "-display", "none",
-               "-machine", f"{m.type},memory-backend=mem", "-object", _memory(m), "-m", f"{m.memory_mib}M",
+               "-machine", f"{m.type},memory-backend=mem", "-object", _memory(m), "-m", f"{_kib(m)}K",
                "-smp", str(m.cpus)]
     if accelerator == "kvm":
         command += ["-accel", "kvm", "-cpu", "host"]

@@ -14,7 +14,7 @@ import socket
 import time
 
 import pytest
-from lab import LabError, host, qemu
+from lab import host, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Disk, Guest, Machine, Net
 from lab.qmp import Monitor
@@ -87,7 +87,10 @@ def machine(row, folder, *more):
     if not found:
         pytest.skip(f"QEMU {row['qemu']} is not here; scripts/setup.sh --for test fetches what can be had")
     announce = "on" if row["announce"] else "off"
-    return Machine(qemu=found[0], packed=row["packed"], disk=Disk(f"{folder}/disk.sock"),
+    # Without KVM, QEMU before 9.0 loses stores of the guest's CPU where it fetches its dirty bits 64 pages at a time: in memory
+    # of whole 256 KiB ("physmem: Fix migration dirty bitmap coherency with TCG memory access", qemu-devel,
+    # 20240219061731.232570-1-npiggin@gmail.com). The guest then runs on with an old stack, and panics: one move of ten.
+    return Machine(qemu=found[0], packed=row["packed"], memory_kib=8, disk=Disk(f"{folder}/disk.sock"),
                    net=Net(f"{folder}/net.sock", MAC), ip=f"{GUEST_IP}/24",
                    options=["-global", f"virtio-net-pci.guest_announce={announce}",
                             *Monitor.options(folder / "qmp"), *more])
@@ -118,38 +121,9 @@ def two_hosts(row, folder):
         yield image, daemons, guests, monitors
 
 
-class Silent(Exception):
-    """The guest says nothing at the destination. The message is what could be seen of it there."""
-
-
-def wait_for_journal(guest, daemon, stream):
-    try:
-        wait_for(lambda: len(flushed(guest)) >= JOURNAL_BLOCKS_AFTER, 60, "the guest goes on writing its journal")
-    except LabError as error:
-        echoed, requests = stream.bytes, daemon.disk("disk")["counters"]
-        time.sleep(2)
-        facts = (f"{error}; in 2 s {stream.bytes - echoed} bytes echoed; the disk's counters before and after: "
-                 f"{requests} {daemon.disk('disk')['counters']}; console: {guest.console[-3:]}")
-        raise Silent(facts) from error
-
-
 @pytest.mark.parametrize("way", ["precopy", "postcopy"])
 @pytest.mark.parametrize("row", ROWS, ids=row_name)
 def test_a_guest_migrates_under_load_and_misses_nothing(row, way, folder):
-    try:
-        migrate(row, way, folder)
-    except Silent as silent:
-        # Now and then a guest of QEMU 7.2 is silent after precopy under emulation. Nobody knows yet whose
-        # fault that is: it is told, with what was seen, and tried once more. Data that is wrong is never tried again.
-        if row["qemu"] != "7.2" or way != "precopy":
-            raise
-        print(f"silent, tried once more: {silent}")
-        again = folder / "again"
-        again.mkdir(mode=0o755)
-        migrate(row, way, again)
-
-
-def migrate(row, way, folder):
     with two_hosts(row, folder) as (image, (source, destination), (one, two), (leaving, arriving)):
         one.job("pattern", "fill", SEED)
         one.job("echo", ECHO_PORT)
@@ -175,13 +149,7 @@ def migrate(row, way, folder):
             leaving.do("migrate-set-parameters", max_bandwidth=1 << 30)
         report = leaving.end()
         written_before = len(flushed(one))
-        try:
-            wait_for_journal(two, destination, stream)
-        except Silent:
-            with contextlib.suppress(AssertionError):  # it may have broken off, too
-                stream.stop()
-            announcements.close()
-            raise
+        wait_for(lambda: len(flushed(two)) >= JOURNAL_BLOCKS_AFTER, 60, "the guest goes on writing its journal")
         two.type("enough")
         two.end("pattern")
         # One line may have been cut in two by the move: part of it on each console.
