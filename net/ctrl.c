@@ -14,12 +14,16 @@
 /* Commands of one poll: rare, and none is urgent. */
 #define CTRL_BURST 4
 
-/* The longest command that is understood: a class, a command, a MAC address. */
+/* The longest command that is understood is RSS_CONFIG, with 128 entries and a key of 40 bytes. */
+#define CTRL_DATA_MAX 320
+
 struct ctrl_command {
 	struct virtio_net_ctrl_hdr hdr;
-	uint8_t data[6];
+	uint8_t data[CTRL_DATA_MAX];
 };
-static_assert(sizeof(struct ctrl_command) == 8, "virtio 1.3 5.1.6.5");
+static_assert(offsetof(struct ctrl_command, data) == 2, "virtio 1.3 5.1.6.5");
+static_assert(CTRL_DATA_MAX >= 4 + 2 + 2 + 2 * RSS_TABLE_MAX + 2 + 1 + RSS_KEY_MAX,
+	      "virtio 1.3 5.1.6.5.7.1");
 
 /*
  * virtio 1.3 5.1.6.5.5.1: after the answer no packet goes to the queues left out. So wait until no
@@ -36,26 +40,55 @@ static void pairs_use(struct net_device *d, unsigned n)
 	}
 }
 
-static bool mq_command(struct net_device *d, const struct ctrl_command *c, size_t data_len)
+/* Automatic steering: what the hash is made of stays, for it may be reported. */
+static bool pairs_command(struct net_device *d, const uint8_t *data, size_t len)
 {
+	struct rss_config hashing = *net_steering(d);
 	uint16_t pairs;
 
-	if (!vhost_has_feature(&d->vdev, VIRTIO_NET_F_MQ) ||
-	    c->hdr.cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || data_len < sizeof(pairs))
+	if (!vhost_has_feature(&d->vdev, VIRTIO_NET_F_MQ) || len < sizeof(pairs))
 		return false;
-	memcpy(&pairs, c->data, sizeof(pairs));
+	memcpy(&pairs, data, sizeof(pairs));
 	pairs = le16toh(pairs);
 	if (pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > d->cfg.queue_pairs)
 		return false;
 	pairs_use(d, pairs);
+	if (hashing.steers) {
+		hashing.steers = false;
+		net_steer(d, &hashing);
+	}
 	return true;
+}
+
+/* 5.1.6.5.5: "defined by the last command sent": a table replaces automatic steering, and back. */
+static bool mq_command(struct net_device *d, const struct ctrl_command *c, size_t len)
+{
+	struct rss_config rss;
+
+	switch (c->hdr.cmd) {
+	case VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET:
+		return pairs_command(d, c->data, len);
+	case VIRTIO_NET_CTRL_MQ_RSS_CONFIG:
+		if (!vhost_has_feature(&d->vdev, VIRTIO_NET_F_RSS) ||
+		    !rss_config_read(&rss, c->data, len, d->cfg.queue_pairs))
+			return false;
+		net_steer(d, &rss);
+		return true;
+	case VIRTIO_NET_CTRL_MQ_HASH_CONFIG:
+		if (!vhost_has_feature(&d->vdev, VIRTIO_NET_F_HASH_REPORT) ||
+		    !hash_config_read(&rss, c->data, len))
+			return false;
+		net_steer(d, &rss);
+		return true;
+	}
+	return false;
 }
 
 /* TABLE_SET belongs to CTRL_RX, which is not offered: the switch floods, and never filters. */
 static bool mac_command(struct net_device *d, const struct ctrl_command *c, size_t data_len)
 {
 	if (!vhost_has_feature(&d->vdev, VIRTIO_NET_F_CTRL_MAC_ADDR) ||
-	    c->hdr.cmd != VIRTIO_NET_CTRL_MAC_ADDR_SET || data_len < sizeof(c->data))
+	    c->hdr.cmd != VIRTIO_NET_CTRL_MAC_ADDR_SET || data_len < 6)
 		return false;
 	if (c->data[0] & 1 || mac_word(c->data) == 0)
 		return false; /* a group address, or none */

@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/virtio_net.h"
-#include "vhost/state_blob.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -34,11 +33,6 @@ static uint64_t bit(unsigned n)
 	return UINT64_C(1) << n;
 }
 
-static struct net_device *net_device_of(struct vhost_device *vdev)
-{
-	return container_of(vdev, struct net_device, vdev);
-}
-
 /* Without CTRL_RX (receive modes, MAC filters): a switch port filters nothing. Nor UFO. */
 static uint64_t net_features(struct vhost_device *vdev)
 {
@@ -49,7 +43,8 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_GUEST_TSO6) | bit(VIRTIO_NET_F_GUEST_ECN) |
 		     bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS) |
 		     bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_CTRL_MAC_ADDR) |
-		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE);
+		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VIRTIO_NET_F_RSS) |
+		     bit(VIRTIO_NET_F_HASH_REPORT);
 
 	/*
 	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
@@ -71,6 +66,7 @@ static void driver_state_forget(struct net_device *d)
 	d->ctrl_ours = false;
 	__atomic_store_n(&d->pairs_used, d->cfg.queue_pairs, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
+	net_steer(d, &(struct rss_config) { 0 });
 }
 
 /* Comes when a driver begins anew. */
@@ -87,6 +83,9 @@ static void net_get_config(struct vhost_device *vdev, uint8_t *config)
 		.status = htole16(port_is_down(&d->port) ? 0 : VIRTIO_NET_S_LINK_UP),
 		.max_virtqueue_pairs = htole16((uint16_t)d->cfg.queue_pairs),
 		.mtu = htole16(d->mtu),
+		.rss_max_key_size = RSS_KEY_MAX,
+		.rss_max_indirection_table_length = htole16(RSS_TABLE_MAX),
+		.supported_hash_types = htole32(RSS_HASH_TYPES),
 	};
 	uint64_t mac = __atomic_load_n(&d->mac, __ATOMIC_RELAXED);
 
@@ -110,12 +109,13 @@ static int net_set_config(struct vhost_device *vdev, uint32_t offset, const uint
 }
 
 /*
- * virtio 1.3 5.1.2: the control queue comes after the last pair, which is the first one where MQ
- * was not negotiated. So index 2 is a receive queue or the control queue.
+ * virtio 1.3 5.1.2: the control queue comes after the last pair, which is the first one where
+ * neither MQ nor RSS was negotiated. So index 2 is a receive queue or the control queue.
  */
 static int queue_role(const struct net_device *d, unsigned index, enum net_queue_role *role)
 {
-	bool mq = vhost_has_feature(&d->vdev, VIRTIO_NET_F_MQ);
+	bool mq = vhost_has_feature(&d->vdev, VIRTIO_NET_F_MQ) ||
+		  vhost_has_feature(&d->vdev, VIRTIO_NET_F_RSS);
 
 	if (vhost_has_feature(&d->vdev, VIRTIO_NET_F_CTRL_VQ) &&
 	    index == (mq ? 2 * d->cfg.queue_pairs : 2))
@@ -136,6 +136,8 @@ static void queue_decide(struct net_queue *q)
 	q->mergeable = vhost_has_feature(v, VIRTIO_NET_F_MRG_RXBUF);
 	q->hdr_len = q->mergeable || vhost_has_feature(v, VIRTIO_F_VERSION_1) ? VNET_HDR_LEN
 									      : VNET_HDR_LEN_LEGACY;
+	if (vhost_has_feature(v, VIRTIO_NET_F_HASH_REPORT))
+		q->hdr_len = VNET_HDR_LEN_HASH;
 	q->csum = vhost_has_feature(v, VIRTIO_NET_F_GUEST_CSUM);
 	q->tso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO4);
 	q->tso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO6);
@@ -314,51 +316,6 @@ static void net_reset(struct vhost_device *vdev)
 	driver_state_forget(net_device_of(vdev));
 }
 
-static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS };
-
-/* What came over the control queue, where that is ours; else the front-end tells all. */
-static void net_save_state(struct vhost_device *vdev, struct state_blob *state)
-{
-	const struct net_device *d = net_device_of(vdev);
-	uint64_t mac = __atomic_load_n(&d->mac, __ATOMIC_RELAXED);
-	uint16_t pairs = d->ctrl_ours ? (uint16_t)__atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED)
-				      : 0;
-
-	pairs = htole16(pairs);
-	state_begin(state, VIRTIO_ID_NET);
-	state_put(state, STATE_NET_MAC, &mac, 6);
-	state_put(state, STATE_NET_PAIRS, &pairs, sizeof(pairs));
-}
-
-static int net_load_state(struct vhost_device *vdev, const struct state_blob *state,
-			  struct error *err)
-{
-	struct net_device *d = net_device_of(vdev);
-	uint16_t pairs;
-	uint8_t mac[6];
-
-	if (state_check(state, VIRTIO_ID_NET, state_fields, ARRAY_SIZE(state_fields), err) < 0)
-		return err->code;
-	if (!state_get(state, STATE_NET_MAC, mac, sizeof(mac)) ||
-	    !state_get(state, STATE_NET_PAIRS, &pairs, sizeof(pairs)))
-		return error_set(err, -EBADMSG, "the state lacks its address or its queue pairs");
-	pairs = le16toh(pairs);
-	if (mac[0] & 1)
-		return error_set(err, -EINVAL, "the state has a group address as the card's");
-	if (pairs > d->cfg.queue_pairs)
-		return error_set(err, -EINVAL,
-				 "the source's guest uses %u queue pairs, and port %s has %u: "
-				 "give it as many",
-				 pairs, d->cfg.name, d->cfg.queue_pairs);
-	/* Committed. */
-	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
-	if (pairs) {
-		d->ctrl_ours = true;
-		__atomic_store_n(&d->pairs_used, pairs, __ATOMIC_RELAXED);
-	}
-	return 0;
-}
-
 static void net_disconnected(struct vhost_device *vdev)
 {
 	struct net_device *d = net_device_of(vdev);
@@ -485,10 +442,11 @@ int net_device_create(const struct net_device_config *cfg, struct net_switch *sw
 	snprintf(d->port.name, sizeof(d->port.name), "%s", cfg->name);
 	port_set_rules(&d->port, cfg->rules);
 	d->cfg.rules = &d->port.rules;
-	driver_state_forget(d);
 	rc = device_alloc(d, workers, err);
-	if (rc == 0)
-		rc = switch_attach(sw, &d->port, err);
+	if (rc < 0)
+		goto drop_socket;
+	driver_state_forget(d);
+	rc = switch_attach(sw, &d->port, err);
 	if (rc < 0)
 		goto drop_socket;
 	rc = vhost_device_serve(&d->vdev, &s, err);

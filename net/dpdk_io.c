@@ -35,7 +35,6 @@ bool dpdk_view(struct packet *pk, const struct rte_mbuf *m, struct iovec *segs, 
 	pk->n_segs = (uint16_t)n;
 	pk->segs = segs;
 	pk->vlan = 0;
-	pk->flow = 0;
 	pk->offload = (struct packet_offload) { 0 };
 	/* Receivers go by the length, and so must find as many bytes. */
 	return total == promised;

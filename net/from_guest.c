@@ -75,7 +75,6 @@ HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct pa
 	gather(segs, p->head, p->head_len);
 	p->vlan = 0;
 	p->lane = q->lane;
-	p->flow = 0;
 	if (likely(!(h.flags | h.gso_type))) {
 		memset(&p->offload, 0, sizeof(p->offload));
 	} else {

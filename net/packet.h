@@ -48,7 +48,9 @@ struct packet {
 	uint16_t vlan; /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
 	uint16_t tci;  /* with a VLAN: priority and DEI, where they stand in a tag */
 	uint16_t lane; /* what has one lane stays in order, all the way: see net_deliver() */
-	uint32_t flow; /* a hash of the addresses, for steering; 0: not computed */
+	/* The receiver's, where it has hashes (net/steer.c): VIRTIO_NET_HASH_REPORT_*. */
+	uint16_t hash_report;
+	uint32_t hash;
 	uint8_t head[PACKET_HEAD_MAX + VLAN_TAG_LEN] __attribute__((aligned(16)));
 };
 /* Four cache lines, and an index of a burst is a shift. */

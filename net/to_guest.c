@@ -178,10 +178,23 @@ HOT void put(struct iovec **at, const void *from, size_t len)
 	}
 }
 
-/* Most receivers have VERSION_1 and lay the header and the frame into one buffer. */
-HOT void put_header(struct iovec **at, const struct net_queue *q, const struct header *h)
+/* virtio 1.3 5.1.6.4.4: what follows with HASH_REPORT. */
+static void put_hash(uint8_t *to, const struct packet *p)
 {
-	uint8_t bytes[VNET_HDR_LEN];
+	struct {
+		uint32_t value;
+		uint16_t report, padding;
+	} h = { htole32(p->hash), htole16(p->hash_report), 0 };
+
+	memcpy(to, &h, sizeof(h));
+	static_assert(VNET_HDR_LEN + sizeof(h) == VNET_HDR_LEN_HASH, "virtio 1.3 5.1.6");
+}
+
+/* Most receivers have VERSION_1 and lay the header and the frame into one buffer. */
+HOT void put_header(struct iovec **at, const struct net_queue *q, const struct header *h,
+		    const struct packet *p)
+{
+	uint8_t bytes[VNET_HDR_LEN_HASH];
 	struct iovec *v = *at;
 	bool whole = likely(q->hdr_len == VNET_HDR_LEN && v->iov_len > VNET_HDR_LEN);
 	uint8_t *to = whole ? v->iov_base : bytes;
@@ -192,25 +205,29 @@ HOT void put_header(struct iovec **at, const struct net_queue *q, const struct h
 		v->iov_base = to + VNET_HDR_LEN;
 		v->iov_len -= VNET_HDR_LEN;
 	} else {
+		if (q->hdr_len == VNET_HDR_LEN_HASH)
+			put_hash(bytes + VNET_HDR_LEN, p);
 		put(at, bytes, q->hdr_len);
 	}
 }
 
-/* Header and frame, into segments that hold them. */
-HOT void fill(const struct net_queue *q, const struct header *h, struct frame *f, struct iovec *at)
+/* Header and frame, which is @p or of it, into segments that hold them. */
+HOT void fill(const struct net_queue *q, const struct header *h, const struct packet *p,
+	      struct frame *f, struct iovec *at)
 {
 	const void *piece;
 	uint32_t n;
 
-	put_header(&at, q, h);
+	put_header(&at, q, h, p);
 	put(&at, f->head, f->head_len);
 	while ((piece = frame_next(f, UINT32_MAX, &n)))
 		put(&at, piece, n);
 }
 
 /* The same while the guest migrates: what is filled goes to the dirty log. */
-static void COLD fill_logged(const struct net_queue *q, const struct header *h, struct frame *f,
-			     const struct chain *chains, unsigned n_chains, uint32_t len)
+static void COLD fill_logged(const struct net_queue *q, const struct header *h,
+			     const struct packet *p, struct frame *f, const struct chain *chains,
+			     unsigned n_chains, uint32_t len)
 {
 	struct iovec *first = chains[0].segs;
 	const struct chain *last = &chains[n_chains - 1];
@@ -218,12 +235,12 @@ static void COLD fill_logged(const struct net_queue *q, const struct header *h, 
 	unsigned n = (unsigned)(last->segs - first) + last->n_in;
 
 	memcpy(segs, first, n * sizeof(segs[0]));
-	fill(q, h, f, first);
+	fill(q, h, p, f, first);
 	ring_log_iov(&q->vq->ring, segs, n, len);
 }
 
-HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f, struct stock *s,
-		   struct tally *t)
+HOT bool put_frame(struct net_queue *q, enum ring_layout layout, const struct packet *p,
+		   struct frame *f, struct stock *s, struct tally *t)
 {
 	struct ring *r = &q->vq->ring;
 	uint32_t len = frame_len(f), left = len + q->hdr_len;
@@ -247,9 +264,9 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, struct frame *f
 	c = &s->chains[s->at];
 	h = header_of(q, &f->offload, n);
 	if (unlikely(r->log))
-		fill_logged(q, &h, f, c, n, left);
+		fill_logged(q, &h, p, f, c, n, left);
 	else
-		fill(q, &h, f, c->segs);
+		fill(q, &h, p, f, c->segs);
 	for (const struct chain *end = c + n; c < end; c++) {
 		uint32_t written = MIN(left, c->in_len);
 
@@ -280,7 +297,7 @@ HOT bool put_segments(struct net_queue *q, enum ring_layout layout, struct packe
 		if (!q->csum)
 			frame_complete_csum(&f);
 		/* A hole in a TCP stream makes the rest of this frame worth little. */
-		if (!put_frame(q, layout, &f, stock, t))
+		if (!put_frame(q, layout, p, &f, stock, t))
 			return false;
 	}
 	t->cut_short += segmenter_cut_short(&s);
@@ -297,7 +314,7 @@ HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet 
 	if (!q->csum)
 		packet_complete_csum(p);
 	frame_of_packet(&f, p);
-	return put_frame(q, layout, &f, stock, t);
+	return put_frame(q, layout, p, &f, stock, t);
 }
 
 HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packet *const *packets,
@@ -378,49 +395,3 @@ static void ahead_disarm(struct poller *p)
 }
 
 const struct poller_ops ahead_ops = { look_ahead, ahead_arm, ahead_disarm };
-
-/*
- * The receive queue for a lane, locked: what has one lane stays in order. A lane is the worker
- * where the sending queue began, so that with several pairs each worker has a queue to itself and
- * they do not wait for each other; a queue that moves to another worker keeps its lane. NULL: the
- * guest listens on none.
- */
-static struct net_queue *rx_lock(struct net_device *d, unsigned lane)
-{
-	unsigned span = __atomic_load_n(&d->rx_span, __ATOMIC_RELAXED);
-	unsigned used = __atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED);
-
-	span = MIN(span, used);
-	for (unsigned i = 0; i < span; i++) {
-		struct net_queue *q = &d->queues[2 * ((lane + i) % span)];
-		struct virtqueue *vq = q->vq;
-
-		if (!__atomic_load_n(&q->running, __ATOMIC_RELAXED) ||
-		    !__atomic_load_n(&vq->enabled, __ATOMIC_RELAXED))
-			continue;
-		spin_lock(&vq->lock);
-		/* The truth: whoever changes one of these takes the lock after. */
-		if (__atomic_load_n(&q->running, __ATOMIC_RELAXED) &&
-		    __atomic_load_n(&vq->enabled, __ATOMIC_RELAXED) &&
-		    q->pair < __atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED))
-			return q;
-		spin_unlock(&vq->lock);
-	}
-	return NULL;
-}
-
-unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
-{
-	struct net_device *d = container_of(p, struct net_device, port);
-	unsigned worker = worker_index(worker_current()), taken;
-	struct port_stats *stats = &p->stats[worker];
-	struct net_queue *q = rx_lock(d, packets[0]->lane);
-
-	if (!q) {
-		counter_add(&stats->tx_down, n);
-		return 0;
-	}
-	taken = q->to_guest(q, packets, n, stats);
-	spin_unlock(&q->vq->lock);
-	return taken;
-}

@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The insides of a guest port: a virtio-net device and its queues (virtio 1.3 5.1). Shared by
- * device.c, from_guest.c, to_guest.c and ctrl.c; the daemon sees net/net.h.
+ * device.c, from_guest.c, to_guest.c, steer.c and ctrl.c; the daemon sees net/net.h.
  */
 #ifndef SLUICE_NET_VIRTIO_NET_H
 #define SLUICE_NET_VIRTIO_NET_H
 
 #include "net/net.h"
 #include "net/offload.h"
+#include "net/rss.h"
 
 #include <linux/virtio_net.h>
 
-/* virtio 1.3 5.1.6: with VERSION_1 or MRG_RXBUF the header has num_buffers, else it ends before. */
+/*
+ * virtio 1.3 5.1.6: with VERSION_1 or MRG_RXBUF the header has num_buffers, else it ends before;
+ * with HASH_REPORT a hash follows.
+ */
+#define VNET_HDR_LEN_HASH sizeof(struct virtio_net_hdr_v1_hash)
 #define VNET_HDR_LEN sizeof(struct virtio_net_hdr_mrg_rxbuf)
 #define VNET_HDR_LEN_LEGACY sizeof(struct virtio_net_hdr)
-static_assert(VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGACY == 10, "virtio 1.3 5.1.6");
+static_assert(VNET_HDR_LEN_HASH == 20 && VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGACY == 10,
+	      "virtio 1.3 5.1.6");
 
 /*
  * The front-end names a queue in 8 bits when it hands over its eventfds (vhost-user
@@ -71,12 +77,24 @@ struct net_device {
 	unsigned pairs_used;
 	bool ctrl_ours;	  /* the front-end handed the control queue to us */
 	unsigned rx_span; /* pairs below it may have a running receive queue. Atomic */
+	/*
+	 * Frames to this guest have a hash: it is reported, or chooses their queue. Atomic. How it
+	 * is computed is in rss[rss_gen % 2]: see net_steer().
+	 */
+	bool hashes;
+	unsigned rss_gen;
+	struct rss rss[2];
 
 	void (*on_closed)(void *arg); /* of net_device_on_closed() */
 	void *on_closed_arg;
 	void (*closed)(void *arg); /* of net_device_close() */
 	void *closed_arg;
 };
+
+static inline struct net_device *net_device_of(struct vhost_device *vdev)
+{
+	return container_of(vdev, struct net_device, vdev);
+}
 
 static inline uint64_t mac_word(const uint8_t mac[6])
 {
@@ -95,11 +113,27 @@ HOT struct port_stats *net_stats(struct net_device *d)
 /* from_guest.c: the poller of a transmit queue, by layout. */
 extern const struct poller_ops from_guest_ops[2];
 
-/* to_guest.c: the way into receive queues, by layout, and port_ops.deliver. */
+/* to_guest.c: the way into receive queues, by layout. */
 extern unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets,
 					 unsigned n, struct port_stats *stats);
-unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n);
 extern const struct poller_ops ahead_ops; /* the poller of a receive queue, if it has one */
+
+/* steer.c: port_ops.deliver, into the right receive queue. */
+unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n);
+/*
+ * From now on frames are hashed and steered by @c, which is right. On the control queue's worker;
+ * on the control thread while no queue runs. When it returns no frame goes by what was before.
+ */
+void net_steer(struct net_device *d, const struct rss_config *c);
+/* What net_steer() was last told. The same threads. */
+static inline const struct rss_config *net_steering(const struct net_device *d)
+{
+	return &d->rss[d->rss_gen % 2].config;
+}
+
+/* state.c: vhost_device_ops. */
+void net_save_state(struct vhost_device *vdev, struct state_blob *state);
+int net_load_state(struct vhost_device *vdev, const struct state_blob *state, struct error *err);
 
 /* ctrl.c: the poller of the control queue, by layout. */
 extern const struct poller_ops ctrl_ops[2];

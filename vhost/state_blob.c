@@ -105,6 +105,17 @@ int state_check(const struct state_blob *b, uint32_t device_id, const uint16_t *
 	return 0;
 }
 
+bool state_has(const struct state_blob *b, unsigned tag)
+{
+	struct field f;
+
+	for (uint32_t at = sizeof(struct header); at < b->len && field_at(b, at, &f);
+	     at += sizeof(f) + f.len)
+		if (f.tag == tag)
+			return true;
+	return false;
+}
+
 bool state_get(const struct state_blob *b, unsigned tag, void *data, unsigned len)
 {
 	struct field f;

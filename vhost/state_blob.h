@@ -27,6 +27,7 @@ enum state_tag {
 	STATE_BLK_WRITEBACK = 2 | STATE_OPTIONAL, /* u8: 0: the guest has writes durable at once */
 	STATE_NET_MAC = 1,			  /* 6 bytes: as the driver has set it */
 	STATE_NET_PAIRS = 2, /* u16: pairs in use, where the control queue is ours; else 0 */
+	STATE_NET_RSS = 3,   /* struct rss_state; where the driver has set any of it */
 };
 
 struct state_blob {
@@ -44,6 +45,8 @@ void state_put(struct state_blob *b, unsigned tag, const void *data, unsigned le
  */
 int state_check(const struct state_blob *b, uint32_t device_id, const uint16_t *known,
 		unsigned n_known, struct error *err);
+/* Has a checked state this field, of whatever length? */
+bool state_has(const struct state_blob *b, unsigned tag);
 /* The field of a checked state, if it is there with exactly @len bytes. */
 bool state_get(const struct state_blob *b, unsigned tag, void *data, unsigned len);
 

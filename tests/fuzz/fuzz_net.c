@@ -36,6 +36,7 @@ static struct {
 	struct fuzz_guest guest[N_QUEUES], peer;
 	bool runs[N_QUEUES];
 	enum vlans { VLANS_NONE, VLANS_ACCESS, VLANS_TRUNK, VLANS_PEER_TRUNK } vlans;
+	bool hashes;  /* the hostile one has negotiated RSS and hash reports */
 	bool guarded; /* the hostile one has its own address alone, and no IP address */
 	uint64_t peer_features;
 	uint16_t peer_seen;
@@ -293,7 +294,34 @@ static void step_headers(struct input *in)
 	}
 	h = offload_fields(in, l4, how & 1);
 	fg_write(g, at, &h, sizeof(h));
-	fg_write(g, at + (g->legacy ? 10 : 12), frame, l4 + 20);
+	fg_write(g, at + (n.hashes ? 20 : g->legacy ? 10 : 12), frame, l4 + 20);
+}
+
+/* RSS_CONFIG or HASH_CONFIG, right but for some of its bytes, where a chain may find it. */
+static void step_rss(struct input *in)
+{
+	struct fuzz_guest *g = &n.guest[CONTROL];
+	uint64_t at = FG_BUFFERS + in_u8(in) * 64u;
+	uint8_t how = in_u8(in), bytes[2 + 4 + 2 + 2 + 2 * 128 + 2 + 1 + 40] = { 4, 1, 0x3f };
+	unsigned entries = 1u << how % 8, len = 10 + 2 * entries;
+
+	bytes[6] = (uint8_t)(entries - 1);
+	if (how & 0x10) { /* HASH_CONFIG */
+		bytes[1] = 2;
+		len = 14;
+	} else {
+		bytes[len] = 1;
+		len += 2;
+	}
+	bytes[len++] = 40;
+	in_bytes(in, bytes + len, 8);
+	len += 40;
+	for (unsigned i = how >> 6; i > 0; i--) {
+		uint16_t place = in_u16(in);
+
+		bytes[place % len] = in_u8(in);
+	}
+	fg_write(g, at, bytes, len);
 }
 
 static void check_all(void)
@@ -356,6 +384,9 @@ static void begin(struct input *in)
 
 	race_reset();
 	rules_set((enum vlans)(vlans & 3), vlans & 4);
+	n.hashes = vlans & 8;
+	if (n.hashes)
+		features |= bit(VIRTIO_NET_F_RSS) | bit(VIRTIO_NET_F_HASH_REPORT);
 	peer_start(device_features(in, &unused));
 	for (unsigned q = 0; q < N_QUEUES; q++) {
 		fg_begin(&n.guest[q], in);
@@ -429,7 +460,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			fg_step(&n.guest[what / 8 % N_QUEUES], &in);
 			continue;
 		case 4:
-			step_headers(&in);
+			if (n.hashes && what & 0x80)
+				step_rss(&in);
+			else
+				step_headers(&in);
 			continue;
 		case 5:
 			step_forward(&in);

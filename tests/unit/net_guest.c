@@ -170,7 +170,9 @@ void ng_fill(struct net_guest *g, unsigned pair, unsigned n)
 
 unsigned ng_ctrl_index(const struct net_guest *g)
 {
-	return g->fe.features & NG_BIT(VIRTIO_NET_F_MQ) ? 2 * g->opt.pairs : 2;
+	uint64_t many = NG_BIT(VIRTIO_NET_F_MQ) | NG_BIT(VIRTIO_NET_F_RSS);
+
+	return g->fe.features & many ? 2 * g->opt.pairs : 2;
 }
 
 static void iommu_connect(struct net_guest *g)
@@ -219,6 +221,8 @@ void ng_connect(struct net_guest *g)
 	if (o->backend_channel)
 		cr_assert_eq(frontend_open_backend_channel(&g->fe), 0, "%s", g->fe.error);
 	g->hdr_len = o->legacy && !(wanted & NG_MRG) ? 10 : 12;
+	if (wanted & NG_BIT(VIRTIO_NET_F_HASH_REPORT))
+		g->hdr_len = 20;
 	for (unsigned q = 0; q < 2 * o->run_pairs; q++)
 		cr_assert_eq(frontend_queue_setup(&g->fe, q, &qo), 0, "%s", g->fe.error);
 	for (unsigned i = 0; i < NG_TX_SLOTS; i++) {
@@ -370,8 +374,14 @@ static void take(struct net_guest *g, struct ng_frame *f, const struct driver_us
 		if (f->n_buffers == 0) {
 			cr_assert_geq(used.len, g->hdr_len);
 			memset(&f->hdr, 0, sizeof(f->hdr));
-			memcpy(&f->hdr, whole, g->hdr_len);
-			n = g->hdr_len == 12 ? f->hdr.num_buffers : 1;
+			memcpy(&f->hdr, whole, g->hdr_len < 12 ? g->hdr_len : 12);
+			f->hash_value = f->hash_report = 0;
+			if (g->hdr_len == 20) {
+				memcpy(&f->hash_value, whole + 12, 4);
+				memcpy(&f->hash_report, whole + 16, 2);
+				cr_assert_arr_eq(whole + 18, "\0\0", 2);
+			}
+			n = g->hdr_len >= 12 ? f->hdr.num_buffers : 1;
 			cr_assert_geq(n, 1);
 			cr_assert(n == 1 || g->fe.features & NG_MRG);
 		}

@@ -78,6 +78,8 @@ struct net_guest {
 
 struct ng_frame {
 	struct virtio_net_hdr_mrg_rxbuf hdr;
+	uint32_t hash_value; /* with HASH_REPORT */
+	uint16_t hash_report;
 	uint8_t bytes[NG_FRAME_MAX];
 	unsigned len;
 	unsigned n_buffers; /* chains that it came in */

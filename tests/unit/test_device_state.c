@@ -324,15 +324,15 @@ static void card_open(struct net_guest *g, unsigned number, unsigned pairs)
 static uint8_t ctrl(struct net_guest *g, uint8_t class, uint8_t cmd, const void *data, unsigned len)
 {
 	uint64_t gpa;
-	uint8_t *p = ng_alloc(g, 64, &gpa);
-	struct driver_seg segs[] = { { gpa, 2 + len }, { gpa + 32, 1 } };
+	uint8_t *p = ng_alloc(g, 128, &gpa);
+	struct driver_seg segs[] = { { gpa, 2 + len }, { gpa + 96, 1 } };
 
 	p[0] = class;
 	p[1] = cmd;
 	memcpy(p + 2, data, len);
-	p[32] = 0x77;
+	p[96] = 0x77;
 	cr_assert_eq(ng_submit_wait(g, ng_ctrl_index(g), segs, 1, 1), 1);
-	return p[32];
+	return p[96];
 }
 
 /* A second connection of the same card, as that of a destination, with nothing started. */
@@ -382,6 +382,93 @@ Test(device_state, a_card_brings_its_address_and_its_pairs, .timeout = 30)
 	cr_assert_neq(load(&small.fe, false, state, n), 0);
 	cr_assert_eq(frontend_get_config(&small.fe, 0, seen, 6), 0);
 	cr_assert_arr_eq(seen, small.mac, 6);
+	frontend_close(&g.fe);
+	frontend_close(&small.fe);
+	ng_stop(&g);
+	ng_stop(&small);
+	ng_world_stop();
+}
+
+/* Where the field with @tag begins in a state; its length stands two bytes on. */
+static uint8_t *field_of(uint8_t *state, size_t n, unsigned tag)
+{
+	for (size_t at = 24; at < n; at += 4 + (state[at + 2] | state[at + 3] << 8))
+		if ((state[at] | state[at + 1] << 8) == (int)tag)
+			return state + at;
+	return NULL;
+}
+
+/* RSS_CONFIG of 4 entries with a key of 40 bytes: hash types, mask, unclassified, table, max_tx,
+ * key. */
+static const uint8_t rss_command[59] = { 0x3f, 0, 0, 0, 3, 0, 1, 0,  2, 0, 1,
+					 0,    0, 0, 2, 0, 3, 0, 40, 1, 2, 3 };
+
+static void refuse_rss(struct net_guest *g, const uint8_t *good, size_t n, unsigned at,
+		       uint8_t value)
+{
+	uint8_t state[STATE_MAX];
+
+	memcpy(state, good, n);
+	field_of(state, n, STATE_NET_RSS)[4 + at] = value;
+	cr_assert_neq(load(&g->fe, false, state, n), 0, "byte %u", at);
+}
+
+Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .timeout = 30)
+{
+	uint8_t state[STATE_MAX], again[STATE_MAX], *field;
+	struct ng_options o = { .features = NG_BIT(VIRTIO_NET_F_CTRL_VQ) | NG_BIT(VIRTIO_NET_F_RSS),
+				.pairs = 3 };
+	struct net_guest g, small;
+	size_t n;
+
+	signal(SIGPIPE, SIG_IGN);
+	ng_world_start(1);
+	ng_start(&g, 0, &o);
+	cr_assert_eq(ctrl(&g, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_RSS_CONFIG, rss_command,
+			  sizeof(rss_command)),
+		     0);
+	for (unsigned i = 0; i < 7; i++)
+		cr_assert_eq(frontend_queue_stop(&g.fe, i, NULL), 0);
+	cr_assert_eq(
+		frontend_u64_set(&g.fe, VU_SET_PROTOCOL_FEATURES, g.fe.protocol | PF_DEVICE_STATE),
+		0);
+	n = save(&g.fe, false, state, sizeof(state));
+	field = field_of(state, n, STATE_NET_RSS);
+	cr_assert_not_null(field);
+	cr_assert_arr_eq(field + 4, rss_command, 8);
+	card_reopen(&g);
+	g.rx = NULL;
+	/* What a driver has not set is not in the state: an older back-end can take it. */
+	cr_assert_null(field_of(again, save(&g.fe, false, again, sizeof(again)), STATE_NET_RSS));
+	/* Hash types, mask, queues, the key's length, a bool. Entries are behind the key. */
+	refuse_rss(&g, state, n, 0, 0x40);
+	refuse_rss(&g, state, n, 3, 0x80);
+	refuse_rss(&g, state, n, 4, 2);
+	refuse_rss(&g, state, n, 4, 128);
+	refuse_rss(&g, state, n, 5, 1);
+	refuse_rss(&g, state, n, 6, 3);
+	refuse_rss(&g, state, n, 8, 0);
+	refuse_rss(&g, state, n, 8, 4);
+	refuse_rss(&g, state, n, 10, 2);
+	refuse_rss(&g, state, n, 11, 41);
+	refuse_rss(&g, state, n, 12 + 40 + 6, 3);
+	refuse_rss(&g, state, n, 12 + 40 + 1, 0x80);
+	/* Of another length. */
+	memcpy(again, state, n);
+	again[16] -= 2;
+	field_of(again, n, STATE_NET_RSS)[2] -= 2;
+	cr_assert_neq(load(&g.fe, false, again, n - 2), 0);
+	cr_assert_null(field_of(again, save(&g.fe, false, again, sizeof(again)), STATE_NET_RSS),
+		       "something of that was taken");
+	cr_assert_eq(load(&g.fe, true, state, n), 0);
+	cr_assert_eq(save(&g.fe, false, again, sizeof(again)), n);
+	cr_assert_arr_eq(again, state, n);
+	/* Who has fewer queues. */
+	o.pairs = 2;
+	ng_start(&small, 1, &o);
+	card_reopen(&small);
+	small.rx = NULL;
+	cr_assert_neq(load(&small.fe, false, state, n), 0);
 	frontend_close(&g.fe);
 	frontend_close(&small.fe);
 	ng_stop(&g);

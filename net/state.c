@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a guest's driver has said over a control queue that is ours, on its way to another back-end
+ * (vhost-user "Migrating back-end state"). Elsewhere the front-end knows all of it.
+ */
+#include "base/error.h"
+#include "net/virtio_net.h"
+#include "vhost/state_blob.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <linux/virtio_ids.h>
+#include <string.h>
+
+static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS, STATE_NET_RSS };
+
+/* STATE_NET_RSS: struct rss_config, little-endian. */
+struct rss_state {
+	uint32_t hash_types;
+	uint16_t table_mask, unclassified, max_tx;
+	uint8_t steers, key_len;
+	uint8_t key[RSS_KEY_MAX];
+	uint16_t table[RSS_TABLE_MAX];
+} __attribute__((packed));
+static_assert(sizeof(struct rss_state) == 12 + 40 + 256, "a state's fields do not change");
+
+static void rss_save(const struct rss_config *c, struct state_blob *state)
+{
+	struct rss_state s = { .hash_types = htole32(c->hash_types),
+			       .table_mask = htole16(c->table_mask),
+			       .unclassified = htole16(c->unclassified),
+			       .max_tx = htole16(c->max_tx),
+			       .steers = c->steers,
+			       .key_len = c->key_len };
+
+	/* Who has never heard of it can take the state of a driver that has not either. */
+	if (!c->steers && !c->hash_types)
+		return;
+	memcpy(s.key, c->key, sizeof(s.key));
+	for (unsigned i = 0; i < RSS_TABLE_MAX; i++)
+		s.table[i] = htole16(c->table[i]);
+	state_put(state, STATE_NET_RSS, &s, sizeof(s));
+}
+
+/* @return false: it is there, and not right. */
+static bool rss_load(struct rss_config *c, const struct state_blob *state, unsigned n_pairs)
+{
+	struct rss_state s;
+
+	*c = (struct rss_config) { 0 };
+	if (!state_has(state, STATE_NET_RSS))
+		return true;
+	if (!state_get(state, STATE_NET_RSS, &s, sizeof(s)) || s.steers > 1)
+		return false;
+	c->hash_types = le32toh(s.hash_types);
+	c->table_mask = le16toh(s.table_mask);
+	c->unclassified = le16toh(s.unclassified);
+	c->max_tx = le16toh(s.max_tx);
+	c->steers = s.steers;
+	c->key_len = s.key_len;
+	memcpy(c->key, s.key, sizeof(c->key));
+	for (unsigned i = 0; i < RSS_TABLE_MAX; i++)
+		c->table[i] = le16toh(s.table[i]);
+	return rss_config_ok(c, n_pairs);
+}
+
+void net_save_state(struct vhost_device *vdev, struct state_blob *state)
+{
+	const struct net_device *d = net_device_of(vdev);
+	uint64_t mac = __atomic_load_n(&d->mac, __ATOMIC_RELAXED);
+	uint16_t pairs = d->ctrl_ours ? (uint16_t)__atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED)
+				      : 0;
+
+	pairs = htole16(pairs);
+	state_begin(state, VIRTIO_ID_NET);
+	state_put(state, STATE_NET_MAC, &mac, 6);
+	state_put(state, STATE_NET_PAIRS, &pairs, sizeof(pairs));
+	rss_save(net_steering(d), state);
+}
+
+int net_load_state(struct vhost_device *vdev, const struct state_blob *state, struct error *err)
+{
+	struct net_device *d = net_device_of(vdev);
+	struct rss_config rss;
+	uint16_t pairs;
+	uint8_t mac[6];
+
+	if (state_check(state, VIRTIO_ID_NET, state_fields, ARRAY_SIZE(state_fields), err) < 0)
+		return err->code;
+	if (!state_get(state, STATE_NET_MAC, mac, sizeof(mac)) ||
+	    !state_get(state, STATE_NET_PAIRS, &pairs, sizeof(pairs)))
+		return error_set(err, -EBADMSG, "the state lacks its address or its queue pairs");
+	pairs = le16toh(pairs);
+	if (mac[0] & 1)
+		return error_set(err, -EINVAL, "the state has a group address as the card's");
+	if (pairs > d->cfg.queue_pairs)
+		return error_set(err, -EINVAL,
+				 "the source's guest uses %u queue pairs, and port %s has %u: "
+				 "give it as many",
+				 pairs, d->cfg.name, d->cfg.queue_pairs);
+	if (!rss_load(&rss, state, d->cfg.queue_pairs))
+		return error_set(err, -EINVAL,
+				 "the state's receive-side scaling is none that port %s with its "
+				 "%u queue pairs could have",
+				 d->cfg.name, d->cfg.queue_pairs);
+	/* Committed. */
+	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
+	if (pairs) {
+		d->ctrl_ours = true;
+		__atomic_store_n(&d->pairs_used, pairs, __ATOMIC_RELAXED);
+	}
+	net_steer(d, &rss);
+	return 0;
+}
