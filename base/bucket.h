@@ -21,11 +21,19 @@ typedef int64_t bucket_ticks_t;
 #define BUCKET_TICKS_PER_NS 16
 #define BUCKET_TICKS_MAX ((bucket_ticks_t)86400 * 1000000000 * BUCKET_TICKS_PER_NS)
 
-struct bucket {
-	bucket_ticks_t due;   /* atomic */
+struct bucket { /* atomic, each by itself */
+	bucket_ticks_t due;
 	bucket_ticks_t depth; /* what may be saved up */
 	double cost;	      /* ticks of a unit; 0: there is no limit */
 };
+
+HOT double bucket_cost(const struct bucket *b)
+{
+	double cost;
+
+	__atomic_load(&b->cost, &cost, __ATOMIC_RELAXED);
+	return cost;
+}
 
 static inline bucket_ticks_t bucket_ticks(double ticks)
 {
@@ -47,26 +55,51 @@ static inline void bucket_init(struct bucket *b, uint64_t rate, uint64_t burst, 
 	b->due = (bucket_ticks_t)now_ns * BUCKET_TICKS_PER_NS - b->depth;
 }
 
+/*
+ * The same while others take from it: what is saved up, or owed, stays the same number of units.
+ * Those who take at this very moment may do so by either rate, or by one's rate and the other's
+ * burst.
+ */
+static inline void bucket_change(struct bucket *b, uint64_t rate, uint64_t burst, uint64_t now_ns)
+{
+	bucket_ticks_t now = (bucket_ticks_t)now_ns * BUCKET_TICKS_PER_NS;
+	double before = bucket_cost(b);
+	struct bucket to;
+
+	bucket_init(&to, rate, burst, now_ns);
+	if (rate && before > 0) {
+		double owed = (double)(__atomic_load_n(&b->due, __ATOMIC_RELAXED) - now);
+
+		to.due = now + (owed < 0 ? -bucket_ticks(-owed * to.cost / before)
+					 : bucket_ticks(owed * to.cost / before));
+	}
+	__atomic_store_n(&b->due, to.due, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->depth, to.depth, __ATOMIC_RELAXED);
+	__atomic_store(&b->cost, &to.cost, __ATOMIC_RELAXED);
+}
+
 /* Nanoseconds until something may be taken; 0: now. */
 HOT uint64_t bucket_wait_ns(const struct bucket *b, uint64_t now_ns)
 {
 	bucket_ticks_t wait = __atomic_load_n(&b->due, __ATOMIC_RELAXED) -
 			      (bucket_ticks_t)now_ns * BUCKET_TICKS_PER_NS;
 
-	return b->cost == 0 || wait <= 0 ? 0 : (uint64_t)wait / BUCKET_TICKS_PER_NS + 1;
+	return bucket_cost(b) == 0 || wait <= 0 ? 0 : (uint64_t)wait / BUCKET_TICKS_PER_NS + 1;
 }
 
 /* Takes @units, whether or not they are there. */
 HOT void bucket_take(struct bucket *b, uint64_t units, uint64_t now_ns)
 {
-	bucket_ticks_t now = (bucket_ticks_t)now_ns * BUCKET_TICKS_PER_NS, old, due;
+	bucket_ticks_t now = (bucket_ticks_t)now_ns * BUCKET_TICKS_PER_NS, old, due, depth;
+	double cost = bucket_cost(b);
 
-	if (b->cost == 0)
+	if (cost == 0)
 		return;
+	depth = __atomic_load_n(&b->depth, __ATOMIC_RELAXED);
 	/* Nothing but the clock itself is said by it: no order with other memory. */
 	old = __atomic_load_n(&b->due, __ATOMIC_RELAXED);
 	do {
-		due = MAX(old, now - b->depth) + bucket_ticks(b->cost * (double)units);
+		due = MAX(old, now - depth) + bucket_ticks(cost * (double)units);
 		due = MIN(due, now + BUCKET_TICKS_MAX);
 	} while (!__atomic_compare_exchange_n(&b->due, &old, due, true, __ATOMIC_RELAXED,
 					      __ATOMIC_RELAXED));

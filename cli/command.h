@@ -28,8 +28,12 @@ int config_command(const struct arguments *a);
 int disk_command(const struct arguments *a);
 int capture_command(const struct arguments *a);
 int network_command(const struct arguments *a);
-/* Of port_command(): port up, port down. */
+/* Of port_command(): port up, port down; port limit. */
 int port_link_command(const struct arguments *a);
+int port_limit_command(const struct arguments *a);
+/* "disk limit", "port limit" of @what: words[3] on are KEY=VALUE, or "none" for all of @keys (NULL
+ * at the end). */
+int limit_command(const struct arguments *a, const char *what, const char *const *keys);
 int port_command(const struct arguments *a);
 
 #endif

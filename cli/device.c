@@ -50,21 +50,14 @@ static int resize_disk(const struct arguments *a)
 	return EXIT_GOOD;
 }
 
-/* KEY=VALUE words as an object; "none": every limit there is, taken away. @return NULL: neither. */
-static json_t *limit_words(const struct arguments *a)
+/* KEY=VALUE words as an object; "none": each of @keys taken away. @return NULL: neither. */
+static json_t *limit_words(const struct arguments *a, const char *const *keys)
 {
-	static const char *const keys[] = { "iops",	 "iops_read",	   "iops_write",
-					    "bandwidth", "bandwidth_read", "bandwidth_write" };
 	json_t *limit = json_object();
-	char max[40];
 
 	if (a->n == 4 && strcmp(a->words[3], "none") == 0) {
-		for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
-			snprintf(max, sizeof(max), "%s_max", keys[i]);
-			json_object_set_new(limit, keys[i], json_integer(0));
-			json_object_set_new(limit, max, json_integer(0));
-		}
-		json_object_set_new(limit, "burst", json_integer(0));
+		for (; *keys; keys++)
+			json_object_set_new(limit, *keys, json_integer(0));
 		return limit;
 	}
 	for (int i = 3; i < a->n; i++) {
@@ -81,21 +74,18 @@ static json_t *limit_words(const struct arguments *a)
 	return limit;
 }
 
-static int limit_disk(const struct arguments *a)
+int limit_command(const struct arguments *a, const char *what, const char *const *keys)
 {
-	json_t *limit = limit_words(a), *answer, *value;
+	json_t *limit = limit_words(a, keys), *answer, *value;
 	struct error err = { 0 };
+	char method[24];
 	const char *key;
 
-	if (a->n < 3) {
-		json_decref(limit);
-		return wrong("disk limit DISK [KEY=VALUE… | none]");
-	}
 	if (!limit)
 		return usage_error();
-	answer = client_call_with(a->socket, "disk.limit",
-				  json_pack("{s:s, s:o}", "disk", a->words[2], "limit", limit),
-				  &err);
+	snprintf(method, sizeof(method), "%s.limit", what);
+	answer = client_call_with(a->socket, method,
+				  json_pack("{s:s, s:o}", what, a->words[2], "limit", limit), &err);
 	if (!answer)
 		return call_failed(&err);
 	if (a->json) {
@@ -110,6 +100,28 @@ static int limit_disk(const struct arguments *a)
 	}
 	json_decref(answer);
 	return EXIT_GOOD;
+}
+
+static int limit_disk(const struct arguments *a)
+{
+	static const char *const keys[] = { "iops",
+					    "iops_max",
+					    "iops_read",
+					    "iops_read_max",
+					    "iops_write",
+					    "iops_write_max",
+					    "bandwidth",
+					    "bandwidth_max",
+					    "bandwidth_read",
+					    "bandwidth_read_max",
+					    "bandwidth_write",
+					    "bandwidth_write_max",
+					    "burst",
+					    NULL };
+
+	if (a->n < 3)
+		return wrong("disk limit DISK [KEY=VALUE… | none]");
+	return limit_command(a, "disk", keys);
 }
 
 static int retry_disk(const struct arguments *a)

@@ -112,5 +112,7 @@ int port_command(const struct arguments *a)
 		return add_port(a);
 	if (a->n > 1 && strcmp(a->words[1], "remove") == 0)
 		return remove_port(a);
+	if (a->n > 1 && strcmp(a->words[1], "limit") == 0)
+		return port_limit_command(a);
 	return port_link_command(a);
 }

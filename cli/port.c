@@ -14,7 +14,8 @@ int port_link_command(const struct arguments *a)
 	bool down;
 
 	if (a->n != 3 || (strcmp(a->words[1], "down") != 0 && strcmp(a->words[1], "up") != 0)) {
-		fputs("sluice: it is: port down PORT, port up PORT, port add … or port remove …\n",
+		fputs("sluice: it is: port down PORT, port up PORT, port limit PORT, port add … or "
+		      "port remove …\n",
 		      stderr);
 		return usage_error();
 	}
@@ -32,4 +33,19 @@ int port_link_command(const struct arguments *a)
 	putchar('\n');
 	json_decref(answer);
 	return EXIT_GOOD;
+}
+
+int port_limit_command(const struct arguments *a)
+{
+	static const char *const keys[] = {
+		"rx.bits",   "rx.bits_burst", "rx.packets", "rx.packets_burst",
+		"tx.bits",   "tx.bits_burst", "tx.packets", "tx.packets_burst",
+		"broadcast", "unknown",	      NULL
+	};
+
+	if (a->n < 3) {
+		fputs("sluice: it is: port limit PORT [KEY=VALUE… | none]\n", stderr);
+		return usage_error();
+	}
+	return limit_command(a, "port", keys);
 }

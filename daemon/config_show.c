@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/config_show.h"
 
+#include "daemon/port_limit.h"
 #include "daemon/status.h"
 
 #include <arpa/inet.h>
@@ -146,6 +147,17 @@ static json_t *disks_json(const struct appliance *a)
 	return disks;
 }
 
+static json_t *port_json(const struct port_entry *p)
+{
+	json_t *j = object_json(&port_schema, p->config);
+
+	if (p->guest)
+		port_limits_show(j, &net_device_port(p->guest)->rules);
+	else if (p->dpdk)
+		port_limits_show(j, &dpdk_port_port(p->dpdk)->rules);
+	return j;
+}
+
 static json_t *networks_json(const struct appliance *a)
 {
 	const struct network_entry *n;
@@ -156,7 +168,7 @@ static json_t *networks_json(const struct appliance *a)
 		json_t *j = object_json(&network_schema, n->config), *ports = json_array();
 
 		TAILQ_FOREACH (p, &n->ports, link) {
-			json_array_append_new(ports, object_json(&port_schema, p->config));
+			json_array_append_new(ports, port_json(p));
 		}
 		if (json_array_size(ports))
 			json_object_set_new(j, "ports", ports);

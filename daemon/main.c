@@ -13,6 +13,7 @@
 #include "daemon/network_change.h"
 #include "daemon/options.h"
 #include "daemon/port_control.h"
+#include "daemon/port_limit.h"
 #include "daemon/privilege.h"
 #include "daemon/queue_control.h"
 #include "daemon/rpc.h"
@@ -43,6 +44,7 @@ static const struct rpc_method methods[] = {
 	{ .name = "port.capture", .serve = port_capture_serve, .takes_fds = true },
 	{ .name = "port.down", .call = port_down_call },
 	{ .name = "port.up", .call = port_up_call },
+	{ .name = "port.limit", .call = port_limit_call },
 	{ .name = "disk.resize", .call = disk_resize_call },
 	{ .name = "disk.limit", .call = disk_limit_call },
 	{ .name = "disk.retry", .call = disk_retry_call },

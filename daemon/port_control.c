@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static struct port_entry *find_entry(const struct appliance *a, const char *name)
+struct port_entry *find_port_entry(const struct appliance *a, const char *name)
 {
 	const struct network_entry *n;
 	struct port_entry *p;
@@ -22,7 +22,7 @@ static struct port_entry *find_entry(const struct appliance *a, const char *name
 
 struct port *find_port(const struct appliance *a, const char *name)
 {
-	const struct port_entry *e = find_entry(a, name);
+	const struct port_entry *e = find_port_entry(a, name);
 	const struct port *p = !e	  ? NULL
 			       : e->guest ? net_device_port(e->guest)
 					  : dpdk_port_port(e->dpdk);
@@ -41,7 +41,7 @@ static json_t *set_down(void *ctx, const json_t *params, bool down, struct rpc_e
 	if (!json_is_object(params) ||
 	    json_unpack_ex((json_t *)params, &wrong, JSON_STRICT, "{s:s}", "port", &name) < 0)
 		return rpc_refuse(err, "port.%s takes \"port\", a name", down ? "down" : "up");
-	p = find_entry(a, name);
+	p = find_port_entry(a, name);
 	if (!p)
 		return rpc_refuse(err, "there is no open port called \"%s\"", name);
 	if (p->guest)

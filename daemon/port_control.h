@@ -7,8 +7,10 @@
 
 struct appliance;
 struct port;
+struct port_entry;
 
 /* The open port called @name; NULL: there is none. */
+struct port_entry *find_port_entry(const struct appliance *a, const char *name);
 struct port *find_port(const struct appliance *a, const char *name);
 
 /*

@@ -506,6 +506,26 @@ bool net_device_set_down(struct net_device *d, bool down)
 	       vhost_device_config_changed(&d->vdev);
 }
 
+/* On the queue's worker: its next poll sees how long it has to wait now, if it has to. */
+static void stop_resting(struct virtqueue *vq, void *arg)
+{
+	struct net_queue *q = vq->priv;
+
+	(void)arg;
+	if (!vq->poller || !q->poller.rests)
+		return;
+	q->poller.rests = false;
+	q->poller.park_max_us = q->park_max_us;
+	poller_wake(&q->poller);
+}
+
+void net_device_set_limits(struct net_device *d, const struct port_rules *rules)
+{
+	port_set_limits(&d->port, rules);
+	for (unsigned pair = 0; pair < d->cfg.queue_pairs; pair++)
+		vhost_queue_change(d->queues[2 * pair + 1].vq, stop_resting, NULL);
+}
+
 const struct net_device_config *net_device_config(const struct net_device *d)
 {
 	return &d->cfg;

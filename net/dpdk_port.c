@@ -438,6 +438,11 @@ void dpdk_port_set_down(struct dpdk_port *p, bool down)
 	port_set_down(&p->port, down);
 }
 
+void dpdk_port_set_limits(struct dpdk_port *p, const struct port_rules *rules)
+{
+	port_set_limits(&p->port, rules);
+}
+
 const struct dpdk_port_config *dpdk_port_config(const struct dpdk_port *p)
 {
 	return &p->config;

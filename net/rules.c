@@ -17,6 +17,8 @@ static bool is_limited(const struct port_rate *r)
 	return r->bits || r->packets;
 }
 
+#define LIMIT_RULES (PORT_STORM | PORT_POLICE_OUT | PORT_HOLD_IN | PORT_POLICE_IN)
+
 static uint32_t rules_of(const struct port *p, const struct port_rules *r)
 {
 	uint32_t on = 0;
@@ -45,6 +47,29 @@ void port_set_rules(struct port *p, const struct port_rules *rules)
 	bucket_init(&b->out_packets, r->out.packets, r->out.packets_burst, now);
 	bucket_init(&b->broadcast, r->broadcast, 0, now);
 	bucket_init(&b->unknown, r->unknown, 0, now);
+}
+
+void port_set_limits(struct port *p, const struct port_rules *rules)
+{
+	struct port_buckets *b = &p->buckets;
+	struct port_rules *r = &p->rules;
+	uint64_t now = clock_ns();
+	uint32_t limits;
+
+	r->in = rules->in;
+	r->out = rules->out;
+	r->broadcast = rules->broadcast;
+	r->unknown = rules->unknown;
+	limits = rules_of(p, r) & LIMIT_RULES;
+	bucket_change(&b->in_bits, r->in.bits, r->in.bits_burst, now);
+	bucket_change(&b->in_packets, r->in.packets, r->in.packets_burst, now);
+	bucket_change(&b->out_bits, r->out.bits, r->out.bits_burst, now);
+	bucket_change(&b->out_packets, r->out.packets, r->out.packets_burst, now);
+	bucket_change(&b->broadcast, r->broadcast, 0, now);
+	bucket_change(&b->unknown, r->unknown, 0, now);
+	/* A bucket without a rate lets all through, so the order of these two does not matter. */
+	__atomic_or_fetch(&p->rules_on, limits, __ATOMIC_RELAXED);
+	__atomic_and_fetch(&p->rules_on, ~(LIMIT_RULES & ~limits), __ATOMIC_RELAXED);
 }
 
 static struct port_stats *stats_of(struct port *p)

@@ -51,7 +51,8 @@ struct ip_list {
 };
 
 /*
- * As configured; does not change while the port is attached.
+ * As configured; does not change while the port is attached, but for its limits, which are for the
+ * control thread to read.
  *
  * VLANs: a port with neither key is in none: it exchanges frames with its like alone, and tags in
  * them are none of the switch's business. An access port has @untagged alone; a trunk has @tagged,
@@ -78,6 +79,13 @@ struct port_buckets {
 
 /* Control thread, while no packet comes in by @p or leaves by it. @rules: NULL for none. */
 void port_set_rules(struct port *p, const struct port_rules *rules);
+
+/*
+ * Control thread, at any time: the limits of @rules (in, out, broadcast, unknown) are @p's from now
+ * on, and the rest of @rules is not looked at. A poller that waits by an old limit of @p.in is the
+ * caller's to wake.
+ */
+void port_set_limits(struct port *p, const struct port_rules *rules);
 
 /* Control thread, at any time. Frames to and from a port that is down are dropped and counted. */
 void port_set_down(struct port *p, bool down);

@@ -95,3 +95,37 @@ def test_what_cannot_be_is_explained(daemon):
         assert not list(aside.iterdir())
     answer = ask(daemon.control, {"method": "network.add", "params": {"name": "x", "ports": [{"name": "y", "socket": "/z"}]}})
     assert "ports are added one by one" in answer["error"]["message"]
+
+
+def test_limits_change_under_traffic(daemon):
+    def counters(name):
+        return daemon.port(name)["counters"]
+
+    with traffic(daemon.folder / "one.sock", daemon.folder / "two.sock") as busy:
+        wait_for(lambda: counters("two")["tx_packets"] > 0, 20, "frames arrive")
+        assert good(daemon, "port", "limit", "one") == "one has no limits\n"
+        assert good(daemon, "port", "limit", "one", "tx.packets=1k", "tx.packets_burst=10").splitlines() == [
+            "tx.packets=1000", "tx.packets_burst=10"]
+        wait_for(lambda: counters("one")["rx_held"] > 0, 20, "the sender waits")
+        good(daemon, "port", "limit", "two", "rx.bits=100k", "broadcast=100", "unknown=200")
+        wait_for(lambda: counters("two")["tx_limited"] > 0, 20, "frames to the receiver are dropped")
+        text = good(daemon, "config")
+        assert "limit: { tx: { packets: 1000, packets_burst: 10 } }" in text
+        assert "flood_limit: { broadcast: 100, unknown: 200 }" in text
+        assert good(daemon, "port", "limit", "one", "none") == "one has no limits\n"
+        assert good(daemon, "port", "limit", "two", "rx.bits=0").splitlines() == ["broadcast=100", "unknown=200"]
+        before = counters("two")
+        wait_for(lambda: counters("two")["tx_packets"] > before["tx_packets"] + 10000, 20, "all goes as before")
+        assert counters("two")["tx_limited"] == before["tx_limited"]
+        assert busy.poll() is None
+    for words, complaint in (
+        (("none-such", "rx.bits=1"), 'no open port called "none-such"'),
+        (("one", "rx.byte=1"), 'there is no "rx.byte"'),
+        (("one", "rx.bits=fast"), "rx.bits"),
+        (("one", "rx.bits_burst=5"), "is a burst without a rate: give rx.bits too"),
+    ):
+        assert complaint in refused(daemon, "port", "limit", *words), complaint
+    assert good(daemon, "port", "limit", "one") == "one has no limits\n"
+    for params in ({}, {"port": 1}, {"port": "one", "limit": 5}, {"port": "one", "more": 1},
+                   {"port": "one", "limit": {"rx.bits": [1]}}, {"port": "one", "limit": {"rx.bits": -1}}):
+        assert "error" in ask(daemon.control, {"method": "port.limit", "params": params}), params

@@ -91,3 +91,29 @@ Test(bucket, debt_is_paid_before_anything_else_and_has_an_end)
 		bucket_take(&b, UINT64_MAX, START);
 	cr_assert_eq(bucket_wait_ns(&b, START + 86401 * SECOND), 0);
 }
+
+Test(bucket, change_keeps_what_is_owed_and_what_is_saved_up)
+{
+	struct bucket b;
+
+	bucket_init(&b, 1000, 100, START);
+	bucket_take(&b, 600, START); /* 500 are owed: half a second */
+	bucket_change(&b, 5000, 100, START);
+	cr_assert_float_eq((double)bucket_wait_ns(&b, START), 1e8, 1e4);
+	bucket_change(&b, 100, 100, START);
+	cr_assert_float_eq((double)bucket_wait_ns(&b, START), 5e9, 1e5);
+	/* Nothing is owed by who had no limit, or has none. */
+	bucket_change(&b, 0, 0, START);
+	cr_assert_eq(bucket_wait_ns(&b, START), 0);
+	bucket_take(&b, 1000000, START);
+	cr_assert_eq(bucket_wait_ns(&b, START), 0);
+	bucket_change(&b, 1000, 10, START);
+	cr_assert_eq(bucket_wait_ns(&b, START), 0);
+	/* 5 of 10 are saved up; the larger burst is not filled by that. */
+	bucket_take(&b, 5, START);
+	bucket_change(&b, 10, 100, START);
+	bucket_take(&b, 5, START);
+	cr_assert_eq(bucket_wait_ns(&b, START), 0);
+	bucket_take(&b, 1, START);
+	cr_assert_gt(bucket_wait_ns(&b, START), 0);
+}

@@ -423,3 +423,81 @@ BOTH_LAYOUTS(capture_that_nobody_takes_holds_nobody_up)
 	ng_stop(&guest[2]);
 	ng_world_stop();
 }
+
+/* Limits are changed while the port works: net_device_set_limits(). */
+static void limit(unsigned at, struct port_rate in, struct port_rate out, uint64_t broadcast)
+{
+	struct port_rules r = { .in = in, .out = out, .broadcast = broadcast };
+
+	net_device_set_limits(guest[at].dev, &r);
+}
+
+#define NONE ((struct port_rate) { 0 })
+
+/* Each frame would take a quarter of a second, if a poller went on resting by a limit that is gone.
+ */
+BOTH_LAYOUTS(guest_that_waits_goes_on_when_its_limit_is_lifted)
+{
+	uint64_t from;
+
+	memset(rules, 0, sizeof(rules));
+	start(packed);
+	for (unsigned round = 0; round < 2; round++) {
+		limit(0, (struct port_rate) { .packets = 1, .packets_burst = 1 }, NONE, 0);
+		say(0, everyone, 100);
+		ng_sent(&guest[0], 0);
+		say(0, everyone, 100); /* has to wait for a second */
+		from = clock_ns();
+		while (!ng_stats(&guest[0]).rx_held && clock_ns() - from < 5 * SECOND)
+			ng_idle(NULL);
+		cr_assert_gt(ng_stats(&guest[0]).rx_held, 0);
+		from = clock_ns();
+		limit(0, NONE, NONE, 0);
+		for (unsigned i = 0; i < 60; i++)
+			say(0, everyone, 100);
+		ng_sent(&guest[0], 0);
+		cr_assert_lt(clock_ns() - from, 5 * SECOND);
+		cr_assert_eq(heard(1), 62);
+	}
+	stop();
+}
+
+BOTH_LAYOUTS(limits_come_and_go_while_frames_pass)
+{
+	struct port_rate one = { .packets = 1, .packets_burst = 1 };
+
+	memset(rules, 0, sizeof(rules));
+	start(packed);
+	/* To guest 1: what is more is dropped, and guest 2 has all of it. */
+	limit(1, NONE, one, 0);
+	for (unsigned i = 0; i < 20; i++)
+		say(0, everyone, 100);
+	ng_sent(&guest[0], 0);
+	cr_assert_lt(heard(1), 20);
+	cr_assert_gt(ng_stats(&guest[1]).tx_limited, 0);
+	cr_assert_eq(heard(2), 20);
+	limit(1, NONE, NONE, 0);
+	for (unsigned i = 0; i < 20; i++)
+		say(0, everyone, 100);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1), 20);
+	cr_assert_eq(heard(2), 20);
+	/* Floods. */
+	limit(0, NONE, NONE, 1);
+	for (unsigned i = 0; i < 20; i++)
+		say(0, everyone, 100);
+	ng_sent(&guest[0], 0);
+	cr_assert_lt(heard(1), 20);
+	cr_assert_gt(ng_stats(&guest[0]).rx_broadcast, 0);
+	/* A port that is down stays so, whatever its limits. */
+	heard(2);
+	net_device_set_down(guest[1].dev, true);
+	limit(0, NONE, NONE, 0);
+	limit(1, NONE, one, 0);
+	limit(1, NONE, NONE, 0);
+	say(0, everyone, 100);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1), 0);
+	cr_assert_eq(heard(2), 1);
+	stop();
+}
