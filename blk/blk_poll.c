@@ -8,6 +8,7 @@
 
 #include "poll/control.h"
 
+#include <errno.h>
 #include <linux/virtio_blk.h>
 
 static void count(struct blk_queue *q, const struct request *r)
@@ -45,6 +46,16 @@ HOT void finish(struct blk_queue *q, enum ring_layout layout, struct request *r)
 		q->big_free[q->n_big_free++] = r->big;
 	r->busy = false;
 	q->n_busy--;
+}
+
+/* @return true: the disk has not done @r, and it stays in flight for whoever has the ring next. */
+static bool leave(struct blk_queue *q, struct request *r)
+{
+	if (!q->leaving || r->io.result != -ECANCELED)
+		return false;
+	r->issued = 0;
+	q->n_left++;
+	return true;
 }
 
 /* Step 1: what the guest asks goes to the disk, or straight back when there is no need of one. */
@@ -93,7 +104,7 @@ HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
 	for (unsigned i = 0; i < n; i++) {
 		struct request *r = container_of(done[i], struct request, io);
 
-		if (unlikely(r->io.result) && fault_keep(q, r))
+		if (unlikely(r->io.result) && (leave(q, r) || fault_keep(q, r)))
 			continue;
 		if (unlikely(r == q->failed.trying))
 			fault_over(q);
@@ -110,21 +121,33 @@ static void drained(struct blk_queue *q)
 	control_call(&q->drained_call);
 }
 
+/* The disk gives back what it has. Held requests have no time of issue, and are not with it. */
+static void cancel(struct blk_queue *q)
+{
+	if (!q->disk->ops->cancel)
+		return;
+	for (; q->leave_at < q->size; q->leave_at++) {
+		struct request *r = &q->requests[q->leave_at];
+
+		if (r->busy && r->issued && !q->disk->ops->cancel(q->disk_queue, &r->io))
+			return;
+	}
+}
+
 /* What is held moves to another worker with its queue. */
 static bool is_drained(const struct blk_queue *q)
 {
+	if (q->leaving)
+		return q->n_busy == blk_queue_held(q) &&
+		       (!q->disk->ops->cancel || q->disk->ops->cancel(q->disk_queue, NULL));
 	return q->n_busy == blk_queue_held(q) && !ring_unfinished(q->ring);
 }
 
-HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
+/* Steps 1 and 2. A queue that leaves does neither. */
+HOT unsigned begin(struct blk_queue *q, enum ring_layout layout)
 {
-	struct blk_queue *q = container_of(p, struct blk_queue, poller);
 	unsigned work = 0;
 
-	if (unlikely(q->drained))
-		return 0;
-
-	/* 1 */
 	if (unlikely(q->throttle.active))
 		work += throttle_begin(q);
 	if (likely(!q->draining) || ring_unfinished(q->ring))
@@ -136,6 +159,22 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 	/* 2 */
 	if (q->disk->ops->kick)
 		q->disk->ops->kick(q->disk_queue);
+	return work;
+}
+
+HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
+{
+	struct blk_queue *q = container_of(p, struct blk_queue, poller);
+	unsigned work = 0;
+
+	if (unlikely(q->drained))
+		return 0;
+
+	/* 1, 2 */
+	if (likely(!q->leaving))
+		work = begin(q, layout);
+	else
+		cancel(q);
 	/* 3: of a disk that is done by now, what was popped above too. */
 	work += reap(q, layout);
 	/* 4 */
@@ -159,7 +198,8 @@ HOT bool blk_arm(struct poller *p, enum ring_layout layout)
 		return false;
 	/* Nothing new is popped any more, so only completions are worth waking up for. */
 	if (unlikely(q->draining))
-		return !ring_unfinished(q->ring);
+		return q->leaving ? !q->disk->ops->cancel || q->leave_at == q->size
+				  : !ring_unfinished(q->ring);
 	if (unlikely(throttle_is_shut(q)))
 		return true;
 	return ring_kicks_on(q->ring, layout);
@@ -201,6 +241,14 @@ void blk_queue_drain(struct call *c)
 	struct blk_queue *q = container_of(c, struct blk_queue, drain_call);
 
 	q->draining = q->ending = true;
+	poller_wake(&q->poller);
+}
+
+void blk_queue_leave(struct call *c)
+{
+	struct blk_queue *q = container_of(c, struct blk_queue, drain_call);
+
+	q->draining = q->leaving = true;
 	poller_wake(&q->poller);
 }
 

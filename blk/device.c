@@ -67,7 +67,7 @@ static void queue_drained(struct call *c)
 
 	worker_remove(&q->poller);
 	/* A stop that came during a move has what is held to send first, from there. */
-	if (!q->stopping || blk_queue_held(q)) {
+	if (!q->stopping || (blk_queue_held(q) && !q->leaving)) {
 		q->draining = q->drained = false;
 		vq->worker = q->move_to;
 		q->move_to = NULL;
@@ -76,6 +76,10 @@ static void queue_drained(struct call *c)
 			blk_queue_stop(vq->device, vq);
 		return;
 	}
+	/* What it left is not its any more. */
+	__atomic_store_n(&q->stats->in_flight, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&q->stats->held_now, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&q->stats->fault.waiting, 0, __ATOMIC_RELAXED);
 	blk_queue_free(q);
 	vq->priv = NULL;
 	queue_gone(blk_of(vq->device), vq);

@@ -144,6 +144,13 @@ struct disk_ops {
 	 * for a submission entry, results that wait for reap)? Then the poller must not park.
 	 */
 	bool (*pending)(const struct disk_queue *q);
+	/*
+	 * Worker thread; NULL: whatever is submitted comes back soon anyhow. The queue ends:
+	 * nothing is begun any more, and @r, which the disk has, is to come back as soon as it can.
+	 * What has not been done whole comes back with -ECANCELED, and nothing of it happens later.
+	 * @return false: not yet, ask again. @r NULL: is no such call under way any more?
+	 */
+	bool (*cancel)(struct disk_queue *q, struct disk_request *r);
 };
 
 /* Every disk starts with this. */

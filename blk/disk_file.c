@@ -190,7 +190,10 @@ static void issue_flush(struct file_queue *q, struct disk_request *r)
 
 void file_issue(struct file_queue *q, struct disk_request *r)
 {
-	if (r->op == DISK_FLUSH)
+	if (unlikely(q->ends)) {
+		r->result = -ECANCELED;
+		STAILQ_INSERT_TAIL(&q->early, r, link);
+	} else if (r->op == DISK_FLUSH)
 		issue_flush(q, r);
 	else if (unlikely(disk_request_is_range(r)))
 		range_issue(q, r);
@@ -297,7 +300,9 @@ static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, uns
 	while (n < max && (op = poller_take_done(dq->poller))) {
 		struct disk_request *r = container_of(op, struct disk_request, io);
 
-		if (file_completed(q, r))
+		if (unlikely(op == &q->cancel_op))
+			q->cancels = false; /* what came of it the request itself tells */
+		else if (file_completed(q, r))
 			done[n++] = r;
 	}
 	for (unsigned i = 0; i < n; i++)
@@ -313,6 +318,29 @@ static bool file_pending(const struct disk_queue *dq)
 	return !STAILQ_EMPTY(&q->wait_sqe) || !STAILQ_EMPTY(&q->early);
 }
 
+/*
+ * One at a time. The kernel looks for @r->io among what it has, by its user_data, and finds nothing
+ * where that came back already; whatever it finds comes back once, by its own completion.
+ */
+static bool file_cancel(struct disk_queue *dq, struct disk_request *r)
+{
+	struct file_queue *q = container_of(dq, struct file_queue, base);
+	struct io_uring_sqe *sqe;
+
+	/* Those that wait to be sent come back too, when they would be: see file_issue(). */
+	q->ends = true;
+	if (q->cancels || !r)
+		return !q->cancels;
+	sqe = worker_sqe(dq->poller->worker);
+	if (!sqe)
+		return false;
+	io_uring_prep_cancel(sqe, &r->io, 0);
+	q->cancel_op.owner = dq->poller;
+	io_uring_sqe_set_data(sqe, &q->cancel_op);
+	q->cancels = true;
+	return true;
+}
+
 const struct disk_ops disk_file = {
 	.name = "file",
 	.open = file_open,
@@ -325,4 +353,5 @@ const struct disk_ops disk_file = {
 	.submit = file_submit,
 	.reap = file_reap,
 	.pending = file_pending,
+	.cancel = file_cancel,
 };

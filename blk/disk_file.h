@@ -31,6 +31,9 @@ struct file_queue {
 	void *bounce_free[BOUNCE_BUFFERS];
 	unsigned n_bounce_free;
 	uint64_t round_bytes; /* still to be issued before the next reap */
+	bool ends;	      /* nothing is issued any more; see disk_ops.cancel */
+	bool cancels;	      /* cancel_op is under way */
+	struct io_op cancel_op;
 };
 
 static inline struct file_disk *file_of(const struct file_queue *q)

@@ -51,7 +51,7 @@ void blk_queue_stop(struct vhost_device *d, struct virtqueue *vq)
 	q->stopping = true;
 	if (q->move_to) /* it drains already; device.c goes on from there */
 		return;
-	q->drain_call.fn = blk_queue_drain;
+	q->drain_call.fn = vq->leaves ? blk_queue_leave : blk_queue_drain;
 	worker_call(vq->worker, &q->drain_call);
 }
 

@@ -64,10 +64,13 @@ struct blk_queue {
 	struct disk_queue *disk_queue;
 	struct request *requests; /* by chain id */
 	uint32_t size;
-	uint32_t n_busy; /* requests popped and not pushed */
-	bool draining;	 /* no more pops, but of what was in flight before */
-	bool ending;	 /* and nothing is held back any more: the ring itself ends */
-	bool drained;	 /* drained_call is on its way; the ring is not ours any more */
+	uint32_t n_busy;   /* requests popped and not pushed */
+	bool draining;	   /* no more pops, but of what was in flight before */
+	bool ending;	   /* and nothing is held back any more: the ring itself ends */
+	bool leaving;	   /* or: what is not done stays in the in-flight buffer, as it is */
+	uint32_t n_left;   /* requests that the disk gave back undone, for that */
+	uint32_t leave_at; /* of @requests: those before it were cancelled */
+	bool drained;	   /* drained_call is on its way; the ring is not ours any more */
 	struct request_limits limits;
 	struct blk_queue_stats *stats;
 	struct throttle throttle;
@@ -99,7 +102,7 @@ struct blk_queue {
 /* Requests popped that are neither the disk's nor pushed. */
 HOT uint32_t blk_queue_held(const struct blk_queue *q)
 {
-	return q->throttle.n[0] + q->throttle.n[1] + q->failed.n;
+	return q->throttle.n[0] + q->throttle.n[1] + q->failed.n + q->n_left;
 }
 
 /*
@@ -133,9 +136,11 @@ extern const struct poller_ops blk_poller_ops[];
 
 /*
  * Calls for q->drain_call, the worker's halves: of queue_stop, before which all that is held goes
- * its way; of queue_move, where that comes along.
+ * its way, or which leaves what is not done in the in-flight buffer; of queue_move, where that
+ * comes along.
  */
 void blk_queue_drain(struct call *c);
+void blk_queue_leave(struct call *c);
 void blk_queue_pause(struct call *c);
 
 /*

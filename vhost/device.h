@@ -69,6 +69,7 @@ struct virtqueue {
 	enum virtqueue_state state;
 	bool looks_ahead;      /* set by queue_start: the poller calls vhost_look_ahead() */
 	bool must_stop;	       /* the message under way needs it quiet; see HANDLER_AGAIN */
+	bool leaves;	       /* it stops without waiting for what the in-flight buffer keeps */
 	struct worker *worker; /* set by queue_start; the core's changes run there */
 	struct worker *home;   /* where vhost_queue_move() wants it; NULL: anywhere */
 	bool enabled;	       /* SET_VRING_ENABLE; atomic, workers read it */

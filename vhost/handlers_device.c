@@ -95,6 +95,9 @@ int handle_set_protocol_features(struct vhost_session *s, struct message *m, str
 		return error_set(err, -EPROTO,
 				 "INBAND_NOTIFICATIONS needs BACKEND_REQ and REPLY_ACK");
 	}
+	if ((m->payload.u64 & feature_bit(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT)) &&
+	    !(m->payload.u64 & feature_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD)))
+		return error_set(err, -EINVAL, "GET_VRING_BASE_INFLIGHT needs INFLIGHT_SHMFD");
 	s->device->protocol_features = m->payload.u64;
 	return 0;
 }

@@ -342,9 +342,10 @@ void queue_stop_done(struct virtqueue *vq)
 	vq->setup.base = ring_base(&vq->ring);
 	/*
 	 * Requests of the back-end before us that the ring did not come to, for it was stalled:
-	 * they stand in the in-flight buffer still, and are found there when it starts again.
+	 * they stand in the in-flight buffer still, and are found there when it starts again. So
+	 * are those that a stop has left there.
 	 */
-	if (vq->ring.n_again)
+	if (vq->ring.n_again || (vq->leaves && vq->ring.in_flight))
 		vq->setup.settled = false;
 	if (vq->ring.broken) {
 		vq->setup.broken = true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection's life: from accept() to the last queue's stop. */
 #include "vhost/session.h"
+#include "vhost/ring_track.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -59,6 +60,17 @@ static void session_free(struct vhost_session *s)
 }
 
 /*
+ * vhost-user GET_VRING_BASE, with GET_VRING_BASE_INFLIGHT: what is in flight may be left to whoever
+ * has the in-flight buffer next. Any other stop is ours, and the ring goes on here.
+ */
+static bool may_leave(const struct vhost_session *s, const struct virtqueue *vq)
+{
+	return !s->closing && s->rx.hdr.request == VHOST_USER_GET_VRING_BASE &&
+	       session_negotiated(s, VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT) &&
+	       vq->ring.track && vq->ring.track->region && !vq->ring.broken;
+}
+
+/*
  * Begins to stop @only (QUIET_QUEUE), the marked queues or all. @return whether any has to be
  * waited for.
  */
@@ -73,6 +85,7 @@ static bool stop_queues(struct vhost_session *s, enum quiet which, const struct 
 		    (which == QUIET_MARKED && !vq->must_stop) || vq->state != VIRTQUEUE_RUNNING)
 			continue;
 		vq->must_stop = false;
+		vq->leaves = may_leave(s, vq);
 		s->n_stopping++;
 		queue_stop(vq);
 	}

@@ -98,6 +98,7 @@ enum {
 #define VU_PF_INBAND_NOTIFICATIONS (UINT64_C(1) << 14)
 #define VU_PF_CONFIGURE_MEM_SLOTS (UINT64_C(1) << 15)
 #define VU_PF_STATUS (UINT64_C(1) << 16)
+#define VU_PF_GET_VRING_BASE_INFLIGHT (UINT64_C(1) << 20)
 #define VU_PF_GPA_ADDRESSES (UINT64_C(1) << 21)
 /* What an everyday front-end wants of those. */
 #define VU_PF_USUAL                                                                         \

@@ -62,6 +62,7 @@ struct vm {
 	unsigned n_queues, queue_size;
 	const struct variant *v;
 	uint64_t features_off; /* that the driver does not negotiate */
+	uint64_t features_on;  /* that it does, beyond the usual */
 	uint64_t protocol;     /* features, beyond the usual */
 	bool closed;
 };
@@ -124,7 +125,7 @@ static inline void vm_connect_again(struct vm *vm)
 		features |= VU_F_EVENT_IDX;
 	if (vm->v->indirect != DRIVER_DIRECT)
 		features |= VU_F_INDIRECT;
-	features &= ~vm->features_off;
+	features = (features | vm->features_on) & ~vm->features_off;
 	VM_OK(vm, frontend_connect(&vm->f, vm->socket));
 	VM_OK(vm, frontend_hello(&vm->f, VU_PF_USUAL | VU_PF_BACKEND_REQ | vm->protocol));
 	VM_OK(vm, frontend_set_features(&vm->f, features));

@@ -380,7 +380,7 @@ Test(session_messages, what_is_offered_follows_the_device)
 		     VU_PF_MQ | VU_PF_LOG_SHMFD | VU_PF_REPLY_ACK | VU_PF_BACKEND_REQ |
 			     VU_PF_CONFIG | VU_PF_RESET_DEVICE | VU_PF_CONFIGURE_MEM_SLOTS |
 			     VU_PF_INBAND_NOTIFICATIONS | VU_PF_INFLIGHT_SHMFD |
-			     VU_PF_GPA_ADDRESSES | VU_PF_STATUS);
+			     VU_PF_GET_VRING_BASE_INFLIGHT | VU_PF_GPA_ADDRESSES | VU_PF_STATUS);
 	bed_fini(&b);
 	open_bed(&echo_net_ops);
 	cr_assert(b.f.protocol_offered & VU_PF_RARP);
