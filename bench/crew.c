@@ -118,7 +118,7 @@ void crew_run(struct crew *c)
 {
 	struct watch w = { .crew = c, .told = c->opt->progress || isatty(2), .start = clock_ns() };
 	uint64_t cycles = 0, now = clock_cycles();
-	pthread_t thread[RIG_THREADS_MAX];
+	pthread_t thread[RIG_THREADS_MAX] = { 0 };
 
 	w.next_told = w.start + TELL_EVERY_NS;
 	w.steal_told = rig_steal_seconds();

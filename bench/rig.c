@@ -66,11 +66,9 @@ static void make_memory(struct rig *r, const struct rig_options *o, uint64_t byt
 	/* What a buffer leaves over at the end of each, and never more than as much again. */
 	uint64_t spare = n > 2 ? MIN(bytes, UINT64_C(17) << 20) : 0;
 	uint64_t each = ALIGN_UP(bytes / n_high + spare, page);
-	struct guest_range *ranges = calloc(n, sizeof(*ranges));
+	struct guest_range ranges[GUEST_REGIONS_MAX];
 	int rc;
 
-	if (!ranges)
-		errx(1, "out of memory");
 	for (unsigned i = 0; i < n; i++) {
 		bool low = n > 1 && i == 0;
 
@@ -78,7 +76,6 @@ static void make_memory(struct rig *r, const struct rig_options *o, uint64_t byt
 		gpa += low ? 0 : each + (2 << 20);
 	}
 	rc = guest_memory_create(&r->memory, ranges, n, o->hugepages ? GUEST_MEMORY_HUGE : 0);
-	free(ranges);
 	if (rc < 0)
 		errx(1, "%llu MiB of guest memory%s: %s", (unsigned long long)bytes >> 20,
 		     o->hugepages ? " in hugepages (see /proc/sys/vm/nr_hugepages)" : "",

@@ -55,7 +55,7 @@ def test_each_write_is_read_back_through_two_queues(daemon, folder, ring):
                  "--json", *ring)
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
-    assert data["requests"] >= 32 and data["verified"] == data["requests"] and data["errors"] == 0
+    assert data["requests"] >= 32 and data["verified"] >= data["requests"] and data["errors"] == 0
     assert data["latency_us"]["p50"] <= data["latency_us"]["p99"] <= data["latency_us"]["max"]
     assert data["backend_cpu_s"] >= 0
     assert daemon.poll() is None
@@ -147,7 +147,7 @@ def test_a_back_end_that_stands_still_is_given_up(daemon, folder):
     done = bench("blk", folder / "d.sock", "--time", 30, "--timeout", 700)
     timer.join()
     assert done.returncode == 1
-    assert "has done nothing for 700 ms" in done.stderr
+    assert "no answer for 700 ms" in done.stderr
 
 
 def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
@@ -155,7 +155,15 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
     assert done.returncode == 1 and "is a back-end serving that socket" in done.stderr
     for wrong, says in ((["--bs", "1000"], "multiple of 512"), (["--rw", "scan"], "say read, write"),
                         (["--depth", "500"], "holds 256 requests"), (["--verify"], "use --rw write"),
-                        (["--verify", "--rw", "randrw"], "use --rw write"), (["--mix", "101"], "from 0 to 100"),
+                        (["--verify", "--rw", "flush"], "use --rw write"), (["--mix", "101"], "from 0 to 100"),
+                        (["--rate", "0"], "from 1 to"), (["--arrival", "poisson"], "needs --rate"),
+                        (["--arrival", "often", "--rate", "1"], "say constant or poisson"),
+                        (["--fsync", "3"], "has no writes"), (["--trace-fast"], "needs --trace"),
+                        (["--cpus", "0,x"], "say CPUs as 0,2-3"), (["--cpus", "1-0"], "say CPUs as 0,2-3"),
+                        (["--cpus", "0", "--cpu", "0"], "say one of them"),
+                        (["--threads", "2", "--cpus", "0"], "say as many"),
+                        (["--threads", "4", "--queues", "2"], "queue of its own"),
+                        (["--queue-size", "100"], "a power of 2"), (["--trace", "/nowhere"], "No such file"),
                         (["--regions", "0"], "from 1 to 512"), (["--cpu", "x"], "not a number")):
         done = bench("blk", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
@@ -209,6 +217,7 @@ def test_requests_that_fail_are_no_work_done_and_nothing_to_compare(folder, veri
         data = json.loads(done.stdout)
         assert done.returncode == 1 and "the first request that failed" in done.stderr
         # 1 of 64 MiB has room.
-        assert 0 < data["requests"] < data["errors"] / 10 and data["verified"] in (0, data["requests"])
+        assert 0 < data["requests"] < data["errors"] / 10
+        assert data["verified"] >= data["requests"] if verify else data["verified"] == 0
     finally:
         subprocess.run(["umount", "-l", place], check=True)

@@ -40,8 +40,9 @@ def test_a_back_end_that_connects_is_listened_for(tmp_path):
     command = [x.replace(".sock", ".sock,client=1") if "iface=" in x else x for x in peers.testpmd(str(tmp_path))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         try:
-            done = subprocess.run([options.build / "bench/sluice-bench", "net", tmp_path / "a.sock", tmp_path / "b.sock",
-                                   "--listen", "--time", "1", "--timeout", "20000", "--json"],
+            sockets = [tmp_path / f"{n}.sock" for n in "ab"]
+            done = subprocess.run([options.build / "bench/sluice-bench", "net", *sockets, "--listen", "--time", "1",
+                                   "--timeout", "20000", "--json"],
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stderr
             got = json.loads(done.stdout)
