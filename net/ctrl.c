@@ -103,25 +103,61 @@ static bool announce_command(struct net_device *d, const struct ctrl_command *c)
 	       c->hdr.cmd == VIRTIO_NET_CTRL_ANNOUNCE_ACK;
 }
 
-static uint8_t ctrl_obey(struct net_device *d, const struct ctrl_command *c, size_t len)
+/*
+ * What the driver gets: the byte that says how it went, behind what it asked for, if it did
+ * (5.1.6.5: command-specific-data comes before ack).
+ */
+struct ctrl_answer {
+	uint8_t bytes[9];
+	unsigned len;
+};
+
+#define COAL_VQ_GET 3
+
+static bool coalesce_command(struct net_device *d, const struct ctrl_command *c, size_t len,
+			     uint32_t room, struct ctrl_answer *a)
+{
+	struct coalesce_params got = { 0 };
+	uint32_t words[2];
+	bool gets = c->hdr.cmd == COAL_VQ_GET, ok;
+
+	if (gets && room < sizeof(a->bytes))
+		return false;
+	ok = net_coalesce_command(d, c->hdr.cmd, c->data, len, &got);
+	if (gets && vhost_has_feature(&d->vdev, VIRTIO_NET_F_VQ_NOTF_COAL)) {
+		words[0] = htole32(got.max_packets);
+		words[1] = htole32(got.max_usecs);
+		memcpy(a->bytes, words, sizeof(words));
+		a->len = sizeof(a->bytes);
+	}
+	return ok;
+}
+
+/* @room: bytes that the driver has for the answer, at least 1. */
+static void ctrl_obey(struct net_device *d, const struct ctrl_command *c, size_t len, uint32_t room,
+		      struct ctrl_answer *a)
 {
 	size_t data_len = len - sizeof(c->hdr);
 	bool ok = false;
 
-	if (len < sizeof(c->hdr))
-		return VIRTIO_NET_ERR;
-	switch (c->hdr.class) {
-	case VIRTIO_NET_CTRL_MQ:
-		ok = mq_command(d, c, data_len);
-		break;
-	case VIRTIO_NET_CTRL_MAC:
-		ok = mac_command(d, c, data_len);
-		break;
-	case VIRTIO_NET_CTRL_ANNOUNCE:
-		ok = announce_command(d, c);
-		break;
+	a->len = 1;
+	if (len >= sizeof(c->hdr)) {
+		switch (c->hdr.class) {
+		case VIRTIO_NET_CTRL_MQ:
+			ok = mq_command(d, c, data_len);
+			break;
+		case VIRTIO_NET_CTRL_MAC:
+			ok = mac_command(d, c, data_len);
+			break;
+		case VIRTIO_NET_CTRL_ANNOUNCE:
+			ok = announce_command(d, c);
+			break;
+		case VIRTIO_NET_CTRL_NOTF_COAL:
+			ok = coalesce_command(d, c, data_len, room, a);
+			break;
+		}
 	}
-	return ok ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+	a->bytes[a->len - 1] = ok ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
 }
 
 /* The command's first bytes, read once; @return how many there are, at most sizeof(*to). */
@@ -138,11 +174,27 @@ static size_t command_read(const struct chain *c, struct ctrl_command *to)
 	return got;
 }
 
+/* There is room for it. */
+static void answer_write(struct ring *r, const struct chain *c, const struct ctrl_answer *a)
+{
+	unsigned at = 0;
+
+	for (unsigned i = c->n_out; at < a->len; i++) {
+		size_t n = MIN((size_t)(a->len - at), c->segs[i].iov_len);
+
+		memcpy(c->segs[i].iov_base, a->bytes + at, n);
+		if (unlikely(r->log))
+			ring_log_write(r, c->segs[i].iov_base, (uint32_t)n);
+		at += (unsigned)n;
+	}
+}
+
 HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 {
 	struct ring *r = &q->vq->ring;
 	struct iovec segs[RING_CHAIN_SEGS_MAX];
 	struct ctrl_command command;
+	struct ctrl_answer answer;
 	struct chain c;
 	unsigned n;
 
@@ -152,11 +204,9 @@ HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 			ring_break(r, "control command without room for its answer");
 			break;
 		}
-		*(uint8_t *)c.segs[c.n_out].iov_base = ctrl_obey(q->dev, &command,
-								 command_read(&c, &command));
-		if (unlikely(r->log))
-			ring_log_write(r, c.segs[c.n_out].iov_base, 1);
-		ring_push(r, layout, c.id, c.n_slots, 1);
+		ctrl_obey(q->dev, &command, command_read(&c, &command), c.in_len, &answer);
+		answer_write(r, &c, &answer);
+		ring_push(r, layout, c.id, c.n_slots, answer.len);
 	}
 	ring_publish(r, layout);
 	ring_call(r, layout);

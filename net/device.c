@@ -44,7 +44,8 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS) |
 		     bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_CTRL_MAC_ADDR) |
 		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VIRTIO_NET_F_RSS) |
-		     bit(VIRTIO_NET_F_HASH_REPORT);
+		     bit(VIRTIO_NET_F_HASH_REPORT) | bit(VIRTIO_NET_F_NOTF_COAL) |
+		     bit(VIRTIO_NET_F_VQ_NOTF_COAL);
 
 	/*
 	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
@@ -67,6 +68,7 @@ static void driver_state_forget(struct net_device *d)
 	__atomic_store_n(&d->pairs_used, d->cfg.queue_pairs, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
 	net_steer(d, &(struct rss_config) { 0 });
+	net_coalesce_forget(d);
 }
 
 /* Comes when a driver begins anew. */
@@ -138,6 +140,10 @@ static void queue_decide(struct net_queue *q)
 									      : VNET_HDR_LEN_LEGACY;
 	if (vhost_has_feature(v, VIRTIO_NET_F_HASH_REPORT))
 		q->hdr_len = VNET_HDR_LEN_HASH;
+	q->coalesces = vhost_has_feature(v, VIRTIO_NET_F_NOTF_COAL) ||
+		       vhost_has_feature(v, VIRTIO_NET_F_VQ_NOTF_COAL);
+	q->coalesce.pending = q->coalesce.looked = 0;
+	q->asleep = q->no_wake = false;
 	q->csum = vhost_has_feature(v, VIRTIO_NET_F_GUEST_CSUM);
 	q->tso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO4);
 	q->tso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO6);
@@ -184,7 +190,17 @@ static void rx_stop(void *arg)
 
 	spin_lock(&q->vq->lock);
 	__atomic_store_n(&q->running, false, __ATOMIC_RELAXED);
+	if (q->coalesces)
+		coalesce_flush(&q->coalesce, &q->vq->ring, q->vq->ring.layout);
 	spin_unlock(&q->vq->lock);
+}
+
+/* On the queue's worker, after its last poll: what is pending would never be told. */
+static void tx_stop(void *arg)
+{
+	struct net_queue *q = arg;
+
+	coalesce_flush(&q->coalesce, &q->vq->ring, q->vq->ring.layout);
 }
 
 static void queue_poll(struct net_queue *q, const struct poller_ops *ops)
@@ -221,8 +237,8 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		worker_call_wait(vq->worker, rx_start, q);
 		rx_span_update(d);
 		vq->looks_ahead = vhost_has_iommu(vdev);
-		if (vq->looks_ahead)
-			queue_poll(q, &ahead_ops);
+		if (vq->looks_ahead || q->coalesces)
+			queue_poll(q, &rx_ops);
 		return 0;
 	}
 	if (q->role == NET_QUEUE_CONTROL && !d->ctrl_ours) {
@@ -242,13 +258,27 @@ static void net_queue_stop(struct vhost_device *vdev, struct virtqueue *vq)
 	struct net_device *d = net_device_of(vdev);
 	struct net_queue *q = &d->queues[vq->index];
 
+	if (q->role == NET_QUEUE_RECEIVE && q->coalesces)
+		rx_wakes_end(q);
 	if (vq->poller)
 		worker_remove(vq->poller);
 	if (q->role == NET_QUEUE_RECEIVE) {
 		worker_call_wait(vq->worker, rx_stop, q);
 		rx_span_update(d);
+	} else if (q->role == NET_QUEUE_TRANSMIT && q->coalesces) {
+		worker_call_wait(vq->worker, tx_stop, q);
 	}
 	vhost_queue_stopped(vq);
+}
+
+static void rx_wakes_begin(void *arg)
+{
+	struct net_queue *q = arg;
+
+	spin_lock(&q->vq->lock);
+	q->no_wake = false;
+	spin_unlock(&q->vq->lock);
+	poller_wake(&q->poller);
 }
 
 /*
@@ -257,12 +287,20 @@ static void net_queue_stop(struct vhost_device *vdev, struct virtqueue *vq)
  */
 static void net_queue_move(struct vhost_device *vdev, struct virtqueue *vq, struct worker *to)
 {
+	struct net_queue *q = vq->priv;
+	bool wakes = q->role == NET_QUEUE_RECEIVE && q->coalesces;
+
 	(void)vdev;
 	if (to == vq->worker)
 		return;
+	if (wakes)
+		rx_wakes_end(q);
 	if (vq->poller)
 		worker_move(vq->poller, to);
 	vq->worker = to;
+	/* It is active there, and looks at what was left pending meanwhile. */
+	if (wakes)
+		worker_call_wait(to, rx_wakes_begin, q);
 }
 
 static int net_set_mtu(struct vhost_device *vdev, uint16_t mtu)
@@ -339,6 +377,7 @@ static const struct vhost_device_ops net_ops = {
 	.save_state = net_save_state,
 	.load_state = net_load_state,
 	.queue_move = net_queue_move,
+	.queue_enabled = net_coalesce_enabled,
 	.set_mtu = net_set_mtu,
 	.send_rarp = net_send_rarp,
 	.disconnected = net_disconnected,

@@ -139,7 +139,7 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 		return 0;
 	n = ring_pop(r, layout, chains, q->burst, segs, SEGS_MAX);
 	if (n == 0)
-		return 0;
+		return unlikely(q->coalesces) ? coalesce_poll(&q->coalesce, r, layout) : 0;
 	burst_adapt(q); /* by the poll before this one */
 	/* vhost-user "Ring states": a disabled transmit ring is consumed, and its frames dropped.
 	 */
@@ -164,7 +164,10 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 		rules_took(&q->dev->port, n, bytes);
 	ring_push_many(r, layout, chains, n, NULL);
 	ring_publish(r, layout);
-	ring_call(r, layout);
+	if (likely(!q->coalesces))
+		ring_call(r, layout);
+	else
+		coalesce_call(&q->coalesce, r, layout, n);
 	return n;
 }
 
@@ -175,10 +178,12 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 	}                                                                                     \
 	static bool arm_##name(struct poller *p)                                              \
 	{                                                                                     \
+		struct net_queue *q = container_of(p, struct net_queue, poller);              \
+                                                                                              \
+		if (unlikely(q->coalesces))                                                   \
+			coalesce_flush(&q->coalesce, &q->vq->ring, layout);                   \
 		/* What is there has to wait: kicks would tell nothing new. */                \
-		return p->rests ||                                                            \
-		       ring_kicks_on(&container_of(p, struct net_queue, poller)->vq->ring,    \
-				     layout);                                                 \
+		return p->rests || ring_kicks_on(&q->vq->ring, layout);                       \
 	}                                                                                     \
 	static void disarm_##name(struct poller *p)                                           \
 	{                                                                                     \

@@ -12,7 +12,8 @@
 #include <linux/virtio_ids.h>
 #include <string.h>
 
-static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS, STATE_NET_RSS };
+static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS, STATE_NET_RSS,
+					 STATE_NET_COALESCE };
 
 /* STATE_NET_RSS: struct rss_config, little-endian. */
 struct rss_state {
@@ -64,6 +65,59 @@ static bool rss_load(struct rss_config *c, const struct state_blob *state, unsig
 	return rss_config_ok(c, n_pairs);
 }
 
+/* STATE_NET_COALESCE: for receive queues, for transmit queues, for each of them; little-endian. */
+struct coalesce_state {
+	uint32_t all[2][2];
+	uint32_t each[2 * NET_QUEUE_PAIRS_MAX][2];
+};
+static_assert(sizeof(struct coalesce_state) == 2048, "a state's fields do not change");
+
+static bool put_params(uint32_t to[2], const struct coalesce *c)
+{
+	struct coalesce_params p = coalesce_get(c);
+
+	to[0] = htole32(p.max_packets);
+	to[1] = htole32(p.max_usecs);
+	return p.max_packets || p.max_usecs;
+}
+
+static void take_params(struct coalesce *to, const uint32_t from[2])
+{
+	coalesce_set(to, (struct coalesce_params) { le32toh(from[0]), le32toh(from[1]) });
+}
+
+static void coalesce_save(const struct net_device *d, struct state_blob *state)
+{
+	struct coalesce_state s = { 0 };
+	bool any = false;
+
+	for (unsigned i = 0; i < 2; i++)
+		any |= put_params(s.all[i], &d->coalesce[i]);
+	for (unsigned i = 0; i < 2 * d->cfg.queue_pairs; i++)
+		any |= put_params(s.each[i], &d->queues[i].coalesce);
+	if (any)
+		state_put(state, STATE_NET_COALESCE, &s, sizeof(s));
+}
+
+/* Any numbers will do. @return false: it is there, and of another length. */
+static bool coalesce_load(struct net_device *d, const struct state_blob *state, bool commit)
+{
+	struct coalesce_state s;
+
+	if (!state_has(state, STATE_NET_COALESCE)) {
+		if (commit)
+			net_coalesce_forget(d);
+		return true;
+	}
+	if (!state_get(state, STATE_NET_COALESCE, &s, sizeof(s)))
+		return false;
+	for (unsigned i = 0; commit && i < 2; i++)
+		take_params(&d->coalesce[i], s.all[i]);
+	for (unsigned i = 0; commit && i < 2 * d->cfg.queue_pairs; i++)
+		take_params(&d->queues[i].coalesce, s.each[i]);
+	return true;
+}
+
 void net_save_state(struct vhost_device *vdev, struct state_blob *state)
 {
 	const struct net_device *d = net_device_of(vdev);
@@ -76,6 +130,7 @@ void net_save_state(struct vhost_device *vdev, struct state_blob *state)
 	state_put(state, STATE_NET_MAC, &mac, 6);
 	state_put(state, STATE_NET_PAIRS, &pairs, sizeof(pairs));
 	rss_save(net_steering(d), state);
+	coalesce_save(d, state);
 }
 
 int net_load_state(struct vhost_device *vdev, const struct state_blob *state, struct error *err)
@@ -103,6 +158,8 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 				 "the state's receive-side scaling is none that port %s with its "
 				 "%u queue pairs could have",
 				 d->cfg.name, d->cfg.queue_pairs);
+	if (!coalesce_load(d, state, false))
+		return error_set(err, -EBADMSG, "the state's notification coalescing is cut off");
 	/* Committed. */
 	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
 	if (pairs) {
@@ -110,5 +167,6 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 		__atomic_store_n(&d->pairs_used, pairs, __ATOMIC_RELAXED);
 	}
 	net_steer(d, &rss);
+	coalesce_load(d, state, true);
 	return 0;
 }

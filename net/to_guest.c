@@ -317,6 +317,28 @@ HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet 
 	return put_frame(q, layout, p, &f, stock, t);
 }
 
+/* On the queue's worker. */
+static void rx_wake(struct call *c)
+{
+	struct net_queue *q = container_of(c, struct net_queue, wake);
+
+	/* Pairs with the exchange in coalesce_calls(): it may be posted again. */
+	__atomic_store_n(&q->wake_posted, false, __ATOMIC_RELEASE);
+	poller_wake(&q->poller);
+}
+
+/* Whoever is in here need not come back: the queue's own poller sees to what is left pending. */
+static void COLD coalesce_calls(struct net_queue *q, enum ring_layout layout, uint32_t packets)
+{
+	if (!coalesce_call(&q->coalesce, &q->vq->ring, layout, packets) || !q->asleep || q->no_wake)
+		return;
+	q->asleep = false;
+	if (__atomic_exchange_n(&q->wake_posted, true, __ATOMIC_ACQ_REL))
+		return;
+	q->wake.fn = rx_wake;
+	worker_call(q->vq->worker, &q->wake);
+}
+
 HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packet *const *packets,
 		      unsigned n, struct port_stats *stats)
 {
@@ -332,7 +354,10 @@ HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packe
 	}
 	stock_return(q, layout, &stock);
 	ring_publish(r, layout);
-	ring_call(r, layout);
+	if (likely(!q->coalesces))
+		ring_call(r, layout);
+	else
+		coalesce_calls(q, layout, (uint32_t)t.packets);
 	counter_add(&stats->tx_packets, t.packets);
 	counter_add(&stats->tx_bytes, t.bytes);
 	if (unlikely(taken < n)) {
@@ -360,38 +385,76 @@ unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *pac
 };
 
 /*
- * The poller of a receive queue behind an IOMMU. Its buffers wait until somebody has a frame for
- * them, and a frame is not kept until the front-end has said where a buffer is: so that is asked
- * for as soon as the driver has made the buffer available.
+ * The poller of a receive queue, which it has behind an IOMMU, and where calls may be coalesced.
+ *
+ * Behind an IOMMU: its buffers wait until somebody has a frame for them, and a frame is not kept
+ * until the front-end has said where a buffer is: so that is asked for as soon as the driver has
+ * made the buffer available.
  */
-static unsigned look_ahead(struct poller *p)
+static unsigned rx_poll(struct poller *p)
 {
-	struct virtqueue *vq = container_of(p, struct net_queue, poller)->vq;
-	unsigned done;
+	struct net_queue *q = container_of(p, struct net_queue, poller);
+	struct virtqueue *vq = q->vq;
+	unsigned done = 0;
 
 	spin_lock(&vq->lock);
-	if (vq->ring.kicks_wanted)
-		ring_ahead_kicks_off(&vq->ring);
-	done = vhost_look_ahead(vq);
+	if (vq->looks_ahead) {
+		if (vq->ring.kicks_wanted)
+			ring_ahead_kicks_off(&vq->ring);
+		done = vhost_look_ahead(vq);
+	}
+	if (q->coalesces) {
+		q->asleep = false;
+		done += coalesce_poll(&q->coalesce, &vq->ring, vq->ring.layout);
+	}
 	spin_unlock(&vq->lock);
 	return done;
 }
 
-static bool ahead_arm(struct poller *p)
+static bool rx_arm(struct poller *p)
 {
-	struct virtqueue *vq = container_of(p, struct net_queue, poller)->vq;
-	bool parked;
+	struct net_queue *q = container_of(p, struct net_queue, poller);
+	struct virtqueue *vq = q->vq;
+	bool parked = true;
 
 	spin_lock(&vq->lock);
-	parked = ring_ahead_kicks_on(&vq->ring, &vq->ahead);
+	if (vq->looks_ahead)
+		parked = ring_ahead_kicks_on(&vq->ring, &vq->ahead);
+	if (q->coalesces && parked) {
+		coalesce_flush(&q->coalesce, &vq->ring, vq->ring.layout);
+		q->asleep = true;
+	}
 	spin_unlock(&vq->lock);
 	return parked;
 }
 
 /* Whoever wakes the poller may have the lock: its next poll() turns the kicks off. */
-static void ahead_disarm(struct poller *p)
+static void rx_disarm(struct poller *p)
 {
 	(void)p;
 }
 
-const struct poller_ops ahead_ops = { look_ahead, ahead_arm, ahead_disarm };
+const struct poller_ops rx_ops = { rx_poll, rx_arm, rx_disarm };
+
+static void no_more_wakes(void *arg)
+{
+	struct net_queue *q = arg;
+
+	spin_lock(&q->vq->lock);
+	q->no_wake = true;
+	spin_unlock(&q->vq->lock);
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+/* Calls run in their order: one that was posted before the first of these two has run by the
+ * second.
+ */
+void rx_wakes_end(struct net_queue *q)
+{
+	worker_call_wait(q->vq->worker, no_more_wakes, q);
+	worker_call_wait(q->vq->worker, nothing, NULL);
+}

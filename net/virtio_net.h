@@ -6,6 +6,7 @@
 #ifndef SLUICE_NET_VIRTIO_NET_H
 #define SLUICE_NET_VIRTIO_NET_H
 
+#include "net/coalesce.h"
 #include "net/net.h"
 #include "net/offload.h"
 #include "net/rss.h"
@@ -21,6 +22,9 @@
 #define VNET_HDR_LEN_LEGACY sizeof(struct virtio_net_hdr)
 static_assert(VNET_HDR_LEN_HASH == 20 && VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGACY == 10,
 	      "virtio 1.3 5.1.6");
+
+/* virtio 1.3 5.1.3; not in Linux's headers of 6.1. */
+#define VIRTIO_NET_F_VQ_NOTF_COAL 52
 
 /*
  * The front-end names a queue in 8 bits when it hands over its eventfds (vhost-user
@@ -48,12 +52,21 @@ struct net_queue {
 	unsigned sender_offloads;   /* transmit: OFFLOAD_* that the guest may ask for */
 	bool mergeable;		    /* receive: MRG_RXBUF */
 	bool csum, tso4, tso6, ecn; /* receive: what the guest takes unfinished */
+	bool coalesces;		    /* the driver may ask for fewer calls */
 
 	/*
 	 * Receive: workers may use the ring. Written under vq->lock on the queue's worker; read as
 	 * a hint without the lock, as the truth with it.
 	 */
 	bool running;
+	struct coalesce coalesce; /* receive: under vq->lock; transmit: its worker's */
+	/*
+	 * Receive, with coalescing: whoever leaves the first packet pending has a poller that
+	 * sleeps woken, unless @no_wake. Under vq->lock.
+	 */
+	bool asleep, no_wake;
+	bool wake_posted; /* atomic: @wake is on its way */
+	struct call wake;
 	unsigned (*to_guest)(struct net_queue *q, struct packet *const *packets, unsigned n,
 			     struct port_stats *stats);
 };
@@ -75,6 +88,8 @@ struct net_device {
 	 * set; where the front-end keeps that queue to itself, all pairs that it enables are used.
 	 */
 	unsigned pairs_used;
+	/* For all queues of a role, and for those that are enabled anew. Atomic. */
+	struct coalesce coalesce[NET_QUEUE_CONTROL];
 	bool ctrl_ours;	  /* the front-end handed the control queue to us */
 	unsigned rx_span; /* pairs below it may have a running receive queue. Atomic */
 	/*
@@ -116,7 +131,10 @@ extern const struct poller_ops from_guest_ops[2];
 /* to_guest.c: the way into receive queues, by layout. */
 extern unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets,
 					 unsigned n, struct port_stats *stats);
-extern const struct poller_ops ahead_ops; /* the poller of a receive queue, if it has one */
+extern const struct poller_ops rx_ops; /* the poller of a receive queue, if it has one */
+/* Control thread: no rx_ops poller of @q is woken by others any more, until the queue starts or
+ * moves. */
+void rx_wakes_end(struct net_queue *q);
 
 /* steer.c: port_ops.deliver, into the right receive queue. */
 unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n);
@@ -130,6 +148,15 @@ static inline const struct rss_config *net_steering(const struct net_device *d)
 {
 	return &d->rss[d->rss_gen % 2].config;
 }
+
+/* coalesce.c */
+/* Control thread, no queue runs: as a driver finds it that begins anew. */
+void net_coalesce_forget(struct net_device *d);
+/* vhost_device_ops.queue_enabled. */
+void net_coalesce_enabled(struct vhost_device *vdev, struct virtqueue *vq, bool enabled);
+/* Control queue's worker. What VIRTIO_NET_CTRL_NOTF_COAL_* say; @return false: it is not right. */
+bool net_coalesce_command(struct net_device *d, uint8_t cmd, const uint8_t *data, size_t len,
+			  struct coalesce_params *got);
 
 /* state.c: vhost_device_ops. */
 void net_save_state(struct vhost_device *vdev, struct state_blob *state);

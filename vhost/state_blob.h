@@ -26,8 +26,9 @@ enum state_tag {
 	STATE_BLK_CAPACITY = 1, /* u64, bytes: the destination's disk must have as many */
 	STATE_BLK_WRITEBACK = 2 | STATE_OPTIONAL, /* u8: 0: the guest has writes durable at once */
 	STATE_NET_MAC = 1,			  /* 6 bytes: as the driver has set it */
-	STATE_NET_PAIRS = 2, /* u16: pairs in use, where the control queue is ours; else 0 */
-	STATE_NET_RSS = 3,   /* struct rss_state; where the driver has set any of it */
+	STATE_NET_PAIRS = 2,	/* u16: pairs in use, where the control queue is ours; else 0 */
+	STATE_NET_RSS = 3,	/* struct rss_state; where the driver has set any of it */
+	STATE_NET_COALESCE = 4, /* struct coalesce_state; likewise */
 };
 
 struct state_blob {

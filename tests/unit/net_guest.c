@@ -20,6 +20,7 @@
 #define GUESTS_MAX 8
 #define PAGE 4096
 
+bool ng_never_parks;
 struct workers *ng_workers;
 struct net_switch *ng_switch;
 
@@ -27,7 +28,8 @@ static struct net_guest *behind_iommu[GUESTS_MAX];
 
 void ng_world_start(unsigned n_workers)
 {
-	struct workers_config wc = { .n = n_workers };
+	struct workers_config wc = { .n = n_workers,
+				     .idle = ng_never_parks ? IDLE_POLL : IDLE_ADAPTIVE };
 	struct switch_config sc = { .name = "lan" };
 	struct error err = { 0 };
 

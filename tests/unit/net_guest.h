@@ -88,6 +88,7 @@ struct ng_frame {
 /* Workers, a switch, and nothing else. */
 void ng_world_start(unsigned n_workers);
 void ng_world_stop(void);
+extern bool ng_never_parks; /* of the worlds that start from now on: workers only poll */
 extern struct workers *ng_workers;
 extern struct net_switch *ng_switch;
 

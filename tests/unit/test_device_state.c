@@ -403,6 +403,9 @@ static uint8_t *field_of(uint8_t *state, size_t n, unsigned tag)
 static const uint8_t rss_command[59] = { 0x3f, 0, 0, 0, 3, 0, 1, 0,  2, 0, 1,
 					 0,    0, 0, 2, 0, 3, 0, 40, 1, 2, 3 };
 
+/* NOTF_COAL_RX_SET of 5 packets and 50 microseconds. */
+static const uint8_t coalesce_command[8] = { 5, 0, 0, 0, 50, 0, 0, 0 };
+
 static void refuse_rss(struct net_guest *g, const uint8_t *good, size_t n, unsigned at,
 		       uint8_t value)
 {
@@ -416,7 +419,9 @@ static void refuse_rss(struct net_guest *g, const uint8_t *good, size_t n, unsig
 Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .timeout = 30)
 {
 	uint8_t state[STATE_MAX], again[STATE_MAX], *field;
-	struct ng_options o = { .features = NG_BIT(VIRTIO_NET_F_CTRL_VQ) | NG_BIT(VIRTIO_NET_F_RSS),
+	struct ng_options o = { .features = NG_BIT(VIRTIO_NET_F_CTRL_VQ) |
+					    NG_BIT(VIRTIO_NET_F_RSS) |
+					    NG_BIT(VIRTIO_NET_F_NOTF_COAL),
 				.pairs = 3 };
 	struct net_guest g, small;
 	size_t n;
@@ -427,6 +432,9 @@ Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .tim
 	cr_assert_eq(ctrl(&g, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_RSS_CONFIG, rss_command,
 			  sizeof(rss_command)),
 		     0);
+	cr_assert_eq(ctrl(&g, VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_RX_SET,
+			  coalesce_command, sizeof(coalesce_command)),
+		     0);
 	for (unsigned i = 0; i < 7; i++)
 		cr_assert_eq(frontend_queue_stop(&g.fe, i, NULL), 0);
 	cr_assert_eq(
@@ -436,6 +444,10 @@ Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .tim
 	field = field_of(state, n, STATE_NET_RSS);
 	cr_assert_not_null(field);
 	cr_assert_arr_eq(field + 4, rss_command, 8);
+	field = field_of(state, n, STATE_NET_COALESCE);
+	cr_assert_not_null(field);
+	cr_assert_arr_eq(field + 4, coalesce_command, 8);
+	cr_assert_arr_eq(field + 4 + 16 + 4 * 8, coalesce_command, 8); /* queue 4 */
 	card_reopen(&g);
 	g.rx = NULL;
 	/* What a driver has not set is not in the state: an older back-end can take it. */
@@ -460,6 +472,11 @@ Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .tim
 	cr_assert_neq(load(&g.fe, false, again, n - 2), 0);
 	cr_assert_null(field_of(again, save(&g.fe, false, again, sizeof(again)), STATE_NET_RSS),
 		       "something of that was taken");
+	memcpy(again, state, n); /* the last field is a byte shorter */
+	again[16] -= 1;
+	field_of(again, n, STATE_NET_COALESCE)[2] = 0xff;
+	field_of(again, n, STATE_NET_COALESCE)[3] -= 1;
+	cr_assert_neq(load(&g.fe, false, again, n - 1), 0);
 	cr_assert_eq(load(&g.fe, true, state, n), 0);
 	cr_assert_eq(save(&g.fe, false, again, sizeof(again)), n);
 	cr_assert_arr_eq(again, state, n);
