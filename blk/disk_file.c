@@ -12,6 +12,7 @@
  *	O_DIRECT, place misaligned ─────► the same file through the page cache
  *	buffered ───────────────────────► the page cache
  *
+ * The first two go by Linux AIO instead of io_uring where that suits the device; see disk_aio.h.
  * Ranges without data (DISCARD, ZERO) take disk_file_range.c's ways.
  */
 #include "blk/disk_file.h"
@@ -31,6 +32,8 @@
  */
 #define ROUND_BYTES (4u << 20)
 #define STEP_BYTES (2u << 20)
+/* Of both, where the device does them while they are submitted: as much as one ring_pop(). */
+#define AIO_ROUND_BYTES (128u << 10)
 
 static int file_queue_open(struct disk *d, struct poller *poller, struct disk_queue **out)
 {
@@ -43,11 +46,17 @@ static int file_queue_open(struct disk *d, struct poller *poller, struct disk_qu
 	STAILQ_INIT(&q->wait_sqe);
 	STAILQ_INIT(&q->wait_bounce);
 	STAILQ_INIT(&q->early);
-	q->round_bytes = ROUND_BYTES;
+	/* Without it io_uring does. */
+	if (file_of(q)->aio)
+		aio_open(&q->aio);
+	q->round_max = q->aio.ring ? AIO_ROUND_BYTES : ROUND_BYTES;
+	q->step_max = q->aio.ring ? AIO_ROUND_BYTES : STEP_BYTES;
+	q->round_bytes = q->round_max;
 	/* Takes memory only when a guest makes use of it. */
 	q->bounce_mem = mmap(NULL, BOUNCE_BUFFERS * BOUNCE_SIZE, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (q->bounce_mem == MAP_FAILED) {
+		aio_close(&q->aio);
 		free(q);
 		return -ENOMEM;
 	}
@@ -62,6 +71,8 @@ static void file_queue_close(struct disk_queue *dq)
 	struct file_queue *q = container_of(dq, struct file_queue, base);
 
 	assert(q->n_bounce_free == BOUNCE_BUFFERS);
+	assert(q->aio.n_staged == 0 && q->aio.n_under_way == 0);
+	aio_close(&q->aio);
 	munmap(q->bounce_mem, BOUNCE_BUFFERS * BOUNCE_SIZE);
 	free(q);
 }
@@ -79,7 +90,7 @@ int file_fd(const struct file_disk *f, bool place_aligned)
 	return !f->direct || place_aligned ? f->fd : f->fd_buffered;
 }
 
-static void prepare(struct io_uring_sqe *sqe, int fd, const struct disk_request *r,
+static void prepare(struct io_uring_sqe *sqe, int fd, struct disk_request *r,
 		    const struct iovec *iov, unsigned n_iov)
 {
 	uint64_t offset = r->offset + r->moved;
@@ -95,6 +106,18 @@ static void prepare(struct io_uring_sqe *sqe, int fd, const struct disk_request 
 		io_uring_prep_writev(sqe, fd, iov, n_iov, offset);
 	if (r->fua)
 		sqe->rw_flags = RWF_DSYNC;
+	io_uring_sqe_set_data(sqe, &r->io);
+}
+
+/* A step of @r goes into @sqe, or by AIO where that is NULL. */
+static void send_step(struct file_queue *q, struct io_uring_sqe *sqe, int fd,
+		      struct disk_request *r, const struct iovec *iov, unsigned n_iov)
+{
+	if (sqe)
+		prepare(sqe, fd, r, iov, n_iov);
+	else
+		aio_stage(&q->aio, r->op == DISK_WRITE, r->fua, fd, iov, n_iov,
+			  r->offset + r->moved, r);
 }
 
 static bool take_bounce(struct file_queue *q, struct disk_request *r)
@@ -108,17 +131,17 @@ static bool take_bounce(struct file_queue *q, struct disk_request *r)
  * How many segments of @r one step takes, with *@bytes in them; 0: not all of the first. Cut
  * between segments, a transfer stays as aligned as it was.
  */
-static unsigned step_segs(const struct disk_request *r, uint64_t *bytes)
+static unsigned step_segs(const struct disk_request *r, uint64_t max, uint64_t *bytes)
 {
 	unsigned n = 0;
 
 	*bytes = r->len - r->moved;
-	if (likely(*bytes <= STEP_BYTES))
+	if (likely(*bytes <= max))
 		return r->n_iov;
-	for (*bytes = 0; *bytes + r->iov[n].iov_len <= STEP_BYTES; n++)
+	for (*bytes = 0; *bytes + r->iov[n].iov_len <= max; n++)
 		*bytes += r->iov[n].iov_len;
 	if (n == 0)
-		*bytes = STEP_BYTES;
+		*bytes = max;
 	return n;
 }
 
@@ -134,7 +157,8 @@ static void issue_rw(struct file_queue *q, struct disk_request *r)
 	bool bounce = f->direct && place_aligned &&
 		      !iov_is_aligned(r->iov, r->n_iov, info->align_mem, info->align_io);
 	struct iovec piece = { .iov_len = MIN(left, (uint64_t)BOUNCE_SIZE) };
-	struct io_uring_sqe *sqe;
+	bool aio = place_aligned && aio_is_on(&q->aio, worker_now(q->base.poller->worker));
+	struct io_uring_sqe *sqe = NULL;
 	uint64_t bytes;
 	unsigned n_segs;
 
@@ -148,28 +172,28 @@ static void issue_rw(struct file_queue *q, struct disk_request *r)
 		STAILQ_INSERT_TAIL(&q->wait_bounce, r, link);
 		return;
 	}
-	sqe = q->round_bytes ? worker_sqe(q->base.poller->worker) : NULL;
-	if (unlikely(!sqe)) {
+	if (!aio && q->round_bytes)
+		sqe = worker_sqe(q->base.poller->worker);
+	if (unlikely(!q->round_bytes || (!aio && !sqe))) {
 		STAILQ_INSERT_TAIL(&q->wait_sqe, r, link);
 		return;
 	}
-	n_segs = step_segs(r, &bytes);
+	n_segs = step_segs(r, q->step_max, &bytes);
 	if (unlikely(bounce)) {
 		bytes = piece.iov_len;
 		piece.iov_base = r->bounce;
 		r->bounced = true;
 		if (r->op == DISK_WRITE)
 			iov_gather(r->iov, r->n_iov, r->bounce, piece.iov_len);
-		prepare(sqe, fd, r, &piece, 1);
+		send_step(q, sqe, fd, r, &piece, 1);
 	} else if (unlikely(n_segs == 0)) {
 		piece = (struct iovec) { r->iov->iov_base, bytes };
-		prepare(sqe, fd, r, &piece, 1);
+		send_step(q, sqe, fd, r, &piece, 1);
 	} else {
-		prepare(sqe, fd, r, r->iov, n_segs);
+		send_step(q, sqe, fd, r, r->iov, n_segs);
 	}
 	q->round_bytes -= MIN(q->round_bytes, bytes);
 	r->in_bounce = bounce;
-	io_uring_sqe_set_data(sqe, &r->io);
 }
 
 /*
@@ -287,10 +311,12 @@ static void issue_waiting(struct file_queue *q)
 static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, unsigned max)
 {
 	struct file_queue *q = container_of(dq, struct file_queue, base);
+	struct disk_request *r;
 	unsigned n = 0;
 	struct io_op *op;
+	int32_t res;
 
-	q->round_bytes = ROUND_BYTES;
+	q->round_bytes = q->round_max;
 	if (unlikely(!STAILQ_EMPTY(&q->wait_sqe)))
 		issue_waiting(q);
 	while (n < max && unlikely(!STAILQ_EMPTY(&q->early))) {
@@ -298,11 +324,15 @@ static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, uns
 		STAILQ_REMOVE_HEAD(&q->early, link);
 	}
 	while (n < max && (op = poller_take_done(dq->poller))) {
-		struct disk_request *r = container_of(op, struct disk_request, io);
-
+		r = container_of(op, struct disk_request, io);
 		if (unlikely(op == &q->cancel_op))
 			q->cancels = false; /* what came of it the request itself tells */
 		else if (file_completed(q, r))
+			done[n++] = r;
+	}
+	while (n < max && (r = aio_take(&q->aio, &res))) {
+		r->io.res = res;
+		if (file_completed(q, r))
 			done[n++] = r;
 	}
 	for (unsigned i = 0; i < n; i++)
@@ -311,11 +341,31 @@ static unsigned file_reap(struct disk_queue *dq, struct disk_request **done, uns
 	return n;
 }
 
+/* What AIO does not take goes by io_uring, which has it wait where it must, or says what is wrong.
+ */
+static void file_kick(struct disk_queue *dq)
+{
+	struct file_queue *q = container_of(dq, struct file_queue, base);
+	const struct worker_stats *w;
+	void *left[AIO_BURST];
+	unsigned n_left;
+
+	if (likely(q->aio.n_staged == 0))
+		return;
+	/* Where the worker sleeps, but for AIO itself, it is in one of these. */
+	w = worker_stats(dq->poller->worker);
+	aio_send(&q->aio, counter_read(&w->submits) + counter_read(&w->sleeps) + 1, left, &n_left);
+	for (unsigned i = 0; i < n_left; i++)
+		STAILQ_INSERT_TAIL(&q->wait_sqe, (struct disk_request *)left[i], link);
+}
+
 static bool file_pending(const struct disk_queue *dq)
 {
 	const struct file_queue *q = container_of(dq, const struct file_queue, base);
 
-	return !STAILQ_EMPTY(&q->wait_sqe) || !STAILQ_EMPTY(&q->early);
+	/* By AIO no longer than a device takes that has just turned slow. */
+	return !STAILQ_EMPTY(&q->wait_sqe) || !STAILQ_EMPTY(&q->early) || q->aio.n_staged ||
+	       q->aio.n_under_way;
 }
 
 /*
@@ -352,6 +402,7 @@ const struct disk_ops disk_file = {
 	.queue_close = file_queue_close,
 	.submit = file_submit,
 	.reap = file_reap,
+	.kick = file_kick,
 	.pending = file_pending,
 	.cancel = file_cancel,
 };

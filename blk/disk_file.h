@@ -5,6 +5,7 @@
 
 #include "base/image_file.h"
 #include "blk/disk.h"
+#include "blk/disk_aio.h"
 
 struct file_disk {
 	struct disk disk;
@@ -13,12 +14,14 @@ struct file_disk {
 	bool direct, read_only;
 	bool given;	      /* by descriptors: what is not to be read without more is not known */
 	bool is_device;	      /* a block device */
+	bool aio;	      /* one that Linux AIO suits */
 	uint32_t range_align; /* bytes: what DISCARD and ZERO ask of offsets and lengths */
 	bool locked;	      /* the image is ours; the control thread's */
 	const char *path;     /* the configuration's, which outlives the disk */
 };
 
-#define FILE_BURST 32	  /* see disk_info.burst: all in one io_uring_enter */
+#define FILE_BURST 32 /* see disk_info.burst: all in one io_uring_enter */
+#define FILE_BURST_AIO 16
 #define BOUNCE_BUFFERS 16 /* for each queue; further requests wait for one */
 
 struct file_queue {
@@ -30,9 +33,11 @@ struct file_queue {
 	uint8_t *bounce_mem;
 	void *bounce_free[BOUNCE_BUFFERS];
 	unsigned n_bounce_free;
-	uint64_t round_bytes; /* still to be issued before the next reap */
-	bool ends;	      /* nothing is issued any more; see disk_ops.cancel */
-	bool cancels;	      /* cancel_op is under way */
+	uint64_t round_bytes;	      /* still to be issued before the next reap */
+	uint64_t round_max, step_max; /* see ROUND_BYTES */
+	struct aio aio;
+	bool ends;    /* nothing is issued any more; see disk_ops.cancel */
+	bool cancels; /* cancel_op is under way */
 	struct io_op cancel_op;
 };
 

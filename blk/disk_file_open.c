@@ -191,11 +191,10 @@ static void describe(struct file_disk *f, const struct blk_config *cfg)
 	if (!f->direct)
 		snprintf(info->how, room, "io_uring, buffered%s",
 			 cfg->cache == DISK_CACHE_NONE ? " (O_DIRECT is not to be had)" : "");
-	else if (f->fd_buffered >= 0)
-		snprintf(info->how, room, "io_uring, O_DIRECT, alignment %u (smaller: buffered)",
-			 info->align_io);
 	else
-		snprintf(info->how, room, "io_uring, O_DIRECT, alignment %u", info->align_io);
+		snprintf(info->how, room, "%s, O_DIRECT, alignment %u%s",
+			 f->aio ? "Linux AIO (done in place)" : "io_uring", info->align_io,
+			 f->fd_buffered >= 0 ? " (smaller: buffered)" : "");
 }
 
 static int open_path(const struct blk_config *cfg, struct image_file *out, struct error *err)
@@ -235,7 +234,8 @@ static int examine(struct file_disk *f, const struct blk_config *cfg, struct err
 	find_topology(f);
 	range_probe(f, cfg);
 	f->disk.info.volatile_cache = !cfg->read_only;
-	f->disk.info.burst = FILE_BURST;
+	f->aio = f->direct && f->is_device && aio_suits(f->fd, MAX(f->disk.info.align_io, PAGE));
+	f->disk.info.burst = f->aio ? FILE_BURST_AIO : FILE_BURST;
 	describe(f, cfg);
 	return 0;
 }
