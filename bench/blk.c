@@ -173,8 +173,9 @@ static void report(const struct blk_run *b, const struct blk_figures *f,
 	       (unsigned long long)all->n, s, (unsigned long long)f->latency[BLK_READ].n,
 	       (unsigned long long)f->errors, (double)all->n / s, (double)f->bytes / s / (1 << 20));
 	if (f->unsent)
-		printf("behind         %llu requests were due and never sent: the latencies are "
-		       "too low\n",
+		printf("behind         %llu due and not sent when the time was up: no latency "
+		       "tells "
+		       "of them\n",
 		       (unsigned long long)f->unsent);
 	report_latency(f, all);
 	if (o->verify)

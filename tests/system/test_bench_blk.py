@@ -232,6 +232,30 @@ def test_a_back_end_that_connects_is_listened_for(folder, ring):
     assert got["verified"] > 100 and got["backend_cpu_s"] > 0
 
 
+@pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="qemu-storage-daemon is not installed")
+def test_qemu_storage_daemon_is_driven_with_all_of_it(folder):
+    (folder / "image").write_bytes(bytes(16 << 20))
+    socket = folder / "q.sock"
+    with subprocess.Popen(["qemu-storage-daemon", "--blockdev",
+                           f"driver=file,filename={folder}/image,node-name=d,discard=unmap", "--export",
+                           "type=vhost-user-blk,id=e,node-name=d,writable=on,num-queues=2,addr.type=unix,"
+                           f"addr.path={socket}"]) as process:
+        try:
+            wait_for(socket, process)
+            got = measured(socket, "--rw", "randrw", "--verify", "--threads", 2, "--fsync", 16, "--regions", 4,
+                           "--warmup", 1, "--time", 1)
+            assert got["verified"] > 50 and got["flushes"] > 0 and got["backend_cpu_s"] > 0
+            assert measured(socket, "--rw", "randwritezeroes", "--verify", "--time", 1)["verified"] > 50
+            assert measured(socket, "--rw", "discard", "--time", 1)["discards"] > 50
+            got = measured(socket, "--rate", 500, "--arrival", "poisson", "--queues", 2, "--sleep", "--time", 1)
+            assert 300 < got["requests"] + got["unsent"] < 700
+            for wrong, says in ((["--regions", 60], "takes 32 memory regions"), (["--queues", 3], "has 2 queues")):
+                done = bench("blk", socket, *wrong)
+                assert done.returncode == 1 and says in done.stderr
+        finally:
+            process.kill()
+
+
 @pytest.fixture(name="liar")
 def fixture_liar(folder):
     processes = []
