@@ -39,7 +39,8 @@ def fixture_folder():
 @pytest.fixture(name="daemon")
 def fixture_daemon(folder):
     config = {"control": {"socket": f"{folder}/control.sock"},
-              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "abxy"]}],
+              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "abxy"]},
+                           {"name": "other", "ports": [{"name": "z", "socket": f"{folder}/z.sock"}]}],
               "disks": [{"name": n, "socket": f"{folder}/{n}.sock", "ram": "16M", "queues": 2} for n in "ed"]}
     (folder / "c.yaml").write_text(json.dumps(config))
     with subprocess.Popen([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
@@ -88,6 +89,76 @@ def test_frames_cross_in_order_and_whole(daemon, folder, ring):
     data = json.loads(done.stdout)
     assert data["received"] > 0 and data["reordered"] == 0
     assert daemon.poll() is None
+
+
+NET = [["--size", "9014"], ["--size", "9014", "--no-mergeable"], ["--imix", "--flows", "300"], ["--tso"],
+       ["--tso", "--no-mergeable", "--no-indirect"], ["--both", "--flows", "3", "--segments", "3"],
+       ["--latency", "--sleep", "--no-event-idx"], ["--rate", "20000", "--loss", "20", "--in-order"],
+       ["--queue-size", "16", "--rx-buffer", "256", "--size", "1514"]]
+
+
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("options", NET, ids=lambda o: " ".join(o))
+def test_each_kind_of_load_arrives_whole_with_the_ring_that_was_asked_for(daemon, folder, ring, options):
+    done = bench("net", folder / "a.sock", folder / "b.sock", "--ring", ring, "--verify", "--time", 1, "--json",
+                 *options)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["received"] > 0 and data["reordered"] == data["duplicated"] == data["corrupt"] == 0
+    features = int(data["features"], 0)
+    for bit, on in ((15, "--no-mergeable" not in options), (28, "--no-indirect" not in options),
+                    (29, "--no-event-idx" not in options), (34, ring == "packed"), (35, "--in-order" in options),
+                    (11, "--tso" in options)):
+        assert bool(features >> bit & 1) == on, bit
+    if "--sleep" in options:
+        assert data["calls"] > 0
+        assert 0 < data["latency_us"]["p50"] <= data["round_trip_us"]["p50"]
+    else:
+        assert data["calls"] == 0
+    assert daemon.poll() is None
+
+
+def test_the_highest_rate_is_searched_for(daemon, folder):
+    done = bench("net", folder / "a.sock", folder / "b.sock", "--search", "--rate", 20000, "--trial", 100, "--loss", 50,
+                 "--resolution", 20, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["search"]
+    assert 0 < found["rate"] <= found["upper"] == 20000 and found["trials"] >= 1
+    assert done.stderr.count("frames a second") >= found["trials"]
+    assert daemon.poll() is None
+
+
+def test_frames_that_nobody_takes_are_lost_and_told(daemon, folder):
+    # Cards of other networks: what is sent does not arrive.
+    done = bench("net", folder / "a.sock", folder / "z.sock", "--time", 1)
+    assert done.returncode == 1
+    assert "no frame came through" in done.stderr and "were lost" in done.stderr
+    done = bench("net", folder / "z.sock", "--send-only", "--time", 1, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["sent"] > 0
+    assert daemon.poll() is None
+
+
+@pytest.mark.parametrize("signal_, says", [(signal.SIGKILL, "hung up in the middle of the run"),
+                                           (signal.SIGSTOP, "has done nothing for 700 ms")])
+@pytest.mark.parametrize("load", [[], ["--sleep"], ["--latency"], ["--search", "--trial", "2000"]], ids=str)
+def test_a_network_that_dies_or_stands_still_ends_the_run(daemon, folder, signal_, says, load):
+    timer = threading.Timer(0.7, lambda: os.kill(daemon.pid, signal_))
+    timer.start()
+    done = bench("net", folder / "a.sock", folder / "b.sock", "--time", 30, "--timeout", 700, *load)
+    timer.join()
+    assert done.returncode == 1 and says in done.stderr
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (["--size", "59"], "from 60"), (["--size", "9015"], "takes --tso"), (["--imix", "--size", "64"], "leave --size"),
+    (["--tso", "--size", "60"], "72 bytes or more"), (["--mss", "100"], "use --tso"), (["--loss", "x"], "not a percentage"),
+    (["--search", "--open"], "leave --open"), (["--resolution", "1"], "use --search"), (["--flows", "0"], "from 1 to"),
+    (["--both", "--latency"], "--both takes"), (["--send-only"], "takes one socket"), (["--rate", "0"], "from 1 to"),
+    (["--open", "--rate", "1"], "--open knows no"), (["--segments", "9", "--queue-size", "8"], "has 8 descriptors"),
+    (["--no-mergeable", "--rx-buffer", "512"], "leave --no-mergeable"), (["third.sock"], "one or two sockets")])
+def test_wrong_options_of_net_are_told(folder, wrong, says):
+    done = bench("net", folder / "nobody.sock", folder / "nobody.sock", *wrong)
+    assert done.returncode == 2 and says in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("ring", ["split", "packed"])

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sluice-bench net: what its parts share. */
+#ifndef SLUICE_BENCH_NET_H
+#define SLUICE_BENCH_NET_H
+
+#include "bench/net_stream.h"
+
+struct net_options {
+	struct rig_options rig;
+	struct net_load load;
+	struct card_options card;
+	bool both, latency, send_only, search;
+	unsigned rate, trial_ms;
+	double loss, resolution; /* percent */
+};
+
+struct net_bench {
+	struct net_options opt;
+	struct card cards[2];
+	unsigned n_cards;
+	struct stream streams[2];
+	unsigned n_streams;
+	struct run run;
+	double cpu, steal; /* seconds of the last run; -1: unknown */
+};
+
+/* One run, with what it cost. */
+void net_run(struct net_bench *b, uint64_t us);
+
+/* Of all streams; with --latency of the answers alone. */
+struct net_totals {
+	uint64_t meant, sent, received, lost, reordered, duplicated, corrupt, foreign, bytes;
+	uint64_t driver_late;
+	double rate; /* frames that came in the time, a second */
+	double gbit_s;
+};
+
+void net_totals(const struct net_bench *b, struct net_totals *t);
+
+/*
+ * RFC 2544, 26.1: the highest rate at which no more than the given share of the frames is lost.
+ * Tells its progress on standard error, and leaves the run at that rate in @b.
+ */
+struct search {
+	double rate;	   /* frames a second; 0: none was found */
+	double upper;	   /* the highest that was tried */
+	const char *limit; /* what stood in the way of a higher one */
+	unsigned trials;
+};
+
+void net_search(struct net_bench *b, struct search *s);
+
+void net_report(const struct net_bench *b, const struct search *s);
+
+#endif

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/net_card.h"
+
+#include <err.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#define BIT(n) (UINT64_C(1) << (n))
+#define TSO_FEATURES                                                                           \
+	(BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_GUEST_CSUM) | \
+	 BIT(VIRTIO_NET_F_GUEST_TSO4))
+
+static void make_buf(struct card *c, struct card_buf *b, uint32_t bytes)
+{
+	b->host = rig_alloc(c->rig, ALIGN_UP((uint64_t)bytes, 64), 64, &b->gpa);
+	if (!b->host)
+		errx(1, "no guest memory for buffers");
+}
+
+static void make_bufs(struct card *c, unsigned queue_size, uint32_t tx_bytes)
+{
+	c->n_tx = queue_size / c->tx_segs;
+	c->rx_bufs = calloc(queue_size, sizeof(*c->rx_bufs));
+	c->tx_bufs = calloc(c->n_tx, sizeof(*c->tx_bufs));
+	c->tx_free = calloc(c->n_tx, sizeof(struct card_buf *));
+	if (!c->rx_bufs || !c->tx_bufs || !c->tx_free)
+		errx(1, "out of memory");
+	for (unsigned i = 0; i < queue_size; i++) {
+		make_buf(c, &c->rx_bufs[i], c->rx_bytes);
+		card_give(c, &c->rx_bufs[i]);
+	}
+	for (unsigned i = 0; i < c->n_tx; i++) {
+		make_buf(c, &c->tx_bufs[i], tx_bytes);
+		memset(c->tx_bufs[i].host, 0x5a, tx_bytes);
+		c->tx_free[c->n_tx_free++] = &c->tx_bufs[i];
+	}
+	card_submit(c, CARD_RX);
+}
+
+static void check_tso(const struct card *c)
+{
+	uint64_t missing = TSO_FEATURES & ~c->rig->frontend.features;
+
+	if (missing)
+		errx(1, "%s: the back-end does not offer %s; leave --tso out", c->rig->path,
+		     missing & BIT(VIRTIO_NET_F_CSUM)	      ? "VIRTIO_NET_F_CSUM"
+		     : missing & BIT(VIRTIO_NET_F_HOST_TSO4)  ? "VIRTIO_NET_F_HOST_TSO4"
+		     : missing & BIT(VIRTIO_NET_F_GUEST_CSUM) ? "VIRTIO_NET_F_GUEST_CSUM"
+							      : "VIRTIO_NET_F_GUEST_TSO4");
+}
+
+void card_open(struct card *c, const struct rig_options *o, const char *path,
+	       const struct card_options *opt)
+{
+	uint64_t wanted = (opt->mergeable ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0) |
+			  (opt->tso ? TSO_FEATURES : 0);
+	uint32_t frame = NET_HDR_BYTES + opt->frame_max;
+	uint32_t whole = opt->tso ? CARD_RX_TSO_MAX : MAX(frame, (uint32_t)CARD_RX_USUAL);
+
+	/* Memory for the larger of both: what is offered is known only then. */
+	c->rig = rig_open(o, path, 2, wanted,
+			  (uint64_t)o->queue_size * ALIGN_UP((uint64_t)whole, 64) * 2 + (1u << 20));
+	if (opt->tso)
+		check_tso(c);
+	c->mergeable = c->rig->frontend.features & BIT(VIRTIO_NET_F_MRG_RXBUF);
+	c->rx_bytes = c->mergeable ? opt->rx_bytes : whole;
+	c->rx_per_frame = (frame + c->rx_bytes - 1) / c->rx_bytes;
+	c->tx_segs = opt->tx_segs;
+	if (c->rx_per_frame > o->queue_size)
+		errx(2, "--queue-size %u: a frame takes %u receive buffers of %u bytes",
+		     o->queue_size, c->rx_per_frame, c->rx_bytes);
+	c->tx = &c->rig->frontend.queue[CARD_TX].ring;
+	c->rx = &c->rig->frontend.queue[CARD_RX].ring;
+	make_bufs(c, o->queue_size, frame);
+}
+
+void card_close(struct card *c)
+{
+	rig_close(c->rig);
+	free(c->rx_bufs);
+	free(c->tx_bufs);
+	free(c->tx_free);
+}
+
+void card_check(const struct card *c)
+{
+	const char *tx = driver_violation(c->tx), *rx = driver_violation(c->rx);
+
+	if (tx || rx)
+		errx(1, "%s: the back-end broke a rule: %s", c->rig->path, tx ? tx : rx);
+}
+
+void card_refused(const struct card *c, const char *ring)
+{
+	errx(1, "%s: the %s ring took no buffer", c->rig->path, ring);
+}
+
+unsigned card_cut(const struct card *c, const struct card_buf *b, uint32_t bytes,
+		  struct driver_seg *seg)
+{
+	uint32_t piece = (bytes + c->tx_segs - 1) / c->tx_segs;
+	unsigned n = 0;
+
+	for (uint32_t at = 0; at < bytes; at += seg[n++].len)
+		seg[n] = (struct driver_seg) { b->gpa + at, MIN(piece, bytes - at) };
+	return n;
+}
+
+bool card_gather(struct card *c, struct card_frame *f, unsigned n)
+{
+	struct driver_used u;
+
+	if (n > (c->mergeable ? CARD_RX_BUFS_MAX : 1)) {
+		driver_violated(c->rx, "a frame in %u buffers%s", n,
+				c->mergeable ? "" : " without VIRTIO_NET_F_MRG_RXBUF");
+		return false;
+	}
+	/* DPDK 22.11 leaves the field as it was where it handles packets four at a time. */
+	if (n == 0)
+		c->no_count++;
+	/* virtio 1.3 5.1.6.4.1: all of a frame's are used together, all but the last full. */
+	for (unsigned i = 1; i < n; i++) {
+		if (f->len[i - 1] != c->rx_bytes) {
+			driver_violated(c->rx, "buffer %u of %u has %u of %u bytes", i, n,
+					f->len[i - 1], c->rx_bytes);
+			return false;
+		}
+		if (!card_poll(c->rx, &u)) {
+			driver_violated(c->rx, "a frame of %u buffers came in %u", n, i);
+			return false;
+		}
+		f->buf[f->n] = u.cookie;
+		f->len[f->n++] = u.len;
+		f->bytes += u.len;
+	}
+	return true;
+}
+
+bool card_no_header(struct card *c, uint32_t bytes)
+{
+	driver_violated(c->rx, "%u bytes came: less than a header", bytes);
+	return false;
+}
+
+void card_submit(struct card *c, unsigned ring)
+{
+	frontend_submit(&c->rig->frontend, ring);
+}
+
+/* @return false when there is something to do already. */
+static bool calls_on(struct driver_ring *r)
+{
+	return r->layout == DRIVER_SPLIT ? driver_calls_on(r, DRIVER_SPLIT)
+					 : driver_calls_on(r, DRIVER_PACKED);
+}
+
+void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns)
+{
+	struct timespec time = { (time_t)(timeout_ns / 1000000000),
+				 (long)(timeout_ns % 1000000000) };
+	struct pollfd fds[4];
+	bool idle = true;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct frontend_queue *q = &wait[i].card->rig->frontend.queue[wait[i].ring];
+
+		fds[i] = (struct pollfd) { q->call_fd, POLLIN, 0 };
+		/* Who has buffers left waits for none of those that it has sent, as Linux does. */
+		if (wait[i].ring == CARD_RX || !wait[i].card->n_tx_free)
+			idle &= calls_on(&q->ring);
+	}
+	if (idle)
+		ppoll(fds, n, &time, NULL);
+	for (unsigned i = 0; i < n; i++) {
+		if (fds[i].revents & POLLIN)
+			frontend_wait_call(&wait[i].card->rig->frontend, wait[i].ring, 0);
+		rig_calls_off(wait[i].card->rig, wait[i].ring);
+	}
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One network card of the guest's: a rig's first two rings, and buffers for both. One thread. */
+#ifndef SLUICE_BENCH_NET_CARD_H
+#define SLUICE_BENCH_NET_CARD_H
+
+#include "bench/net_frame.h"
+#include "bench/rig.h"
+
+#define CARD_RX_MIN 256	      /* of a receive buffer, so that headers lie in the first */
+#define CARD_RX_USUAL 1526    /* header and a full frame, as Linux has them */
+#define CARD_RX_TSO_MAX 65562 /* virtio 1.3 5.1.6.3.1 */
+#define CARD_TX_SEGS_MAX 64
+#define CARD_RX_BUFS_MAX (CARD_RX_TSO_MAX / CARD_RX_MIN + 1)
+
+enum { CARD_RX, CARD_TX }; /* virtio 1.3 5.1.2: receiveq1, transmitq1 */
+
+struct card_options {
+	uint32_t frame_max; /* longest frame, bytes */
+	uint32_t rx_bytes;  /* of a mergeable receive buffer */
+	unsigned tx_segs;   /* descriptors of a frame that is sent */
+	bool mergeable, tso;
+};
+
+struct card_buf {
+	uint64_t gpa;
+	uint8_t *host;
+	/* The headers that a transmit buffer holds are of this flow and size; NULL: none. */
+	const struct flow *flow;
+	uint32_t size;
+};
+
+struct card {
+	struct rig *rig;
+	struct driver_ring *tx, *rx;
+	struct card_buf *rx_bufs, *tx_bufs, **tx_free;
+	unsigned n_tx, n_tx_free, tx_segs, rx_per_frame;
+	uint32_t rx_bytes;
+	bool mergeable;
+	uint64_t consumed; /* frames that the device took */
+	uint64_t no_count; /* frames that came with a number of buffers of 0 */
+};
+
+/* A frame that came, in pieces. */
+struct card_frame {
+	unsigned n;
+	uint32_t bytes; /* with the virtio-net header */
+	struct card_buf *buf[CARD_RX_BUFS_MAX];
+	uint32_t len[CARD_RX_BUFS_MAX];
+};
+
+/* Connects, and gives the device its receive buffers. Ends the program when that fails. */
+void card_open(struct card *c, const struct rig_options *o, const char *path,
+	       const struct card_options *opt);
+void card_close(struct card *c);
+
+/* Has the device broken a rule? Then this ends the program. */
+void card_check(const struct card *c);
+
+/* Shows the device what was added to a ring, and kicks if it wants that. */
+void card_submit(struct card *c, unsigned ring);
+
+/* Waits for a call of one of @n rings (4 at most), @timeout_ns at most. */
+struct card_wait {
+	struct card *card;
+	unsigned ring;
+};
+void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns);
+
+/* The parts of what follows that are not for every frame. */
+void card_refused(const struct card *c, const char *ring) COLD __attribute__((noreturn));
+unsigned card_cut(const struct card *c, const struct card_buf *b, uint32_t bytes,
+		  struct driver_seg *seg);
+bool card_gather(struct card *c, struct card_frame *f, unsigned n);
+bool card_no_header(struct card *c, uint32_t bytes) COLD;
+
+HOT bool card_add(struct driver_ring *r, const struct driver_seg *seg, unsigned n_out,
+		  unsigned n_in, void *cookie)
+{
+	return (r->layout == DRIVER_SPLIT
+			? driver_add(r, DRIVER_SPLIT, seg, n_out, n_in, cookie)
+			: driver_add(r, DRIVER_PACKED, seg, n_out, n_in, cookie)) == 0;
+}
+
+HOT bool card_poll(struct driver_ring *r, struct driver_used *u)
+{
+	return r->layout == DRIVER_SPLIT ? driver_poll(r, DRIVER_SPLIT, u)
+					 : driver_poll(r, DRIVER_PACKED, u);
+}
+
+/* Takes back what the device is done with. @return frames. */
+HOT unsigned card_reap(struct card *c)
+{
+	struct driver_used u;
+	unsigned n = 0;
+
+	for (; c->n_tx_free < c->n_tx && card_poll(c->tx, &u); n++)
+		c->tx_free[c->n_tx_free++] = u.cookie;
+	c->consumed += n;
+	return n;
+}
+
+/* A buffer to send, NULL: all are under way. card_send() takes it; @bytes with the header. */
+HOT struct card_buf *card_tx_buf(struct card *c)
+{
+	return c->n_tx_free ? c->tx_free[c->n_tx_free - 1] : NULL;
+}
+
+HOT void card_send(struct card *c, struct card_buf *b, uint32_t bytes)
+{
+	struct driver_seg seg[CARD_TX_SEGS_MAX];
+	unsigned n = 1;
+
+	if (likely(c->tx_segs == 1))
+		seg[0] = (struct driver_seg) { b->gpa, bytes };
+	else
+		n = card_cut(c, b, bytes, seg);
+	if (unlikely(!card_add(c->tx, seg, n, 0, b)))
+		card_refused(c, "transmit");
+	c->n_tx_free--;
+}
+
+/* @return false when there is none. card_return() gives the buffers to the device again. */
+HOT bool card_receive(struct card *c, struct card_frame *f)
+{
+	struct virtio_net_hdr_v1 h;
+	struct driver_used u;
+
+	if (!card_poll(c->rx, &u))
+		return false;
+	f->n = 1;
+	f->buf[0] = u.cookie;
+	f->len[0] = f->bytes = u.len;
+	if (unlikely(u.len < NET_HDR_BYTES))
+		return card_no_header(c, u.len);
+	memcpy(&h, f->buf[0]->host, sizeof(h));
+	/* virtio 1.3 5.1.6.4.1: the number of buffers, 1 where MRG_RXBUF was not negotiated. */
+	return likely(h.num_buffers == 1) || card_gather(c, f, h.num_buffers);
+}
+
+HOT void card_give(struct card *c, struct card_buf *b)
+{
+	struct driver_seg seg = { b->gpa, c->rx_bytes };
+
+	if (unlikely(!card_add(c->rx, &seg, 0, 1, b)))
+		card_refused(c, "receive");
+}
+
+HOT void card_return(struct card *c, const struct card_frame *f)
+{
+	for (unsigned i = 0; i < f->n; i++)
+		card_give(c, f->buf[i]);
+}
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/net.h"
+
+#include <err.h>
+#include <stdio.h>
+
+/* A trial that fails while the hypervisor took more than this share of it says little. */
+#define STEAL_MAX 0.01
+#define RETRIES 2
+#define WARM_UP_US 100000
+#define UPPER_BOUND 1.25 /* of what a closed loop reaches */
+
+struct trial {
+	bool passed, late;
+	double rate;
+};
+
+static void one_trial(struct net_bench *b, double rate, struct trial *t)
+{
+	double seconds = b->opt.trial_ms / 1e3;
+	struct net_totals n;
+
+	b->opt.load.rate = rate;
+	net_run(b, (uint64_t)b->opt.trial_ms * 1000);
+	net_totals(b, &n);
+	t->rate = rate;
+	t->passed = (double)(n.lost + n.corrupt) * 100 <= b->opt.loss * (double)n.meant;
+	t->late = n.driver_late > n.lost / 2;
+	fprintf(stderr, "%12.0f frames a second: %.4f %% lost (%llu of %llu)%s%s\n", rate,
+		n.meant ? 100 * (double)n.lost / (double)n.meant : 0, (unsigned long long)n.lost,
+		(unsigned long long)n.meant,
+		t->passed ? ""
+		: t->late ? "; the driver was not fast enough"
+			  : "; too many",
+		b->steal > STEAL_MAX * seconds ? "; CPU time was stolen" : "");
+}
+
+static void try_rate(struct net_bench *b, double rate, struct search *s, struct trial *t)
+{
+	for (unsigned i = 0; i <= RETRIES; i++) {
+		one_trial(b, rate, t);
+		s->trials++;
+		if (t->passed || b->steal <= STEAL_MAX * b->opt.trial_ms / 1e3)
+			return;
+	}
+}
+
+/* The highest rate to try: a little more than what a sender reaches who waits for the receiver. */
+static double upper_bound(struct net_bench *b)
+{
+	struct net_totals n;
+
+	if (b->opt.rate)
+		return b->opt.rate;
+	b->opt.load.rate = 0;
+	net_run(b, WARM_UP_US);
+	net_run(b, (uint64_t)b->opt.trial_ms * 1000);
+	net_totals(b, &n);
+	if (!n.received)
+		return 0;
+	fprintf(stderr, "%12.0f frames a second in a closed loop\n", n.rate);
+	return n.rate * UPPER_BOUND;
+}
+
+void net_search(struct net_bench *b, struct search *s)
+{
+	double low = 0, high, step;
+	struct trial t;
+
+	*s = (struct search) { .limit = "the back-end" };
+	high = s->upper = upper_bound(b);
+	step = high * b->opt.resolution / 100;
+	if (high <= 0)
+		return;
+	try_rate(b, high, s, &t);
+	if (t.passed) {
+		low = high;
+		s->limit = "the highest rate that was tried";
+	}
+	while (high - low > step) {
+		double middle = (low + high) / 2;
+
+		try_rate(b, middle, s, &t);
+		if (t.passed) {
+			low = middle;
+		} else {
+			high = middle;
+			s->limit = t.late ? "the driver" : "the back-end";
+		}
+	}
+	s->rate = low;
+	if (low > 0 && (t.rate < low || t.rate > low)) /* for the report: its latencies, its CPU */
+		one_trial(b, low, &t);
+}
