@@ -13,14 +13,15 @@ static const struct {
 	{ "blk", "SOCKET            requests to a disk", bench_blk },
 	{ "net", "SOCKET [SOCKET]   frames from one network card to another, or back", bench_net },
 	{ "fair", "SOCKET...         one hostile guest among others", bench_fair },
+	{ "compare", "FILE.yaml     back-ends in turn, each started from a recipe", bench_compare },
 };
 
 static int usage(FILE *to, int code)
 {
-	fprintf(to, "Usage: sluice-bench COMMAND SOCKET... [OPTION]...\n"
+	fprintf(to, "Usage: sluice-bench COMMAND SOCKET...|FILE [OPTION]...\n"
 		    "Measures any vhost-user back-end, with no virtual machine.\n\n");
 	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
-		fprintf(to, "  %-5s %s\n", commands[i].name, commands[i].what);
+		fprintf(to, "  %-7s %s\n", commands[i].name, commands[i].what);
 	fprintf(to, "\nsluice-bench COMMAND --help lists a command's options; sluice-bench(1).\n");
 	return code;
 }

@@ -6,8 +6,10 @@
     iotlb     what an address costs behind an IOMMU, by the size of the table
     fairness  64 disks, and then 64 cards, on one worker; one of them a hostile guest's, or two
     idle      the CPU time of a daemon whose 64 guests are silent
-    disk      requests a second, beside qemu-storage-daemon
-    cards     frames a second from guest to guest, beside dpdk-testpmd
+    disk      requests a second to a null disk, beside qemu-storage-daemon
+    file      requests a second to a file, also beside fio without any back-end
+    device    the same to a zram device, where there is one
+    cards     frames a second from guest to guest, beside dpdk-testpmd and, where it is installed, OVS-DPDK
 """
 import argparse
 import json
@@ -20,9 +22,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_peers import bench_cards, bench_disk
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench/compare"))
+import recipe  # pylint: disable=wrong-import-position
+import report  # pylint: disable=wrong-import-position
+import run  # pylint: disable=wrong-import-position
+
 DOC = ROOT / "docs/benchmarks.md"
 GUESTS = 64
 
@@ -230,8 +235,35 @@ def bench_idle(options):
             f"({100 * used / seconds:.1f} % of one CPU)."]
 
 
+def compare(options, name):
+    """What `sluice-bench compare NAME` finds, as lines; the charts beside the page."""
+    read = recipe.load(recipe.find(name), rounds=1 if options.quick else None)
+    if options.quick:
+        read.workloads = dict(list(read.workloads.items())[::3])
+    with run.Bench(read, options.build / "bench/sluice-bench") as bench:
+        results = run.in_turn(bench, lambda text: print(text, file=sys.stderr, flush=True))
+    lines = report.markdown(read, results)
+    if not all(f.found for f in results.values()):
+        sys.exit("\n".join(lines))
+    if options.write:
+        chart = ROOT / f"docs/bench-{name}.svg"
+        chart.write_text(report.svg(read, results))
+        if report.can_png():
+            report.write_png(chart, chart.with_suffix(".png"))
+        lines += ["", f"![{read.title}]({chart.name})"]
+    return lines
+
+
+def bench_device(options):
+    try:
+        return compare(options, "device")
+    except recipe.RecipeError as e:  # no zram here
+        return [f"Skipped: {e}."]
+
+
 BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle,
-           "disk": bench_disk, "cards": bench_cards}
+           "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file"),
+           "device": bench_device, "cards": lambda options: compare(options, "cards")}
 
 
 def write(name, lines):
@@ -247,7 +279,7 @@ def write(name, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle, disk, cards; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle, disk, file, device, cards; default: all")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="meson's build folder (default: build)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--quick", action="store_true", help="short, to see that it works; figures mean little")

@@ -1,0 +1,92 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Starts each back-end of a recipe, measures them in turn, and tells medians, ratios and spread."""
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+try:
+    import yaml  # noqa: F401 pylint: disable=unused-import
+except ImportError:
+    sys.exit("sluice-bench: compare reads YAML with Python: install python3-yaml")
+
+import recipe
+import report
+import run
+
+
+def options_of(argv):
+    parser = argparse.ArgumentParser(prog="sluice-bench compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("file", metavar="FILE", help="a recipe, or the name of one that came with the program")
+    parser.add_argument("--rounds", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--time", type=int, metavar="SECONDS", help="of each run, instead of the recipe's")
+    parser.add_argument("--image", metavar="WHAT", help="a path, or a size as 256M, instead of the recipe's")
+    parser.add_argument("--folder", metavar="DIR", help="where an image is made (/var/tmp)")
+    parser.add_argument("--only", metavar="NAME;...", help="these back-ends alone")
+    parser.add_argument("--svg", metavar="FILE", help="draw a chart")
+    parser.add_argument("--png", metavar="FILE", help="draw a chart (needs rsvg-convert)")
+    parser.add_argument("--json", action="store_true", help="for machines: all rounds")
+    parser.add_argument("--check", action="store_true", help="read the recipe, say what would run, and start nothing")
+    parser.add_argument("--sluice-bench", required=True, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def narrowed(read, only):
+    names = [n.strip() for n in only.split(";")]
+    for n in names:
+        if n not in read.backends:
+            raise recipe.RecipeError(f"--only {n}: no such back-end; there are {', '.join(read.backends)}")
+    read.backends = {n: read.backends[n] for n in names}
+    if read.base not in names:
+        read.base = names[0]
+
+
+def draw(options, read, results):
+    text = report.svg(read, results)
+    if options.svg:
+        Path(options.svg).write_text(text, encoding="utf-8")
+    if options.png:
+        from_file = Path(options.svg or options.png + ".svg")
+        from_file.write_text(text, encoding="utf-8")
+        report.write_png(from_file, options.png)
+        if not options.svg:
+            from_file.unlink()
+
+
+def compare(options):
+    if options.png and not report.can_png():
+        raise recipe.RecipeError(f"--png {options.png}: rsvg-convert is not installed (librsvg2-bin); --svg needs nothing")
+    if not shutil.which("taskset"):
+        raise recipe.RecipeError("taskset is not installed (util-linux); back-ends are pinned with it")
+    read = recipe.load(recipe.find(options.file), rounds=options.rounds, time=options.time, image=options.image)
+    if options.only:
+        narrowed(read, options.only)
+    if options.check:
+        runs = read.rounds * len(read.backends) * len(read.workloads)
+        print(f"{read.title}: {', '.join(read.backends)}; {', '.join(read.workloads)}; {runs} runs of {read.time} s")
+        return 0
+    with run.Bench(read, options.sluice_bench, options.folder) as bench:
+        results = run.in_turn(bench, lambda text: print(text, file=sys.stderr, flush=True))
+    if options.json:
+        json.dump(report.as_json(read, results), sys.stdout, indent=1)
+        print()
+    else:
+        print(f"{read.title}\n\n" + "\n".join(report.markdown(read, results)))
+    draw(options, read, results)
+    # Nothing to compare is a failure; a peer that is missing is not.
+    return 0 if all(f.found for f in results.values()) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(compare(options_of(sys.argv[1:])))
+    except recipe.RecipeError as e:
+        print(f"sluice-bench: {e}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        print(f"sluice-bench: {e}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

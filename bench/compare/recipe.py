@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared: a YAML file, checked as a whole before anything is started (sluice-bench(1))."""
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+
+
+class RecipeError(Exception):
+    """A sentence: file, key, value, remedy."""
+
+
+@dataclasses.dataclass
+class Backend:
+    """How one back-end is started. Texts may hold placeholders."""
+    name: str
+    command: list
+    kind: str = "vhost-user"    # or "fio": the command measures the image itself, without a back-end
+    needs: list = dataclasses.field(default_factory=list)      # programs, else it is skipped by name
+    sockets: list = dataclasses.field(default_factory=list)    # {socket.NAME} is a path in {folder}
+    connects: bool = False      # it connects to the sockets, and sluice-bench makes them
+    output: str = ""            # ready when a line of its output matches; else when all sockets are there
+    settle: float = 0.1         # seconds from there to the first connection
+    files: dict = dataclasses.field(default_factory=dict)      # name in {folder}: text
+    setup: list = dataclasses.field(default_factory=list)      # commands, once it is ready
+    environment: dict = dataclasses.field(default_factory=dict)
+    arguments: list = dataclasses.field(default_factory=list)  # of sluice-bench, after the workload's
+
+
+@dataclasses.dataclass
+class Recipe:
+    title: str
+    unit: str
+    rounds: int
+    time: int                   # seconds of each run
+    pins: dict                  # back-end, driver: CPU or None
+    image: object               # bytes of a file that is made, a path, or None
+    base: str                   # whose rate the ratios are of
+    backends: dict
+    workloads: dict             # name: arguments of sluice-bench
+
+
+def find(name):
+    """A path; or the name of a recipe that came with the program, with or without its .yaml."""
+    for path in (Path(name), HERE / name, HERE / f"{name}.yaml"):
+        if path.is_file() and (path.parent == HERE or path == Path(name)):
+            return path
+    known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
+    raise RecipeError(f"{name}: no such file; these came with the program: {known}")
+
+
+class Checker:
+    """Takes values out of one mapping; each error says where it is."""
+
+    def __init__(self, file, where, mapping, known):
+        if not isinstance(mapping, dict):
+            raise RecipeError(f"{file}: {where}: {mapping!r} is not a mapping of keys to values")
+        self.file, self.where, self.mapping = file, where, mapping
+        for key in mapping:
+            if key not in known:
+                self.fail(key, f"unknown; known are {', '.join(sorted(known))}")
+
+    def fail(self, key, why):
+        value = self.mapping.get(key)
+        path = f"{self.where}.{key}" if self.where else str(key)
+        raise RecipeError(f"{self.file}: {path}: {'' if value is None else repr(value) + ': '}{why}")
+
+    def text(self, key, default=None):
+        value = self.mapping.get(key, default)
+        if not isinstance(value, str) or not value:
+            self.fail(key, "say some text")
+        return value
+
+    def number(self, key, default, low, high, kinds=(int,)):
+        value = self.mapping.get(key, default)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+            self.fail(key, f"say a number from {low} to {high}")
+        return value
+
+    def flag(self, key):
+        value = self.mapping.get(key, False)
+        if not isinstance(value, bool):
+            self.fail(key, "say true or false")
+        return value
+
+    def words(self, key, required=False):
+        """A list of texts; numbers are taken as texts."""
+        value = self.mapping.get(key, [])
+        if not isinstance(value, list) or any(isinstance(x, (dict, list, bool)) or x is None for x in value):
+            self.fail(key, "say a list of words, [program, argument, ...]")
+        if required and not value:
+            self.fail(key, "missing; say a list of words, [program, argument, ...]")
+        return [str(x) for x in value]
+
+    def texts(self, key):
+        value = self.mapping.get(key, {})
+        if not isinstance(value, dict) or any(isinstance(v, (dict, list)) or v is None for v in value.values()):
+            self.fail(key, "say names, each with a text")
+        return {str(k): str(v) for k, v in value.items()}
+
+
+PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
+
+
+def fill(text, values):
+    """@text with each {name} replaced. Raises KeyError: the name that has no value."""
+    return PLACEHOLDER.sub(lambda m: str(values[m.group(1)]), text)
+
+
+def check_placeholders(c, backend, has_image, pinned):
+    known = {"folder", *(f"socket.{s}" for s in backend.sockets)}
+    known |= {"image"} if has_image else set()
+    known |= {"cpu"} if pinned else set()
+    known |= {"rw", "bs", "depth", "time"} if backend.kind == "fio" else set()
+    for key, texts in (("command", backend.command), ("files", backend.files.values()),
+                       ("environment", backend.environment.values()), ("setup", sum(backend.setup, []))):
+        for text in texts:
+            for name in PLACEHOLDER.findall(text):
+                if name not in known:
+                    hint = {"image": "; say image: at the top", "cpu": "; say pin: back-end: at the top"}.get(name, "")
+                    raise RecipeError(f"{c.file}: {c.where}.{key}: {{{name}}}: nothing is known by that name{hint}; "
+                                      f"known are {', '.join(sorted(known))}")
+
+
+BACKEND_KEYS = {"command", "kind", "needs", "sockets", "connects", "ready", "settle", "files", "setup", "environment",
+                "arguments"}
+
+
+def backend_of(file, name, mapping, has_image, pinned):
+    c = Checker(file, f"back-ends.{name}", mapping, BACKEND_KEYS)
+    command = c.words("command", required=True)
+    kind = c.text("kind", "vhost-user")
+    if kind not in ("vhost-user", "fio"):
+        c.fail("kind", "say vhost-user or fio")
+    sockets = c.words("sockets", required=kind == "vhost-user")
+    for s in sockets:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,16}", s):
+            c.fail("sockets", f"{s}: name sockets with up to 16 letters and digits; {{socket.NAME}} is then its path")
+    output = mapping.get("ready", "")
+    if not isinstance(output, str):
+        c.fail("ready", "say a regular expression that a line of the output matches, or leave it out")
+    try:
+        re.compile(output)
+    except re.error as e:
+        c.fail("ready", f"not a regular expression: {e}")
+    setup = mapping.get("setup", [])
+    if not isinstance(setup, list) or any(not isinstance(x, list) or not x for x in setup):
+        c.fail("setup", "say a list of commands, each a list of words")
+    backend = Backend(name, command, kind, c.words("needs") or [command[0]], sockets, c.flag("connects"), output,
+                      c.number("settle", 0.1, 0, 600, (int, float)), c.texts("files"),
+                      [[str(w) for w in x] for x in setup], c.texts("environment"), c.words("arguments"))
+    for f in backend.files:
+        if "/" in f or f.startswith("."):
+            c.fail("files", f"{f}: say a name without a slash; it is made in {{folder}}")
+    check_placeholders(c, backend, has_image, pinned)
+    return backend
+
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def image_of(c):
+    """Bytes, or a path that is there."""
+    value = c.mapping.get("image")
+    if value is None:
+        return None
+    size = re.fullmatch(r"(\d{1,12})([KMG]?)", str(value))
+    if size and int(size.group(1)):
+        return int(size.group(1)) * UNITS[size.group(2)]
+    if isinstance(value, str) and value.startswith("/"):
+        if not os.path.exists(value):
+            c.fail("image", "is not there; say a file or block device, or a size as 256M for a new file")
+        return value
+    return c.fail("image", "say the absolute path of a file or block device, or a size as 256M for a new file")
+
+
+def pins_of(c):
+    pin = Checker(c.file, "pin", c.mapping.get("pin", {"back-end": 0, "driver": 1}), {"back-end", "driver"})
+    last = (os.cpu_count() or 1) - 1
+    pins = {}
+    for key in ("back-end", "driver"):
+        value = pin.mapping.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= last):
+            pin.fail(key, f"this machine has CPUs 0 to {last}; say one of them, or null not to pin")
+        pins[key] = value
+    return pins
+
+
+KEYS = {"title", "unit", "rounds", "time", "pin", "image", "base", "back-ends", "workloads"}
+
+
+def load(path, **overrides):
+    """The recipe in @path; @overrides: top-level values that are said elsewhere."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise RecipeError(f"{path}: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(e).split())}") from e
+    if isinstance(data, dict):
+        data.update({k: v for k, v in overrides.items() if v is not None})
+    c = Checker(path, "", data, KEYS)
+    pins, image = pins_of(c), image_of(c)
+    for key, of in (("back-ends", "a mapping of names to back-ends"),
+                    ("workloads", "a mapping of names to arguments of sluice-bench")):
+        if not isinstance(data.get(key), dict) or not data[key]:
+            c.fail(key, f"say {of}")
+    backends = {str(n): backend_of(path, str(n), b, image is not None, pins["back-end"] is not None)
+                for n, b in data["back-ends"].items()}
+    loads = Checker(path, "workloads", data["workloads"], set(data["workloads"]))
+    workloads = {str(n): loads.words(n, required=True) for n in loads.mapping}
+    for n, w in workloads.items():
+        if w[0] not in ("blk", "net"):
+            loads.fail(n, f"{w[0]}: the first word is blk or net")
+    base = c.text("base", next(iter(backends)))
+    if base not in backends:
+        c.fail("base", f"no such back-end; there are {', '.join(backends)}")
+    return Recipe(c.text("title", Path(path).stem), c.text("unit", "a second"), c.number("rounds", 5, 1, 1000),
+                  c.number("time", 1, 1, 3600), pins, image, base, backends, workloads)

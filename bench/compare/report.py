@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and charts of what was found."""
+import shutil
+import subprocess
+from xml.sax.saxutils import escape
+
+COLORS = ("#1b7f79", "#7fb8b4", "#8c8c8c", "#c4c4c4", "#b5793a", "#d9b48a", "#5a6f9c", "#a6b3cf")
+
+
+def scale_of(results):
+    """What rates are divided by, and what that is called."""
+    most = max((f.rate(n) for f in results.values() for n in f.names()), default=0)
+    return (1e6, "M") if most >= 1e7 else (1e3, "k") if most >= 1e4 else (1, "")
+
+
+def number(value):
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def markdown(recipe, results):
+    """Lines: a table of medians and spread, one of ratios and CPU time, and what is missing."""
+    names = [n for n in recipe.backends if any(n in f.found for f in results.values())]
+    lines = []
+    if names:
+        div, letter = scale_of(results)
+        lines = [f"{recipe.unit[0].upper()}{recipe.unit[1:]}{', ' + letter if letter else ''}: median of "
+                 f"{recipe.rounds} rounds, and in brackets the spread between the slowest and the fastest", "",
+                 "| workload | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+        for w, f in results.items():
+            lines.append(f"| {w} | " + " | ".join(
+                f"{number(f.rate(n) / div)} ({100 * f.spread(n):.0f} %)" if n in f.found else "-" for n in names) + " |")
+        lines += ["", f"How many times as fast {recipe.base} is, round by round; and CPU seconds per million", "",
+                  "| workload | " + " | ".join([f"to {n}" for n in names if n != recipe.base]
+                                               + [f"CPU: {n}" for n in names]) + " |",
+                  "| --- |" + " ---: |" * (2 * len(names) - (recipe.base in names))]
+        for w, f in results.items():
+            ratios = [f.ratio(recipe.base, n) for n in names if n != recipe.base]
+            lines.append(f"| {w} | " + " | ".join(
+                ["-" if r is None else f"{r:.2f}" for r in ratios]
+                + [f"{f.cpu(n):.3f}" if n in f.found and f.cpu(n) >= 0 else "-" for n in names]) + " |")
+    return lines + missing(results)
+
+
+def missing(results):
+    """What failed, each reason once."""
+    reasons = {}
+    for w, f in results.items():
+        for n, why in f.failed.items():
+            reasons.setdefault((n, why), []).append(w)
+    if not reasons:
+        return []
+    return ["", *(f"- **{n}**{'' if len(ws) == len(results) else ' (' + '; '.join(ws) + ')'}: {why}"
+                  for (n, why), ws in reasons.items())]
+
+
+def as_json(recipe, results):
+    return {"title": recipe.title, "rounds": recipe.rounds, "base": recipe.base, "workloads": {
+        w: {"back-ends": {n: {"rate": f.rate(n), "spread": f.spread(n), "cpu_s_per_million": f.cpu(n),
+                              "ratio_of_base": f.ratio(recipe.base, n),
+                              "rounds": [{"round": k, **v} for k, v in f.found[n].items()]} for n in f.names()},
+            "failed": f.failed} for w, f in results.items()}}
+
+
+def svg(recipe, results):
+    """For each workload a group of bars."""
+    names = [n for n in recipe.backends if any(n in f.found for f in results.values())]
+    div, letter = scale_of(results)
+    most = max((f.rate(n) for f in results.values() for n in f.names()), default=0) or 1
+    left, bar, per_row = 230, 13, 3
+    top = 34 + 18 * -(-len(names) // per_row)
+    group = bar * max(len(names), 1) + 10
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="800" height="{top + 8 + group * len(results)}" '
+           'font-family="sans-serif" font-size="12">', '<rect width="100%" height="100%" fill="#fff"/>',
+           f'<text x="8" y="18" font-size="14">{escape(recipe.title)}</text>']
+    for k, name in enumerate(names):
+        x, y = 8 + k % per_row * 260, 28 + k // per_row * 18
+        out.append(f'<rect x="{x}" y="{y}" width="12" height="10" fill="{COLORS[k % len(COLORS)]}"/>'
+                   f'<text x="{x + 16}" y="{y + 9}">{escape(name)}</text>')
+    for i, (workload, f) in enumerate(results.items()):
+        y = top + i * group
+        out.append(f'<text x="8" y="{y + group // 2}">{escape(workload)}</text>')
+        for k, name in enumerate(names):
+            at = y + k * bar
+            if name not in f.found:
+                out.append(f'<text x="{left + 4}" y="{at + 10}" font-size="10" fill="#888">none</text>')
+                continue
+            length = 470 * f.rate(name) / most
+            out.append(f'<rect x="{left}" y="{at}" width="{length:.0f}" height="{bar - 1}" '
+                       f'fill="{COLORS[k % len(COLORS)]}"/><text x="{left + length + 4:.0f}" y="{at + 10}" '
+                       f'font-size="10">{number(f.rate(name) / div)} {letter}</text>')
+    return "\n".join(out + ["</svg>", ""])
+
+
+def can_png():
+    return shutil.which("rsvg-convert") is not None
+
+
+def write_png(svg_file, png_file):
+    subprocess.run(["rsvg-convert", "--zoom", "2", "--output", str(png_file), str(svg_file)], check=True)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts back-ends, measures them in turn (A B A B ...) and keeps what was found."""
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from recipe import fill
+
+START_TIMEOUT_S = 20
+SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+
+
+class Failure(Exception):
+    """A back-end could not be measured: a sentence."""
+
+
+class StartFailure(Failure):
+    """It did not start, and will not for another workload either."""
+
+
+def last_lines(log, most=3):
+    lines = [x for x in Path(log).read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
+    return " / ".join(lines[-most:]) or "it said nothing"
+
+
+class Running:
+    """One back-end, from when it is ready until the block ends; it and its children end with it."""
+
+    def __init__(self, backend, folder, values, pin, search):
+        self.backend, self.folder, self.log = backend, folder, f"{folder}/log"
+        self.environment = {**os.environ, "PATH": search,
+                            **{k: fill(v, values) for k, v in backend.environment.items()}}
+        self.pinned = ["taskset", "-c", str(pin)] if pin is not None else []
+        self.values, self.process = values, None
+
+    def __enter__(self):
+        for name, text in self.backend.files.items():
+            Path(self.folder, name).write_text(fill(text, self.values), encoding="utf-8")
+        with open(self.log, "wb") as log:
+            # Some end with their standard input, so it stays open; a session, so that children can be ended too.
+            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+                [*self.pinned, *(fill(w, self.values) for w in self.backend.command)], stdin=subprocess.PIPE, stdout=log,
+                stderr=log, env=self.environment, cwd=self.folder, start_new_session=True)
+        try:
+            self.wait_ready()
+            for command in self.backend.setup:
+                self.set_up([fill(w, self.values) for w in command])
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def is_ready(self):
+        if self.backend.output:
+            return re.search(self.backend.output, Path(self.log).read_text(encoding="utf-8", errors="replace"), re.M)
+        return self.backend.connects or all(os.path.exists(self.values[f"socket.{s}"]) for s in self.backend.sockets)
+
+    def wait_ready(self):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.is_ready():
+            self.check_alive("before it was ready")
+            if time.monotonic() > deadline:
+                raise StartFailure(f"was not ready within {START_TIMEOUT_S} s: {last_lines(self.log)}")
+            time.sleep(0.02)
+        time.sleep(self.backend.settle)
+        self.check_alive("as soon as it was ready")
+
+    def set_up(self, command):
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                                  env=self.environment, cwd=self.folder, timeout=START_TIMEOUT_S)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise StartFailure(f"setup: {' '.join(command)}: {e}") from e
+        if done.returncode:
+            raise StartFailure(f"setup: {' '.join(command)}: exit code {done.returncode}: {' '.join(done.stdout.split())}")
+
+    def ended(self):
+        """How, or None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def check_alive(self, when):
+        if self.ended():
+            raise StartFailure(f"ended {when} ({self.ended()}): {last_lines(self.log)}")
+
+    def __exit__(self, *_):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def option_of(arguments, name, default):
+    return arguments[arguments.index(name) + 1] if name in arguments[:-1] else default
+
+
+def fio_figures(text):
+    job = json.loads(text[text.index("{"):])["jobs"][0]
+    n = job["read"]["total_ios"] + job["write"]["total_ios"]
+    rate = job["read"]["iops"] + job["write"]["iops"]
+    cpu = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000
+    return {"rate": rate, "cpu": cpu / n * 1e6 if n else 0.0}
+
+
+class Bench:
+    """What is the same for all runs of one recipe."""
+
+    def __init__(self, recipe, sluice_bench, folder=None):
+        self.recipe, self.sluice_bench, self.folder = recipe, str(sluice_bench), folder
+        # sluiced of the same build is taken before an installed one.
+        build = Path(sluice_bench).resolve().parent
+        self.search = os.pathsep.join([str(build.parent / "daemon"), str(build), SEARCH])
+        self.image, self.made = recipe.image, None
+
+    def __enter__(self):
+        if isinstance(self.image, int):
+            self.made, self.image = self.make_image(self.image)
+        return self
+
+    def __exit__(self, *_):
+        if self.made:
+            self.made.cleanup()
+
+    def make_image(self, size):
+        """Written to its end: a hole costs less to read than a block. /var/tmp is on a disk where /tmp may not be."""
+        made = tempfile.TemporaryDirectory(prefix="sluice-bench-", dir=self.folder or "/var/tmp")
+        os.chmod(made.name, 0o777)
+        path, left = Path(made.name, "image"), size
+        with open(path, "wb") as f:
+            while left:
+                left -= f.write(os.urandom(min(left, 1 << 20)))
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(path, 0o666)
+        return made, str(path)
+
+    def missing(self, backend):
+        return [p for p in backend.needs if not shutil.which(p, path=self.search)]
+
+    def measure(self, backend, arguments):
+        """One run against a back-end that is started for it: {"rate", "cpu"}. Raises Failure."""
+        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+            os.chmod(folder, 0o777)  # for back-ends that give up being root
+            values = {"folder": folder, "cpu": self.recipe.pins["back-end"], "image": self.image,
+                      **{f"socket.{s}": f"{folder}/{s}.sock" for s in backend.sockets}}
+            if backend.kind == "fio":
+                return self.measure_alone(backend, arguments, values)
+            with Running(backend, folder, values, self.recipe.pins["back-end"], self.search) as running:
+                return self.drive(running, arguments, [values[f"socket.{s}"] for s in backend.sockets])
+
+    def drive(self, running, arguments, sockets):
+        kind, *rest = arguments
+        pin = self.recipe.pins["driver"]
+        command = [self.sluice_bench, kind, *sockets, *rest, *running.backend.arguments, "--time",
+                   str(self.recipe.time), *(["--cpu", str(pin)] if pin is not None else []),
+                   *(["--listen", "--timeout", "20000"] if running.backend.connects else []), "--json"]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                                  timeout=self.recipe.time + 60)
+        except subprocess.TimeoutExpired as e:
+            raise Failure(f"sluice-bench did not end within {self.recipe.time + 60} s") from e
+        if done.returncode:
+            time.sleep(0.1)  # for the kernel, which closes sockets before it tells of the end
+            why = re.sub(r"sluice-bench: (?:\S+\.sock: )?", "", " ".join(done.stderr.split())) or (
+                f"sluice-bench: exit code {done.returncode}")
+            raise Failure(why + (f" ({running.ended()}: {last_lines(running.log)})" if running.ended() else ""))
+        found = json.loads(done.stdout)
+        return {"rate": found["pps" if "pps" in found else "iops"], "cpu": found["backend_cpu_s_per_million"]}
+
+    def measure_alone(self, backend, arguments, values):
+        if arguments[0] != "blk":
+            raise Failure("fio measures disks alone")
+        values.update(rw=option_of(arguments, "--rw", "randread"), bs=option_of(arguments, "--bs", "4K"),
+                      depth=option_of(arguments, "--depth", "32"), time=self.recipe.time)
+        pin = self.recipe.pins["back-end"]
+        command = [*(["taskset", "-c", str(pin)] if pin is not None else []),
+                   *(fill(w, values) for w in backend.command)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                              timeout=self.recipe.time + 120, env={**os.environ, "PATH": self.search})
+        if done.returncode:
+            raise Failure(f"exit code {done.returncode}: {' '.join((done.stderr or done.stdout).split())[:300]}")
+        try:
+            return fio_figures(done.stdout)
+        except (ValueError, LookupError) as e:
+            raise Failure(f"its output is not fio's JSON ({e}); say --output-format=json") from e
+
+
+class Figures:
+    """Of one workload: by back-end, and there by round, what measure() gave; and why it is missing."""
+
+    def __init__(self):
+        self.found, self.failed = {}, {}
+
+    def add(self, name, number, found):
+        self.found.setdefault(name, {})[number] = found
+
+    def names(self):
+        return list(self.found)
+
+    def rate(self, name):
+        return statistics.median(f["rate"] for f in self.found[name].values())
+
+    def cpu(self, name):
+        return statistics.median(f["cpu"] for f in self.found[name].values())
+
+    def spread(self, name):
+        """Between the slowest and the fastest round, of the median."""
+        rates = [f["rate"] for f in self.found[name].values()]
+        return (max(rates) - min(rates)) / statistics.median(rates) if any(rates) else 0.0
+
+    def ratio(self, name, to):
+        """The median of the rounds' own, for a machine that changes its speed does so between rounds. None: no round
+        has both."""
+        a, b = self.found.get(name, {}), self.found.get(to, {})
+        own = [a[n]["rate"] / b[n]["rate"] for n in a if n in b and b[n]["rate"]]
+        return statistics.median(own) if own else None
+
+
+def in_turn(bench, tell=lambda text: None):
+    """{workload: Figures}. In each round each back-end has its turn; one that fails has no further one in this workload,
+    and the others go on."""
+    recipe = bench.recipe
+    present, absent = {}, {}
+    for name, backend in recipe.backends.items():
+        missing = bench.missing(backend)
+        if missing:
+            absent[name] = f"not installed: {', '.join(missing)}"
+            tell(f"{name}: skipped, {absent[name]}")
+        else:
+            present[name] = backend
+    results = {}
+    for workload, arguments in recipe.workloads.items():
+        figures = results[workload] = Figures()
+        figures.failed.update(absent)
+        for number in range(recipe.rounds):
+            for name, backend in present.items():
+                if name in figures.failed:
+                    continue
+                try:
+                    found = bench.measure(backend, arguments)
+                    figures.add(name, number, found)
+                    tell(f"{workload}: round {number + 1} of {recipe.rounds}: {name}: {found['rate']:.0f}")
+                except Failure as e:
+                    figures.failed[name] = str(e)
+                    if isinstance(e, StartFailure):
+                        absent[name] = str(e)
+                    tell(f"{workload}: {name}: {e}")
+    return results

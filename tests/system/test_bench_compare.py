@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sluice-bench compare: recipes and what is wrong with them, back-ends that fail, order and ratios; real peers."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="no python3-yaml")
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = Path(os.environ["SLUICE_BUILD"]) / "bench/sluice-bench"
+sys.path.insert(0, str(ROOT / "bench/compare"))
+import recipe  # noqa: E402 pylint: disable=wrong-import-position
+import report  # noqa: E402 pylint: disable=wrong-import-position
+import run  # noqa: E402 pylint: disable=wrong-import-position
+
+OURS = {"command": ["sluiced", "--config", "{folder}/c.yaml"], "sockets": ["a"], "files": {
+    "c.yaml": 'control: { socket: "{folder}/control.sock" }\ndisks: [{ name: a, socket: "{socket.a}", "null": 1G }]\n'}}
+
+
+def a_recipe(**changes):
+    return {"rounds": 1, "pin": {}, "back-ends": {"ours": OURS},
+            "workloads": {"reads": ["blk", "--depth", 8]}, **changes}
+
+
+def written(tmp_path, data):
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    return file
+
+
+def compare(file, *arguments):
+    return subprocess.run([str(x) for x in (BENCH, "compare", file, *arguments)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"round": 3}, ["round: 3: unknown", "rounds"]),
+    ({"rounds": 0}, ["rounds: 0", "from 1 to 1000"]),
+    ({"pin": {"driver": 4096}}, ["pin.driver: 4096", "null not to pin"]),
+    ({"image": "/nowhere/x"}, ["image: '/nowhere/x'", "256M"]),
+    ({"base": "theirs"}, ["base: 'theirs'", "there are ours"]),
+    ({"workloads": {}}, ["workloads: {}", "arguments of sluice-bench"]),
+    ({"workloads": {"w": ["disk"]}}, ["workloads.w", "blk or net"]),
+    ({"back-ends": {"b": {"sockets": ["a"]}}}, ["back-ends.b.command", "missing"]),
+    ({"back-ends": {"b": {"command": ["x"]}}}, ["back-ends.b.sockets", "missing"]),
+    ({"back-ends": {"b": {"command": ["x"], "sockets": ["a"], "ready": "("}}}, ["back-ends.b.ready: '('", "expression"]),
+    ({"back-ends": {"b": {"command": ["x", "{image}"], "sockets": ["a"]}}}, ["command: {image}", "say image:"]),
+    ({"back-ends": {"b": {"command": ["x", "{socket.b}"], "sockets": ["a"]}}}, ["{socket.b}", "socket.a"]),
+    ({"back-ends": {"b": {"command": ["x"], "sockets": ["a"], "files": {"../f": "x"}}}}, ["files", "../f", "slash"]),
+])
+def test_what_is_wrong_with_a_recipe_is_told_by_file_key_value_and_remedy(tmp_path, change, words):
+    file = written(tmp_path, a_recipe(**change))
+    with pytest.raises(recipe.RecipeError) as e:
+        recipe.load(file)
+    for word in [str(file), *words]:
+        assert word in str(e.value)
+
+
+def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
+    (tmp_path / "r.yaml").write_text("a: [")
+    done = compare(tmp_path / "r.yaml")
+    assert done.returncode == 2 and "not YAML" in done.stderr
+    done = compare("nope")
+    assert done.returncode == 2 and "came with the program: cards, device, disk, file" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cards", "device", "disk", "file"])
+def test_recipes_that_ship_are_right(name):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU, and they pin to two")
+    image = "1M" if name == "device" else None
+    assert recipe.load(recipe.find(name), image=image).rounds == 5
+
+
+def test_who_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path):
+    dies = {**OURS, "command": ["sh", "-c", "sluiced --config c.yaml & sleep 0.6; kill -9 $!; echo had enough; exit 3"]}
+    file = written(tmp_path, a_recipe(rounds=2, **{"back-ends": {
+        "absent": {"command": ["no-such-program"], "sockets": ["a"]},
+        "silent": {"command": ["sh", "-c", "echo no disk today; exit 4"], "sockets": ["a"]},
+        "dies": dies,
+        "refused": {**OURS, "arguments": ["--queues", 9]},
+        "ours": OURS}}, base="ours"))
+    done = compare(file, "--json", "--svg", tmp_path / "c.svg")
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)["workloads"]["reads"]
+    assert list(got["back-ends"]) == ["ours"] and len(got["back-ends"]["ours"]["rounds"]) == 2
+    assert got["back-ends"]["ours"]["rate"] > 1000 and got["back-ends"]["ours"]["ratio_of_base"] == 1
+    assert got["failed"]["absent"] == "not installed: no-such-program"
+    assert "exit code 4" in got["failed"]["silent"] and "no disk today" in got["failed"]["silent"]
+    assert "hung up in the middle" in got["failed"]["dies"] or "exit code 3" in got["failed"]["dies"]
+    assert "use fewer --queues" in got["failed"]["refused"]
+    assert "<svg" in (tmp_path / "c.svg").read_text()
+
+
+def test_nothing_to_compare_is_a_failure(tmp_path):
+    done = compare(written(tmp_path, a_recipe(**{"back-ends": {"b": {"command": ["no-such-program"], "sockets": ["a"]}}})))
+    assert done.returncode == 1 and "not installed: no-such-program" in done.stdout
+
+
+class Scripted:
+    """In place of run.Bench: rates that are known beforehand, and None for a failure."""
+
+    def __init__(self, read, rates):
+        self.recipe, self.rates, self.order = read, {n: list(r) for n, r in rates.items()}, []
+
+    def missing(self, backend):
+        return []
+
+    def measure(self, backend, arguments):
+        self.order.append(backend.name)
+        rate = self.rates[backend.name].pop(0)
+        if rate is None:
+            raise run.Failure("gave up")
+        return {"rate": rate, "cpu": 1.0}
+
+
+def scripted(tmp_path, rates):
+    read = recipe.load(written(tmp_path, a_recipe(rounds=3, **{"back-ends": {n: OURS for n in rates}})))
+    bench = Scripted(read, rates)
+    return read, bench, run.in_turn(bench)
+
+
+def test_back_ends_take_turns(tmp_path):
+    _, bench, _ = scripted(tmp_path, {"a": [1, 1, 1], "b": [1, 1, 1]})
+    assert bench.order == ["a", "b"] * 3
+
+
+def test_ratios_are_of_the_rounds_and_not_of_the_medians(tmp_path):
+    # Medians 20 and 20 would say 1; the rounds say 2, 2 and 0.5.
+    read, _, results = scripted(tmp_path, {"a": [20, 80, 10], "b": [10, 40, 20]})
+    figures = results["reads"]
+    assert (figures.rate("a"), figures.rate("b"), figures.ratio("a", "b")) == (20, 20, 2)
+    assert figures.spread("a") == 3.5
+    assert "| reads | 20.0 (350 %) | 20.0 (150 %) |" in report.markdown(read, results)
+
+
+def test_a_round_that_one_of_them_lacks_is_in_no_ratio(tmp_path):
+    read, bench, results = scripted(tmp_path, {"a": [20, 100, 100], "b": [10, None]})
+    assert results["reads"].ratio("a", "b") == 2 and bench.order == ["a", "b", "a", "b", "a"]
+    assert "- **b**: gave up" in report.markdown(read, results)
+
+
+def measured(tmp_path, name, workloads, only, *arguments):
+    """Those workloads of a recipe that ships."""
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU, and they pin to two")
+    ships = yaml.safe_load((ROOT / f"bench/compare/{name}.yaml").read_text())
+    ships["workloads"] = {w: ships["workloads"][w] for w in workloads}
+    done = compare(written(tmp_path, ships), "--rounds", 1, "--json", "--only", only, *arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["workloads"]
+    assert all(not f["failed"] and sorted(f["back-ends"]) == sorted(only.split(";")) for f in found.values()), found
+    return [b["rate"] for f in found.values() for b in f["back-ends"].values()]
+
+
+@pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="no qemu-storage-daemon")
+def test_requests_are_served_by_qemu_storage_daemon(tmp_path):
+    assert min(measured(tmp_path, "disk", ["randwrite, depth 32"], "QEMU, main loop;QEMU, iothread")) > 1000
+
+
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
+def test_frames_are_forwarded_by_testpmd_over_both_layouts(tmp_path):
+    # Such a back-end touches no ring before the driver says that it is ready.
+    assert min(measured(tmp_path, "cards", ["split, 60 bytes", "packed, 512 bytes"], "testpmd")) > 1000
+
+
+@pytest.mark.skipif(not shutil.which("fio"), reason="no fio")
+def test_a_device_without_a_back_end_is_measured_by_fio(tmp_path):
+    assert min(measured(tmp_path, "file", ["randread, depth 32"], "bare metal (fio)", "--image", "4M")) > 1
+
+
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
+def test_a_back_end_that_connects_is_listened_for(tmp_path):
+    cards = yaml.safe_load((ROOT / "bench/compare/cards.yaml").read_text())
+    testpmd = cards["back-ends"]["testpmd"]
+    testpmd["command"] = [f"{x},client=1" if "iface=" in str(x) else x for x in testpmd["command"]]
+    testpmd["connects"] = True
+    file = written(tmp_path, {**cards, "back-ends": {"testpmd": testpmd}, "base": "testpmd",
+                              "workloads": {"split": ["net", "--verify"]}})
+    got = json.loads(compare(file, "--rounds", 1, "--json").stdout)["workloads"]["split"]
+    assert not got["failed"] and got["back-ends"]["testpmd"]["rate"] > 1000
