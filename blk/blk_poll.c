@@ -143,7 +143,7 @@ static bool is_drained(const struct blk_queue *q)
 	return q->n_busy == blk_queue_held(q) && !ring_unfinished(q->ring);
 }
 
-/* Steps 1 and 2. A queue that leaves does neither. */
+/* Step 1, of all that may begin now. A queue that leaves begins nothing. */
 HOT unsigned begin(struct blk_queue *q, enum ring_layout layout)
 {
 	unsigned work = 0;
@@ -156,9 +156,6 @@ HOT unsigned begin(struct blk_queue *q, enum ring_layout layout)
 		throttle_end(q);
 	if (unlikely(q->failed.n))
 		work += fault_retry(q);
-	/* 2 */
-	if (q->disk->ops->kick)
-		q->disk->ops->kick(q->disk_queue);
 	return work;
 }
 
@@ -170,11 +167,14 @@ HOT unsigned blk_poll(struct poller *p, enum ring_layout layout)
 	if (unlikely(q->drained))
 		return 0;
 
-	/* 1, 2 */
+	/* 1 */
 	if (likely(!q->leaving))
 		work = begin(q, layout);
 	else
 		cancel(q);
+	/* 2 */
+	if (q->disk->ops->kick)
+		q->disk->ops->kick(q->disk_queue);
 	/* 3: of a disk that is done by now, what was popped above too. */
 	work += reap(q, layout);
 	/* 4 */
