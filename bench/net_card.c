@@ -101,8 +101,10 @@ unsigned card_cut(const struct card *c, const struct card_buf *b, uint32_t bytes
 	uint32_t piece = (bytes + c->tx_segs - 1) / c->tx_segs;
 	unsigned n = 0;
 
-	for (uint32_t at = 0; at < bytes; at += seg[n++].len)
-		seg[n] = (struct driver_seg) { b->gpa + at, MIN(piece, bytes - at) };
+	for (uint32_t at = 0; at < bytes; at += seg[n++].len) {
+		seg[n].gpa = b->gpa + at;
+		seg[n].len = MIN(piece, bytes - at);
+	}
 	return n;
 }
 

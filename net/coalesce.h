@@ -36,8 +36,10 @@ static inline void coalesce_set(struct coalesce *c, struct coalesce_params p)
 
 static inline struct coalesce_params coalesce_get(const struct coalesce *c)
 {
-	return (struct coalesce_params) { __atomic_load_n(&c->max_packets, __ATOMIC_RELAXED),
-					  __atomic_load_n(&c->max_usecs, __ATOMIC_RELAXED) };
+	uint32_t packets = __atomic_load_n(&c->max_packets, __ATOMIC_RELAXED);
+	uint32_t usecs = __atomic_load_n(&c->max_usecs, __ATOMIC_RELAXED);
+
+	return (struct coalesce_params) { packets, usecs };
 }
 
 /* Is there something to be told, by which nobody has to wait any more? */
