@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest with a disk. Each of its requests has a piece of the disk to itself, so that what a read
- * must find is known to the byte. A device that lets go of a ring has answered whatever it took:
- * a write that came back is on the disk, one that did not never gets there.
+ * must find is known to the byte. A device that lets go of a ring has answered whatever it took, or
+ * left it undone in the in-flight buffer: a write that came back is on the disk, one that did not
+ * never gets there.
  */
 #include "base/error.h"
 #include "blk/blk.h"
@@ -297,6 +298,7 @@ static const struct guest_ops disk_ops = {
 	.remove = disk_remove,
 	.vhost = disk_vhost,
 	.features = disk_features,
+	.protocol = VU_PF_INFLIGHT_SHMFD | VU_PF_GET_VRING_BASE_INFLIGHT,
 	.loose_features = FLUSH,
 	.open = disk_open,
 	.close = disk_close,

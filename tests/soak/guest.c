@@ -82,6 +82,7 @@ void guest_init(struct guest *g, const char *name, const struct guest_ops *ops, 
 	snprintf(g->path, sizeof(g->path), "soak-%d-%s.sock", (int)getpid(), name);
 	pthread_mutex_init(&g->lock, NULL);
 	frontend_init(&g->f);
+	g->inflight.fd = -1;
 	g->f.timeout_ms = SOAK_PATIENCE_MS;
 	g->f.idle = idle;
 	g->ops->create(g);
@@ -96,6 +97,7 @@ void guest_fini(struct guest *g)
 	pthread_join(g->thread, NULL);
 	pthread_mutex_destroy(&g->lock);
 	frontend_close(&g->f);
+	frontend_inflight_close(&g->inflight);
 	frontend_log_destroy(&g->log);
 	g->mem.n = EXTRA_FIRST + EXTRA_N;
 	guest_memory_destroy(&g->mem);
@@ -117,6 +119,8 @@ void guest_hello(struct guest *g)
 	/* The classic table of at most 8 regions, or slots. */
 	if (chance(&g->rng, 50))
 		wanted &= ~VU_PF_CONFIGURE_MEM_SLOTS;
+	if (chance(&g->rng, 50))
+		wanted |= g->ops->protocol;
 	guest_ok(g, frontend_connect(&g->f, g->path), "connect");
 	guest_ok(g, frontend_hello(&g->f, wanted), "hello");
 	g->connected = true;
@@ -146,6 +150,18 @@ static void forget(struct guest *g)
 		g->mem.region[i].used = 0;
 }
 
+/* A buffer of its own for each set of rings: nothing is in flight in it. */
+static void begin_inflight(struct guest *g, uint32_t size)
+{
+	frontend_inflight_close(&g->inflight);
+	if (!(g->f.protocol & VU_PF_INFLIGHT_SHMFD))
+		return;
+	guest_ok(g,
+		 frontend_get_inflight(&g->f, &g->inflight, (uint16_t)g->n_queues, (uint16_t)size),
+		 "GET_INFLIGHT_FD");
+	guest_ok(g, frontend_set_inflight(&g->f, &g->inflight), "SET_INFLIGHT_FD");
+}
+
 void guest_begin(struct guest *g)
 {
 	static const uint32_t sizes[] = { 16, 64, 256 };
@@ -164,7 +180,8 @@ void guest_begin(struct guest *g)
 		features |= VU_F_EVENT_IDX;
 	if (opt.indirect != DRIVER_DIRECT)
 		features |= VU_F_INDIRECT;
-	if (chance(&g->rng, 30))
+	/* A stop that leaves requests may leave some that are done, behind one that is not. */
+	if (chance(&g->rng, 30) && !(g->f.protocol & VU_PF_GET_VRING_BASE_INFLIGHT))
 		features |= VU_F_IN_ORDER;
 
 	guest_lock(g);
@@ -172,6 +189,7 @@ void guest_begin(struct guest *g)
 	g->log_on = false;
 	guest_ok(g, frontend_set_features(&g->f, features), "set features");
 	share_memory(g);
+	begin_inflight(g, opt.size);
 	for (unsigned i = 0; i < g->n_queues; i++)
 		guest_ok(g, frontend_queue_setup(&g->f, i, &opt), "set up a queue");
 	g->ops->open(g);

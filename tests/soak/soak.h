@@ -16,6 +16,7 @@
 
 #include "poll/worker.h"
 #include "tests/guest/frontend.h"
+#include "tests/guest/frontend_inflight.h"
 #include "tests/guest/frontend_log.h"
 #include "vhost/device.h"
 
@@ -41,6 +42,8 @@ struct guest_ops {
 	const struct vhost_device *(*vhost)(const struct guest *g);
 	/* Virtio features of the device kind to ask for; drawn anew at each connection. */
 	uint64_t (*features)(struct guest *g);
+	/* Protocol features that half of its connections ask for. */
+	uint64_t protocol;
 	/* Features that may change while rings run, without the driver's side taking notice. */
 	uint64_t loose_features;
 	/* Queues of this connection are set up: what the driver keeps of its own. */
@@ -67,7 +70,7 @@ struct guest {
 	unsigned n_queues;
 	bool connected, closed;
 	unsigned rng, driver_rng;
-	uint64_t protocol; /* wanted in this connection */
+	struct frontend_inflight inflight; /* of this connection, or none */
 
 	/* Between the main thread and the driver's: who has the rings. */
 	pthread_t thread;
