@@ -457,6 +457,7 @@ Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .tim
 	refuse_rss(&g, state, n, 3, 0x80);
 	refuse_rss(&g, state, n, 4, 2);
 	refuse_rss(&g, state, n, 4, 128);
+	refuse_rss(&g, state, n, 4, 255);
 	refuse_rss(&g, state, n, 5, 1);
 	refuse_rss(&g, state, n, 6, 3);
 	refuse_rss(&g, state, n, 8, 0);

@@ -195,16 +195,20 @@ static void receive_breaks(const struct ng_options *ob, const struct driver_seg 
 
 Test(net_hostile, T6_receive_buffer_shorter_than_header_breaks_the_queue, .timeout = 60)
 {
-	static const unsigned lens[] = { 1, 11 };
+	const uint64_t hash = NG_BIT(VIRTIO_NET_F_CTRL_VQ) | NG_BIT(VIRTIO_NET_F_HASH_REPORT);
+	const struct {
+		uint64_t features;
+		unsigned len;
+	} rows[] = { { 0, 1 },	     { 0, 11 },	   { NG_MRG, 1 },
+		     { NG_MRG, 11 }, { hash, 12 }, { hash | NG_MRG, 19 } };
 
-	for (unsigned mrg = 0; mrg < 2; mrg++)
-		for (unsigned i = 0; i < 2; i++) {
-			struct ng_options ob = { .rx_idle = true, .features = mrg ? NG_MRG : 0 };
-			struct driver_seg seg = { .len = lens[i] };
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct ng_options ob = { .rx_idle = true, .features = rows[i].features };
+		struct driver_seg seg = { .len = rows[i].len };
 
-			FOR_EACH_VARIANT(ob)
-			receive_breaks(&ob, &seg, 0, 1);
-		}
+		FOR_EACH_VARIANT(ob)
+		receive_breaks(&ob, &seg, 0, 1);
+	}
 }
 
 Test(net_hostile, T6_readable_segment_in_a_receive_chain_breaks_the_queue, .timeout = 60)
