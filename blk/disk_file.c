@@ -258,7 +258,7 @@ static bool file_completed(struct file_queue *q, struct disk_request *r)
 {
 	int res = r->io.res;
 
-	if ((res == -EAGAIN || res == -EINTR) && r->tries++ < TRIES_MAX) {
+	if ((res == -EAGAIN || res == -EINTR) && (q->ends || r->tries++ < TRIES_MAX)) {
 		file_issue(q, r);
 		return false;
 	}

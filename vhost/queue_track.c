@@ -29,11 +29,12 @@ static int begin_or_recover(struct virtqueue *vq, struct error *err)
 		return error_set(err, -EINVAL, "%s", why);
 	}
 	if (r->n_again)
-		device_info(vq->device,
-			    "%s: %" PRIu32
-			    " requests were in flight when the back-end before us ended; "
-			    "they are done again",
-			    vq->name, r->n_again);
+		device_info(
+			vq->device,
+			"%s: %" PRIu32
+			" requests were in flight when the ring stopped, or the back-end before us "
+			"ended; they are done again",
+			vq->name, r->n_again);
 	return 0;
 }
 

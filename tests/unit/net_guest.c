@@ -297,7 +297,7 @@ void ng_send(struct net_guest *g, unsigned pair, const struct virtio_net_hdr *hd
 	struct driver_seg segs[256];
 
 	cr_assert_leq(total, NG_FRAME_MAX);
-	if (g->tx_out[pair] >= NG_TX_SLOTS / NG_PAIRS_MAX)
+	if (g->tx_out[pair] >= NG_TX_EACH)
 		ng_sent(g, pair);
 	memset(g->tx[slot], 0, g->hdr_len);
 	memcpy(g->tx[slot], hdr ? hdr : &plain, sizeof(plain));

@@ -24,7 +24,8 @@
 #define NG_FRAME_MAX 66000
 #define NG_IOVA UINT64_C(0x7f0000000000) /* + guest address: what the driver says, with iommu */
 #define NG_TX_SLOTS 8
-#define NG_PAIRS_MAX 4
+#define NG_TX_EACH 2 /* of a pair, at a time */
+#define NG_PAIRS_MAX 127
 
 struct net_guest;
 

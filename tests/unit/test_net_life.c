@@ -246,6 +246,79 @@ Test(net_life, pairs_by_enabled_rings_each_worker_with_its_own, .timeout = 60)
 	}
 }
 
+/* By whichever pair. */
+static void expect_somewhere(struct net_guest *to, uint32_t number)
+{
+	for (unsigned i = 0; i < 200000; i++) {
+		if (ng_try_receive(to, i % to->opt.run_pairs, &got)) {
+			cr_assert_eq(frame_get32(got.bytes + 14), number);
+			return;
+		}
+		ng_idle(NULL);
+	}
+	cr_assert_fail("frame %u has not come", number);
+}
+
+/* As many as SET_VRING_KICK can name, with a control queue: its index has 8 bits. */
+Test(net_life, a_card_of_127_pairs_sends_by_each, .timeout = 120)
+{
+	struct ng_options oa = { .features = MQ, .pairs = 127, .ring_size = 16, .rx_count = 4 };
+	struct ng_options ob = { 0 };
+
+	FOR_EACH_LAYOUT(oa)
+	{
+		start(&oa, &ob, 2);
+		for (unsigned pair = 0; pair < oa.pairs; pair++) {
+			send_frame(&a, pair, &b, pair);
+			expect_frame(&b, 0, pair);
+			send_frame(&b, 0, &a, 1000 + pair);
+			expect_somewhere(&a, 1000 + pair);
+		}
+		stop();
+	}
+}
+
+/*
+ * RING_RESET (virtio 1.3 2.6.1): one queue begins anew, described differently, while frames come in
+ * and go out by the others.
+ */
+Test(net_life, one_queue_is_reset_while_frames_go_by_the_others, .timeout = 60)
+{
+	struct ng_options o = { .features = MQ, .pairs = 2 };
+
+	FOR_EACH_LAYOUT(o)
+	{
+		const struct vhost_device *d;
+
+		start(&o, &o, 2);
+		d = net_device_vhost(b.dev);
+		for (uint32_t i = 0; i < 20; i++) {
+			struct frontend_queue_options qo = { .size = 16u << i % 4 };
+			unsigned q = 2 + i % 2;
+
+			cr_assert_eq(frontend_queue_stop(&b.fe, q, NULL), 0, "%s", b.fe.error);
+			cr_assert_eq(d->queues[q].state, VIRTQUEUE_STOPPED);
+			for (unsigned k = 0; k < 5; k++) {
+				send_frame(&a, 0, &b, k);
+				expect_somewhere(&b, k);
+				send_frame(&b, 0, &a, k);
+				expect_somewhere(&a, k);
+			}
+			frontend_queue_free(&b.fe, q);
+			cr_assert_eq(frontend_queue_setup(&b.fe, q, &qo), 0, "%s", b.fe.error);
+			cr_assert_eq(frontend_queue_start(&b.fe, q), 0, "%s", b.fe.error);
+			cr_assert_eq(d->queues[q].ring.size, qo.size);
+			if (q == 2)
+				ng_fill(&b, 1, qo.size);
+			send_frame(&b, 1, &a, 100 + i);
+			expect_somewhere(&a, 100 + i);
+			send_frame(&a, 1, &b, 200 + i);
+			expect_somewhere(&b, 200 + i);
+		}
+		stop();
+	}
+}
+
 /* The front-end hands the control queue over: behind the last pair (crosvm, QEMU's generic device).
  */
 Test(net_life, pairs_by_control_queue_5_1_6_5_5, .timeout = 60)
