@@ -277,8 +277,9 @@ class Demo:
 def main():
     if os.geteuid() != 0:
         sys.exit("make demo: a tap interface needs root; run it as root (sluiced itself drops to a user of its own)")
-    # Both ends of a signal: unwind the same way as from an error.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both unwind the same way as an error. SIGINT is ignored where a shell has put us into the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     report = Report()
     try:
         with contextlib.ExitStack() as stack:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sluiced, and what it says of itself."""
+import contextlib
 import json
 import re
 import signal
@@ -99,8 +100,11 @@ class Daemon:
 
     def cpu_s(self):
         """Seconds of CPU that all its threads have used so far (schedstat: in ns, not in ticks)."""
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((t / "schedstat").read_text().split()[0]) for t in tasks) / 1e9
+        ns = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # io_uring's own threads come and go
+                ns += int((task / "schedstat").read_text().split()[0])
+        return ns / 1e9
 
     def cpu_percent(self, seconds):
         """Of one core, over the next @seconds."""
