@@ -97,6 +97,12 @@ struct ring_config {
 	/* SET_VRING_BASE's word: split: avail index; packed: avail slot and wrap, used slot and
 	 * wrap. */
 	uint32_t base;
+	/*
+	 * Chains are given back in the order in which they are taken, and all of them before a
+	 * stop: what a split ring's used index has not come to is still to be taken, whatever @base
+	 * says.
+	 */
+	bool base_is_used;
 	const struct mem_map *map;
 	/* Behind an IOMMU: what addresses are resolved through (iotlb.h). NULL: @map. */
 	const struct mem_map *both, *read, *write;
