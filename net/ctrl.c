@@ -189,7 +189,7 @@ static void answer_write(struct ring *r, const struct chain *c, const struct ctr
 	}
 }
 
-HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
+HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping)
 {
 	struct ring *r = &q->vq->ring;
 	struct iovec segs[RING_CHAIN_SEGS_MAX];
@@ -200,23 +200,23 @@ HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 
 	for (n = 0; n < CTRL_BURST && ring_pop(r, layout, &c, 1, segs, RING_CHAIN_SEGS_MAX); n++) {
 		if (unlikely(c.in_len == 0)) {
-			ring_push(r, layout, c.id, c.n_slots, 0);
+			ring_push_way(r, layout, keeping, &c, 0);
 			ring_break(r, "control command without room for its answer");
 			break;
 		}
 		ctrl_obey(q->dev, &command, command_read(&c, &command), c.in_len, &answer);
 		answer_write(r, &c, &answer);
-		ring_push(r, layout, c.id, c.n_slots, answer.len);
+		ring_push_way(r, layout, keeping, &c, answer.len);
 	}
-	ring_publish(r, layout);
+	ring_publish_way(r, layout, keeping);
 	ring_call(r, layout);
 	return n;
 }
 
-#define X(name, layout)                                                                       \
+#define X(name, layout, keeping)                                                              \
 	static unsigned ctrl_##name(struct poller *p)                                         \
 	{                                                                                     \
-		return ctrl_poll(container_of(p, struct net_queue, poller), layout);          \
+		return ctrl_poll(container_of(p, struct net_queue, poller), layout, keeping); \
 	}                                                                                     \
 	static bool arm_##name(struct poller *p)                                              \
 	{                                                                                     \
@@ -227,9 +227,10 @@ HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 	{                                                                                     \
 		ring_kicks_off(&container_of(p, struct net_queue, poller)->vq->ring, layout); \
 	}
-RING_LAYOUTS(X)
+RING_WAYS(X)
 #undef X
 
-#define X(name, layout) [layout] = { ctrl_##name, arm_##name, disarm_##name },
-const struct poller_ops ctrl_ops[2] = { RING_LAYOUTS(X) };
+#define X(name, layout, keeping) \
+	[RING_WAY(layout, keeping)] = { ctrl_##name, arm_##name, disarm_##name },
+const struct poller_ops ctrl_ops[N_RING_WAYS] = { RING_WAYS(X) };
 #undef X

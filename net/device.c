@@ -222,7 +222,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 {
 	struct net_device *d = net_device_of(vdev);
 	struct net_queue *q = &d->queues[vq->index];
-	enum ring_layout layout = vq->ring.layout;
+	unsigned way = ring_way(&vq->ring);
 	int rc = queue_role(d, vq->index, &q->role);
 
 	if (rc < 0)
@@ -233,7 +233,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		q->lane = (uint16_t)worker_index(vq->worker);
 	q->has_lane = true;
 	if (q->role == NET_QUEUE_RECEIVE) {
-		q->to_guest = to_guest_fns[layout];
+		q->to_guest = to_guest_fns[way];
 		worker_call_wait(vq->worker, rx_start, q);
 		rx_span_update(d);
 		vq->looks_ahead = vhost_has_iommu(vdev);
@@ -248,7 +248,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 	}
 	q->burst = PORT_BURST;
 	q->cost_max = POLL_MAX_US * clock_cycles_per_us();
-	queue_poll(q, q->role == NET_QUEUE_CONTROL ? &ctrl_ops[layout] : &from_guest_ops[layout]);
+	queue_poll(q, q->role == NET_QUEUE_CONTROL ? &ctrl_ops[way] : &from_guest_ops[way]);
 	return 0;
 }
 
@@ -367,6 +367,7 @@ static const struct vhost_device_ops net_ops = {
 	.kind = "net",
 	.runs_disabled = true,
 	.in_order = true,
+	.inflight = true,
 	.features = net_features,
 	.set_features = net_set_features,
 	.config_size = sizeof(struct virtio_net_config),

@@ -10,6 +10,7 @@
 #include "net/net.h"
 #include "net/offload.h"
 #include "net/rss.h"
+#include "vhost/ring_keep.h"
 
 #include <linux/virtio_net.h>
 
@@ -125,12 +126,13 @@ HOT struct port_stats *net_stats(struct net_device *d)
 	return &d->port.stats[worker_index(worker_current())];
 }
 
-/* from_guest.c: the poller of a transmit queue, by layout. */
-extern const struct poller_ops from_guest_ops[2];
+/* from_guest.c: the poller of a transmit queue, by ring_way(). */
+extern const struct poller_ops from_guest_ops[N_RING_WAYS];
 
-/* to_guest.c: the way into receive queues, by layout. */
-extern unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets,
-					 unsigned n, struct port_stats *stats);
+/* to_guest.c: the way into receive queues, by ring_way(). */
+extern unsigned (*const to_guest_fns[N_RING_WAYS])(struct net_queue *q,
+						   struct packet *const *packets, unsigned n,
+						   struct port_stats *stats);
 extern const struct poller_ops rx_ops; /* the poller of a receive queue, if it has one */
 /* Control thread: no rx_ops poller of @q is woken by others any more, until the queue starts or
  * moves. */
@@ -162,7 +164,7 @@ bool net_coalesce_command(struct net_device *d, uint8_t cmd, const uint8_t *data
 void net_save_state(struct vhost_device *vdev, struct state_blob *state);
 int net_load_state(struct vhost_device *vdev, const struct state_blob *state, struct error *err);
 
-/* ctrl.c: the poller of the control queue, by layout. */
-extern const struct poller_ops ctrl_ops[2];
+/* ctrl.c: the poller of the control queue, by ring_way(). */
+extern const struct poller_ops ctrl_ops[N_RING_WAYS];
 
 #endif

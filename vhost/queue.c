@@ -345,7 +345,7 @@ void queue_stop_done(struct virtqueue *vq)
 	assert(vq->state == VIRTQUEUE_STOPPING);
 	vq->state = VIRTQUEUE_STOPPED;
 	vq->worker = NULL;
-	vq->setup.base = ring_base(&vq->ring);
+	vq->setup.base = vq->kept.base = ring_base(&vq->ring);
 	/*
 	 * Requests of the back-end before us that the ring did not come to, for it was stalled:
 	 * they stand in the in-flight buffer still, and are found there when it starts again. So

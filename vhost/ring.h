@@ -87,6 +87,7 @@ struct ring_alarm {
 };
 
 struct ring;
+struct inflight_packed;
 
 /* How a ring is made; everything is checked before it gets here. */
 struct ring_config {
@@ -165,10 +166,12 @@ struct ring {
 	unsigned map_hint;
 	unsigned *hints; /* guesses at where a page is mapped, by its number; see ring_hint() */
 	struct ring_track *track; /* see ring_track.h; NULL: neither of its features. Borrowed */
-	uint32_t n_again;	  /* chains to be popped again, before new ones */
-	const char *broken;	  /* why; NULL: in order */
-	uint8_t stalled;	  /* RING_*: nothing is popped for now */
-	bool miss_told;		  /* missed() was called, and nobody has looked since */
+	struct inflight_packed *kept; /* see ring_keep.h; NULL: it is not. Borrowed */
+	uint64_t staged_half;	      /* of a ring that is kept: the first staged descriptor's */
+	uint32_t n_again;	      /* chains to be popped again, before new ones */
+	const char *broken;	      /* why; NULL: in order */
+	uint8_t stalled;	      /* RING_*: nothing is popped for now */
+	bool miss_told;		      /* missed() was called, and nobody has looked since */
 	bool miss_write;
 	gpa_t miss;	    /* the address … */
 	const void *absent; /* … or where it leads to that has not arrived; NULL: nowhere */
