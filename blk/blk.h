@@ -75,9 +75,9 @@ struct blk_config {
 
 /* What the queues of one device have done since it was made. A plain snapshot. */
 struct blk_stats {
-	uint64_t reads, writes, flushes, discards, zeroes,
-		get_ids; /* requests completed with success */
-	uint64_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes;
+	uint64_t reads, writes, flushes, discards, zeroes, erases, get_ids,
+		get_lifetimes; /* requests completed with success */
+	uint64_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes, erased_bytes;
 	uint64_t errors;      /* completed with IOERR */
 	uint64_t unsupported; /* completed with UNSUPP */
 	uint64_t malformed;   /* without a usable header or status byte */

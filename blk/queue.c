@@ -134,9 +134,14 @@ void blk_queue_slow(struct virtqueue *vq, uint64_t ns, struct blk_stats *s)
 const char *blk_kind_name(unsigned kind)
 {
 	static const char *const names[] = {
-		[REQUEST_READ] = "read",	 [REQUEST_WRITE] = "write",
-		[REQUEST_FLUSH] = "flush",	 [REQUEST_DISCARD] = "discard",
-		[REQUEST_ZERO] = "write zeroes", [REQUEST_GET_ID] = "get id",
+		[REQUEST_READ] = "read",
+		[REQUEST_WRITE] = "write",
+		[REQUEST_FLUSH] = "flush",
+		[REQUEST_DISCARD] = "discard",
+		[REQUEST_ZERO] = "write zeroes",
+		[REQUEST_GET_ID] = "get id",
+		[REQUEST_SECURE_ERASE] = "secure erase",
+		[REQUEST_GET_LIFETIME] = "get lifetime",
 	};
 
 	return kind < ARRAY_SIZE(names) ? names[kind] : "?";

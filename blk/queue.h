@@ -37,7 +37,7 @@ struct blk_fault {
 /* Written by the queue's worker; lives as long as the device. */
 struct blk_queue_stats {
 	counter_t ok[REQUEST_OTHER + 1]; /* by enum request_kind */
-	counter_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes;
+	counter_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes, erased_bytes;
 	counter_t errors, unsupported, malformed;
 	counter_t in_flight;
 	counter_t bounced;

@@ -119,7 +119,7 @@ static const int *const deadly = CALLS(
 /* Of files and devices that we are given or serve. */
 static const unsigned long ioctls[] = {
 	FIONREAD, FIONBIO,	TCGETS,	    BLKSSZGET,	BLKPBSZGET,
-	BLKIOOPT, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT,
+	BLKIOOPT, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT, BLKSECDISCARD,
 };
 
 static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls)

@@ -214,7 +214,10 @@ static json_t *blk_counters_json(json_t *disk, const struct blk_device *b)
 	put_number(j, "write_zeroes", s.zeroes);
 	put_number(j, "discarded_bytes", s.discarded_bytes);
 	put_number(j, "zeroed_bytes", s.zeroed_bytes);
+	put_number(j, "secure_erases", s.erases);
+	put_number(j, "erased_bytes", s.erased_bytes);
 	put_number(j, "get_ids", s.get_ids);
+	put_number(j, "get_lifetimes", s.get_lifetimes);
 	put_number(j, "read_bytes", s.read_bytes);
 	put_number(j, "write_bytes", s.write_bytes);
 	put_number(j, "errors", s.errors);
