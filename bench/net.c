@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define COMMON_OPTIONS                                                                     \
 	"ring no-indirect no-event-idx in-order queue-size time warmup timeout cpu sleep " \
@@ -269,7 +270,7 @@ int bench_net(int argc, char **argv)
 	b.run.sleep = b.opt.rig.sleep;
 	if (b.opt.rig.warmup_s)
 		run(&b.run, (uint64_t)b.opt.rig.warmup_s * 1000000);
-	b.run.progress = b.opt.rig.progress && !b.opt.search;
+	b.run.progress = (b.opt.rig.progress || isatty(STDERR_FILENO)) && !b.opt.search;
 	if (b.opt.search)
 		net_search(&b, &search);
 	else
