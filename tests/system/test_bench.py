@@ -149,6 +149,28 @@ def test_a_network_that_dies_or_stands_still_ends_the_run(daemon, folder, signal
     assert done.returncode == 1 and says in done.stderr
 
 
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("load", [[], ["--both"], ["--latency"]], ids=str)
+def test_nothing_is_lost_of_a_closed_loop_whose_back_end_pauses(daemon, folder, ring, load):
+    over = threading.Event()
+
+    def pauses():
+        while not over.wait(0.02):
+            os.kill(daemon.pid, signal.SIGSTOP)
+            time.sleep(0.05)
+            os.kill(daemon.pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=pauses)
+    thread.start()
+    try:
+        done = bench("net", folder / "a.sock", folder / "b.sock", "--ring", ring, "--time", 1, "--json", *load)
+    finally:
+        over.set()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["lost"] == 0 and daemon.poll() is None
+
+
 @pytest.mark.parametrize("wrong, says", [
     (["--size", "59"], "from 60"), (["--size", "9015"], "takes --tso"), (["--imix", "--size", "64"], "leave --size"),
     (["--tso", "--size", "60"], "72 bytes or more"), (["--mss", "100"], "use --tso"), (["--loss", "x"], "not a percentage"),
@@ -258,6 +280,22 @@ def test_another_projects_back_end_is_driven_too(folder):
             assert json.loads(done.stdout)["verified"] > 0
             done = bench("blk", socket, "--ring", "packed")
             assert done.returncode == 1 and "does not offer VIRTIO_F_RING_PACKED; use --ring split" in done.stderr
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("size", [60, 1514])
+def test_the_floor_copies_every_byte_both_ways(folder, ring, size):
+    sockets = [folder / "a", folder / "b"]
+    with subprocess.Popen([BUILD / "bench/ring/net-floor", *sockets]) as process:
+        try:
+            wait_for(sockets[1], process)
+            done = bench("net", *sockets, "--ring", ring, "--size", size, "--both", "--verify", "--time", 1, "--no-indirect",
+                         "--no-event-idx", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["received"] > 0
+            assert process.wait(20) == 0  # it ends with its front-ends
         finally:
             process.kill()
 
