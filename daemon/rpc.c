@@ -22,7 +22,7 @@ struct rpc_client {
 	struct rpc_server *server;
 	int fd;
 	sd_event_source *io;
-	sd_event_source *again;	 /* runs once a round while a whole line waits in in[] */
+	sd_event_source *again;	 /* a timer that is due while a whole line waits in in[] */
 	bool hangup;		 /* close when out[] is gone */
 	struct rpc_reply *later; /* what it waits for; no request is served meanwhile */
 	struct rpc_fds fds;	 /* of the line that is served next */
@@ -107,7 +107,11 @@ static void client_serve(struct rpc_client *c, size_t len)
 	client_reply(c, reply);
 }
 
-/* The next one in the next round: a flood of requests shares the thread with the guests. */
+/*
+ * The next one after all that is waiting now: a flood of requests shares the thread with the
+ * guests. A deferred source would not do: it keeps the place in the queue that it had when it was
+ * made, and so runs before everything that became ready since.
+ */
 static void client_next(struct rpc_client *c)
 {
 	sd_event_source_set_enabled(c->again, memchr(c->in, '\n', c->in_len) ? SD_EVENT_ONESHOT
@@ -147,11 +151,11 @@ static bool client_step(struct rpc_client *c)
 	return client_send(c);
 }
 
-static int client_again(sd_event_source *s, void *arg)
+static int client_again(sd_event_source *s, uint64_t due, void *arg)
 {
 	struct rpc_client *c = arg;
 
-	(void)s;
+	(void)s, (void)due;
 	if (!c->out && !c->later)
 		client_step(c);
 	return 0;
@@ -214,7 +218,8 @@ static void client_new(struct rpc_server *s, int fd)
 	TAILQ_INSERT_TAIL(&s->clients, c, link);
 	s->n_clients++;
 	if (sd_event_add_io(control_event(), &c->io, fd, EPOLLIN, client_event, c) < 0 ||
-	    sd_event_add_defer(control_event(), &c->again, client_again, c) < 0) {
+	    sd_event_add_time(control_event(), &c->again, CLOCK_MONOTONIC, 0, 1, client_again, c) <
+		    0) {
 		client_free(c);
 		return;
 	}

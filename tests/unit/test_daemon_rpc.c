@@ -336,6 +336,20 @@ Test(rpc, a_client_that_never_reads_is_not_read_from)
 	expect_served();
 }
 
+/* hear() gives others 50 rounds; each line of the flood takes one. */
+Test(rpc, a_flood_of_requests_does_not_hold_up_others)
+{
+	static char flood[4096];
+	int fd = client();
+
+	memset(flood, '\n', sizeof(flood));
+	cr_assert_eq(write(fd, flood, sizeof(flood)), (ssize_t)sizeof(flood));
+	rounds(5);
+	expect_served();
+	close(fd);
+	expect_served();
+}
+
 Test(rpc, idle_clients_make_room_for_new_ones)
 {
 	int fds[3 * RPC_CLIENTS_MAX];
