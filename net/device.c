@@ -33,7 +33,7 @@ static uint64_t bit(unsigned n)
 	return UINT64_C(1) << n;
 }
 
-/* Without CTRL_RX (receive modes, MAC filters): a switch port filters nothing. Nor UFO. */
+/* Without UFO: that is for drivers of long ago. */
 static uint64_t net_features(struct vhost_device *vdev)
 {
 	const struct net_device *d = net_device_of(vdev);
@@ -43,9 +43,10 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_GUEST_TSO6) | bit(VIRTIO_NET_F_GUEST_ECN) |
 		     bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS) |
 		     bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_CTRL_MAC_ADDR) |
-		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VIRTIO_NET_F_RSS) |
-		     bit(VIRTIO_NET_F_HASH_REPORT) | bit(VIRTIO_NET_F_NOTF_COAL) |
-		     bit(VIRTIO_NET_F_VQ_NOTF_COAL);
+		     bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+		     bit(VIRTIO_NET_F_CTRL_VLAN) | bit(VIRTIO_NET_F_GUEST_ANNOUNCE) |
+		     bit(VIRTIO_NET_F_RSS) | bit(VIRTIO_NET_F_HASH_REPORT) |
+		     bit(VIRTIO_NET_F_NOTF_COAL) | bit(VIRTIO_NET_F_VQ_NOTF_COAL);
 
 	/*
 	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
@@ -69,6 +70,7 @@ static void driver_state_forget(struct net_device *d)
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
 	net_steer(d, &(struct rss_config) { 0 });
 	net_coalesce_forget(d);
+	net_filter_forget(d);
 }
 
 /* Comes when a driver begins anew. */

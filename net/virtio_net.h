@@ -7,6 +7,7 @@
 #define SLUICE_NET_VIRTIO_NET_H
 
 #include "net/coalesce.h"
+#include "net/filter.h"
 #include "net/net.h"
 #include "net/offload.h"
 #include "net/rss.h"
@@ -72,6 +73,11 @@ struct net_queue {
 			     struct port_stats *stats);
 };
 
+/* Bits of net_device.looks: a frame's hash is reported, or chooses its queue; not all are wanted.
+ */
+#define NET_HASHES 1u
+#define NET_FILTERS 2u
+
 struct net_device {
 	struct vhost_device vdev;
 	struct port port;
@@ -94,12 +100,13 @@ struct net_device {
 	bool ctrl_ours;	  /* the front-end handed the control queue to us */
 	unsigned rx_span; /* pairs below it may have a running receive queue. Atomic */
 	/*
-	 * Frames to this guest have a hash: it is reported, or chooses their queue. Atomic. How it
-	 * is computed is in rss[rss_gen % 2]: see net_steer().
+	 * NET_HASHES, NET_FILTERS: why frames to this guest are looked at before they go into a
+	 * queue. Atomic. How hashes are computed is in rss[rss_gen % 2]: see net_steer().
 	 */
-	bool hashes;
+	uint8_t looks;
 	unsigned rss_gen;
 	struct rss rss[2];
+	struct filter filter;
 
 	void (*on_closed)(void *arg); /* of net_device_on_closed() */
 	void *on_closed_arg;
@@ -118,6 +125,14 @@ static inline uint64_t mac_word(const uint8_t mac[6])
 
 	__builtin_memcpy(&w, mac, 6);
 	return w;
+}
+
+/* On the control queue's worker; on the control thread while no queue runs. */
+static inline void net_look(struct net_device *d, uint8_t why, bool on)
+{
+	uint8_t looks = on ? d->looks | why : d->looks & (uint8_t)~why;
+
+	__atomic_store_n(&d->looks, looks, __ATOMIC_RELAXED);
 }
 
 /* A worker's own counters of @d's port. */

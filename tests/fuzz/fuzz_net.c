@@ -373,6 +373,9 @@ static uint64_t device_features(struct input *in, uint16_t *more)
 	for (unsigned i = 0; i < ARRAY_SIZE(offered); i++)
 		if (mask & 1u << i)
 			features |= bit(offered[i]);
+	if (features & bit(VIRTIO_NET_F_CTRL_MAC_ADDR))
+		features |= bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+			    bit(VIRTIO_NET_F_CTRL_VLAN);
 	*more = mask >> 12;
 	return features;
 }
