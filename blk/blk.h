@@ -14,7 +14,7 @@ struct blk_device;
 
 #define BLK_QUEUES_MAX 256
 
-enum disk_kind { DISK_FILE, DISK_NULL, DISK_RAM };
+enum disk_kind { DISK_FILE, DISK_NULL, DISK_RAM, DISK_NBD };
 
 enum disk_cache {
 	DISK_CACHE_NONE,	 /* O_DIRECT: the page cache is passed by */
@@ -59,7 +59,10 @@ struct blk_config {
 	 * is to be opened. Used by blk_device_create() alone.
 	 */
 	struct image_file *image;
-	uint64_t size; /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
+	uint64_t size;	      /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
+	const char *nbd;      /* DISK_NBD: a URI, see blk/nbd_address.h */
+	unsigned connections; /* DISK_NBD: 0: one */
+	unsigned reconnect_s; /* DISK_NBD: how long requests wait for a server that is away */
 	enum disk_cache cache;
 	enum disk_lock lock; /* DISK_FILE: since when others are kept out */
 	bool read_only;

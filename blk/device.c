@@ -238,6 +238,7 @@ static void config_free(struct blk_config *cfg)
 {
 	free((char *)cfg->name);
 	free((char *)cfg->file);
+	free((char *)cfg->nbd);
 	free((char *)cfg->serial);
 }
 
@@ -246,8 +247,9 @@ static int config_copy(struct blk_config *to, const struct blk_config *from)
 	*to = *from;
 	to->name = strdup(from->name);
 	to->file = from->file ? strdup(from->file) : NULL;
+	to->nbd = from->nbd ? strdup(from->nbd) : NULL;
 	to->serial = from->serial ? strdup(from->serial) : strndup(from->name, BLK_ID_BYTES);
-	if (!to->name || !to->serial || (from->file && !to->file))
+	if (!to->name || !to->serial || (from->file && !to->file) || (from->nbd && !to->nbd))
 		return -ENOMEM;
 	return 0;
 }

@@ -165,7 +165,7 @@ struct disk {
 	struct disk_info info;
 };
 
-extern const struct disk_ops disk_file, disk_null, disk_ram;
+extern const struct disk_ops disk_file, disk_null, disk_ram, disk_nbd;
 /* The back-ends, by enum disk_kind: the only list of them. */
 extern const struct disk_ops *const disk_kinds[];
 

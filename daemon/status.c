@@ -254,7 +254,7 @@ static json_t *disk_json(const struct disk_entry *e)
 
 	put_text(j, "name", c->name);
 	put_text(j, "socket", c->socket.path);
-	put_text(j, "kind", c->file ? "file" : c->null_size ? "null" : "ram");
+	put_text(j, "kind", c->file ? "file" : c->nbd ? "nbd" : c->null_size ? "null" : "ram");
 	put_text(j, "file", e->device ? blk_device_config(e->device)->file : c->file);
 	put(j, "read_only", json_boolean(c->read_only));
 	put(j, "discard", json_boolean(c->discard && !c->read_only));

@@ -175,7 +175,8 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 {
 	expect_problem(DISK("    fille: /x\n"),
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
-		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
+		       "name, socket, connect, mode, group, file, null, ram, nbd, connections, "
+		       "reconnect, read_only, cache, "
 		       "lock, discard, "
 		       "queues, serial, limit, on_error)");
 	expect_problem(
@@ -228,7 +229,7 @@ Test(config, missing_keys_are_named)
 				"unix socket",
 				NULL });
 	expect_problem(DISK("    queues: 2\n"), "t.yaml:2: disks[0].file: is missing; a disk needs "
-						"a file, or a size for null or ram");
+						"a file, an nbd URI, or a size for null or ram");
 	expect_problem("networks: [{name: lan, ports: [{name: a}]}]\n",
 		       "t.yaml:1: networks[0].ports[0].socket: is missing; a port needs a socket "
 		       "for a guest, or a dpdk device");
@@ -385,9 +386,10 @@ Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
 
 Test(config, keys_that_exclude_each_other)
 {
-	expect_problem(DISK("    file: /x\n    ram: 1M\n"),
-		       "t.yaml:5: disks[0].ram: a disk is one of file, null and ram; leave the "
-		       "others out");
+	expect_problem(
+		DISK("    file: /x\n    ram: 1M\n"),
+		"t.yaml:5: disks[0].ram: a disk is one of file, nbd, null and ram; leave the "
+		"others out");
 	expect_problem(DISK("    ram: 1M\n    cache: none\n"),
 		       "t.yaml:5: disks[0].cache: only goes with a file; leave it out");
 	expect_problem(DISK("    ram: 1M\n    connect: true\n    mode: 0600\n"),
@@ -421,8 +423,9 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
+				"nbd, connections, reconnect, "
 				"read_only, cache, lock, discard, queues, serial, limit, on_error)",
-				"t.yaml:4: disks[1].ram: a disk is one of file, null and ram; "
+				"t.yaml:4: disks[1].ram: a disk is one of file, nbd, null and ram; "
 				"leave the others out",
 				"t.yaml:4: disks[1].name: \"a\" is already taken by disks[0].name "
 				"(line 3); give each disk and port its own name",
