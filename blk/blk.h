@@ -47,6 +47,7 @@ struct blk_rate {
 struct blk_limits {
 	struct blk_rate ops[BLK_LIMITS], bytes[BLK_LIMITS];
 	uint32_t burst_s; /* seconds that a max can be kept up from rest; 0: the default */
+	uint32_t share;	  /* of its workers' time, for each queue; 0: POLLER_SHARE */
 };
 
 struct blk_config {

@@ -126,6 +126,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	q->throttle.limit = b->limit;
 	q->failed.keep = b->cfg.on_error == DISK_ERROR_STOP;
 	q->throttle.active = b->limit;
+	q->poller.share = b->cfg.limits.share;
 
 	q->ops = blk_poller_ops[vq->ring.layout];
 	/* vhost-user, SET_VRING_KICK without a descriptor: there are no kicks, so never wait for
@@ -571,7 +572,7 @@ int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, stru
 	b->limit = l;
 	b->cfg.limits = *limits;
 	for (unsigned i = 0; i < b->vhost.n_queues; i++)
-		blk_queue_limit(&b->vhost.queues[i], l);
+		blk_queue_limit(&b->vhost.queues[i], l, limits->share);
 	free(old);
 	return 0;
 }

@@ -147,15 +147,26 @@ const char *blk_kind_name(unsigned kind)
 	return kind < ARRAY_SIZE(names) ? names[kind] : "?";
 }
 
+struct limit_change {
+	struct limit *limit;
+	uint32_t share;
+};
+
 static void set_limit(struct virtqueue *vq, void *arg)
 {
-	throttle_set(vq->priv, arg);
+	const struct limit_change *c = arg;
+	struct blk_queue *q = vq->priv;
+
+	poller_set_share(&q->poller, c->share);
+	throttle_set(q, c->limit);
 }
 
-void blk_queue_limit(struct virtqueue *vq, struct limit *limit)
+void blk_queue_limit(struct virtqueue *vq, struct limit *limit, uint32_t share)
 {
+	struct limit_change c = { limit, share };
+
 	if (vq->priv)
-		vhost_queue_change(vq, set_limit, limit);
+		vhost_queue_change(vq, set_limit, &c);
 }
 
 /* On the worker. The disk may have moved an iov on; what it left behind is done. */

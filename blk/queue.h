@@ -162,8 +162,11 @@ void blk_queue_retry(struct virtqueue *vq);
  * the oldest.
  */
 void blk_queue_slow(struct virtqueue *vq, uint64_t ns, struct blk_stats *s);
-/* Control thread; NULL: none. When it returns the queue does not use the one before any more. */
-void blk_queue_limit(struct virtqueue *vq, struct limit *limit);
+/*
+ * Control thread. NULL: none; when it returns the queue does not use the one before any more.
+ * @share: see struct poller.
+ */
+void blk_queue_limit(struct virtqueue *vq, struct limit *limit, uint32_t share);
 bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len);
 
 #endif

@@ -358,7 +358,7 @@ Test(config, cpus_exist_and_stand_once)
 Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
 {
 	struct config *c = parse_good(DISK("    ram: 1M\n    limit: { iops: 20k, iops_max: 1M, "
-					   "bandwidth_write: 200M, burst: 30 }\n"));
+					   "bandwidth_write: 200M, burst: 30, share: 300 }\n"));
 	const struct blk_limits *l = &config_disk(c, 0)->limit.limits;
 
 	cr_expect_eq(l->ops[BLK_LIMIT_ALL].rate, 20000);
@@ -366,7 +366,11 @@ Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
 	cr_expect_eq(l->bytes[BLK_LIMIT_WRITE].rate, 200 << 20);
 	cr_expect_eq(l->bytes[BLK_LIMIT_ALL].rate, 0);
 	cr_expect_eq(l->burst_s, 30);
+	cr_expect_eq(l->share, 300);
 	config_free(c);
+	expect_problem(DISK("    ram: 1M\n    limit: { share: 10001 }\n"),
+		       "t.yaml:5: disks[0].limit.share: \"10001\" is not a whole number from 0 to "
+		       "10000");
 	expect_problem(DISK("    ram: 1M\n    limit: { iops_max: 5 }\n"),
 		       "t.yaml:5: disks[0].limit.iops_max: is how far iops may be exceeded for a "
 		       "while, and that is not set; set it, too");
