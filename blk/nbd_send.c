@@ -52,6 +52,7 @@ static int64_t send_command(struct nbd_handle *h, struct nbd_slot *s, uint32_t f
 	case DISK_ZERO:
 		return nbd_aio_zero(h, s->len, s->offset, then,
 				    fua | (s->unmap ? 0 : LIBNBD_CMD_FLAG_NO_HOLE));
+	case DISK_SECURE_ERASE: /* is not offered */
 	case DISK_FLUSH:
 		break;
 	}
