@@ -307,3 +307,23 @@ RING_TEST_FOR(CASES, ring_keep, a_buffer_that_contradicts_itself_is_refused_T12)
 	p->may_break = true;
 	tear_down();
 }
+
+/* What was covered is gone: no descriptor of the front-end's making becomes available for it. */
+RING_TEST_FOR(CASES, ring_keep, a_covered_descriptor_that_is_not_one_is_not_put_back_T12)
+{
+	struct inflight_packed *packed;
+
+	set_up(p);
+	packed = region;
+	add_all(0, N_CHAINS);
+	cr_assert_eq(give(3, 0), 3u); /* not shown */
+	for (unsigned i = 0; !PAIR_SPLIT(p) && i < SIZE; i++) {
+		packed->desc[i].id = packed->desc[i].flags = 0;
+		packed->desc[i].len = 0;
+	}
+	cr_assert_null(device_anew());
+	/* Split: nothing was covered. Packed: the first one waits outside the ring; no more. */
+	cr_assert_eq(dev_pop(both, 32), PAIR_SPLIT(p) ? (unsigned)N_CHAINS : 1u);
+	p->may_break = true;
+	tear_down();
+}
