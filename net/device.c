@@ -44,9 +44,11 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS) |
 		     bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_CTRL_MAC_ADDR) |
 		     bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
-		     bit(VIRTIO_NET_F_CTRL_VLAN) | bit(VIRTIO_NET_F_GUEST_ANNOUNCE) |
-		     bit(VIRTIO_NET_F_RSS) | bit(VIRTIO_NET_F_HASH_REPORT) |
-		     bit(VIRTIO_NET_F_NOTF_COAL) | bit(VIRTIO_NET_F_VQ_NOTF_COAL);
+		     bit(VIRTIO_NET_F_CTRL_VLAN) | bit(VIRTIO_NET_F_HOST_USO) |
+		     bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6) |
+		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VIRTIO_NET_F_RSS) |
+		     bit(VIRTIO_NET_F_HASH_REPORT) | bit(VIRTIO_NET_F_NOTF_COAL) |
+		     bit(VIRTIO_NET_F_VQ_NOTF_COAL);
 
 	/*
 	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
@@ -149,6 +151,8 @@ static void queue_decide(struct net_queue *q)
 	q->csum = vhost_has_feature(v, VIRTIO_NET_F_GUEST_CSUM);
 	q->tso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO4);
 	q->tso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO6);
+	q->uso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_USO4);
+	q->uso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_USO6);
 	q->ecn = vhost_has_feature(v, VIRTIO_NET_F_GUEST_ECN);
 	q->sender_offloads = 0;
 	if (!host_csum)
@@ -158,6 +162,8 @@ static void queue_decide(struct net_queue *q)
 		q->sender_offloads |= OFFLOAD_TSO4;
 	if (vhost_has_feature(v, VIRTIO_NET_F_HOST_TSO6))
 		q->sender_offloads |= OFFLOAD_TSO6;
+	if (vhost_has_feature(v, VIRTIO_NET_F_HOST_USO))
+		q->sender_offloads |= OFFLOAD_USO;
 	if (vhost_has_feature(v, VIRTIO_NET_F_HOST_ECN))
 		q->sender_offloads |= OFFLOAD_ECN;
 }

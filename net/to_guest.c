@@ -283,6 +283,8 @@ HOT bool takes_gso(const struct net_queue *q, const struct packet_offload *o)
 {
 	if (o->ecn && !q->ecn)
 		return false;
+	if (o->gso_type == VIRTIO_NET_HDR_GSO_UDP_L4)
+		return o->v6 ? q->uso6 : q->uso4;
 	return o->gso_type == VIRTIO_NET_HDR_GSO_TCPV4 ? q->tso4 : q->tso6;
 }
 
@@ -296,7 +298,8 @@ HOT bool put_segments(struct net_queue *q, enum ring_layout layout, enum ring_ke
 	for (segmenter_init(&s, p); segmenter_next(&s, &f);) {
 		if (!q->csum)
 			frame_complete_csum(&f);
-		/* A hole in a TCP stream makes the rest of this frame worth little. */
+		/* A hole in a TCP stream makes the rest of this frame worth little; and where there
+		 * is no buffer for a datagram there is none for the next one. */
 		if (!put_frame(q, layout, keeping, p, &f, stock, t))
 			return false;
 	}

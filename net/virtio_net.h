@@ -27,6 +27,11 @@ static_assert(VNET_HDR_LEN_HASH == 20 && VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGA
 
 /* virtio 1.3 5.1.3; not in Linux's headers of 6.1. */
 #define VIRTIO_NET_F_VQ_NOTF_COAL 52
+#ifndef VIRTIO_NET_F_HOST_USO
+#define VIRTIO_NET_F_GUEST_USO4 54
+#define VIRTIO_NET_F_GUEST_USO6 55
+#define VIRTIO_NET_F_HOST_USO 56
+#endif
 
 /*
  * The front-end names a queue in 8 bits when it hands over its eventfds (vhost-user
@@ -51,10 +56,11 @@ struct net_queue {
 
 	/* Decided when the queue starts, from the negotiated features; constant while it runs. */
 	uint8_t hdr_len;
-	unsigned sender_offloads;   /* transmit: OFFLOAD_* that the guest may ask for */
-	bool mergeable;		    /* receive: MRG_RXBUF */
-	bool csum, tso4, tso6, ecn; /* receive: what the guest takes unfinished */
-	bool coalesces;		    /* the driver may ask for fewer calls */
+	unsigned sender_offloads; /* transmit: OFFLOAD_* that the guest may ask for */
+	bool mergeable;		  /* receive: MRG_RXBUF */
+	/* Receive: what the guest takes unfinished. */
+	bool csum, tso4, tso6, uso4, uso6, ecn;
+	bool coalesces; /* the driver may ask for fewer calls */
 
 	/*
 	 * Receive: workers may use the ring. Written under vq->lock on the queue's worker; read as

@@ -138,7 +138,10 @@ static void check_header(const struct virtio_net_hdr_v1 *h, uint32_t frame_bytes
 	FUZZ_CHECK(h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
 	if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN)
 		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_ECN));
-	if (gso == VIRTIO_NET_HDR_GSO_TCPV4)
+	if (gso == VIRTIO_NET_HDR_GSO_UDP_L4)
+		FUZZ_CHECK(n.peer_features &
+			   (bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6)));
+	else if (gso == VIRTIO_NET_HDR_GSO_TCPV4)
 		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_TSO4));
 	else
 		FUZZ_CHECK(gso == VIRTIO_NET_HDR_GSO_TCPV6 &&
@@ -376,6 +379,12 @@ static uint64_t device_features(struct input *in, uint16_t *more)
 	if (features & bit(VIRTIO_NET_F_CTRL_MAC_ADDR))
 		features |= bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
 			    bit(VIRTIO_NET_F_CTRL_VLAN);
+	if (features & bit(VIRTIO_NET_F_HOST_TSO4))
+		features |= bit(VIRTIO_NET_F_HOST_USO);
+	if (features & bit(VIRTIO_NET_F_GUEST_TSO4))
+		features |= bit(VIRTIO_NET_F_GUEST_USO4);
+	if (features & bit(VIRTIO_NET_F_GUEST_TSO6))
+		features |= bit(VIRTIO_NET_F_GUEST_USO6);
 	*more = mask >> 12;
 	return features;
 }
