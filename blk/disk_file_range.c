@@ -215,16 +215,14 @@ static bool step_completed(struct file_queue *q, struct disk_request *r, int res
 	return false;
 }
 
-/* The next erasure begins as soon as this one has ended. */
+/* The next erasure begins as soon as this one has ended; where the queue ends, none does. */
 bool range_completed(struct file_queue *q, struct disk_request *r, int res)
 {
-	struct disk_request *next = NULL;
-	bool done;
+	bool erased = r->op == DISK_SECURE_ERASE;
+	bool done = step_completed(q, r, res);
+	struct disk_request *next;
 
-	if (r->op == DISK_SECURE_ERASE)
-		next = eraser_next(&q->eraser);
-	done = step_completed(q, r, res);
-	if (next)
+	while (erased && (next = eraser_next(&q->eraser)))
 		file_issue(q, next);
 	return done;
 }

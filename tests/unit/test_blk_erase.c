@@ -3,7 +3,8 @@
  * SECURE_ERASE and GET_LIFETIME: virtio 1.3 5.2.6. Devices that can are rare, so what the kernel is
  * asked is answered here, for a zram device.
  */
-#include "blk/request.h"
+#include "blk/disk_file.h"
+#include "blk/queue.h"
 #include "tests/guest/frontend_inflight.h"
 #include "tests/unit/blk_util.h"
 #include "tests/unit/zram.h"
@@ -20,6 +21,8 @@ static bool can_erase = true, has_lifetime = true;
 static int erase_result;
 static unsigned n_erased; /* calls; atomic */
 static uint64_t erased_at, erased_end;
+#define LOAD(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+static struct file_queue *opens_when_it_ends;
 static sem_t *gate; /* each waits here; NULL: none does. Atomic */
 
 bool __wrap_block_device_can_erase(int fd);
@@ -42,7 +45,7 @@ bool __wrap_block_device_lifetime(const struct stat *st, struct disk_lifetime *o
 /* In steps, one after the other. */
 int __wrap_block_device_erase(int fd, uint64_t at, uint64_t len)
 {
-	sem_t *closed = __atomic_load_n(&gate, __ATOMIC_ACQUIRE);
+	sem_t *closed = LOAD(gate);
 
 	(void)fd;
 	cr_expect_null(worker_current(), "a worker waits for a device");
@@ -50,8 +53,9 @@ int __wrap_block_device_erase(int fd, uint64_t at, uint64_t len)
 		erased_at = at;
 	erased_end = at + len;
 	__atomic_fetch_add(&n_erased, 1, __ATOMIC_SEQ_CST);
-	while (closed && sem_wait(closed))
-		;
+	while (closed && sem_trywait(closed) &&
+	       !(LOAD(opens_when_it_ends) && LOAD(opens_when_it_ends->eraser.cancel)))
+		usleep(100);
 	return erase_result;
 }
 
@@ -174,7 +178,7 @@ BLK_TEST(blk_erase, others_are_served_while_one_is_erased_and_all_have_their_tur
 	bed_start(&b, v, (struct blk_config) { 0 }, 0);
 	guest_alloc(&b.vm.mem, 4096, 4096, &gpa);
 	submit_erasures(&b, 16);
-	cr_assert(VM_EVENTUALLY(__atomic_load_n(&n_erased, __ATOMIC_SEQ_CST) == 1));
+	cr_assert(VM_EVENTUALLY(LOAD(n_erased) == 1));
 	/* It comes back first. */
 	cr_assert_eq(vm_do(&b.vm, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096), VIRTIO_BLK_S_OK);
 	cr_assert_eq(n_erased, 1);
@@ -185,6 +189,11 @@ BLK_TEST(blk_erase, others_are_served_while_one_is_erased_and_all_have_their_tur
 	}
 	cr_assert_eq(n_erased, 16);
 	bed_stop(&b);
+}
+
+static const struct blk_queue *queue_of(const struct bed *b)
+{
+	return blk_device_vhost(b->vm.dev)->queues[0].priv;
 }
 
 /* vhost-user GET_VRING_BASE_INFLIGHT: what has not begun is left, and done by who comes next. */
@@ -206,10 +215,12 @@ BLK_TEST(blk_erase, a_queue_that_leaves_ends_with_what_is_under_way)
 	vm_queue_start(&b.vm, 0, NULL);
 	b.range = guest_alloc(&b.vm.mem, sizeof(*b.range) * 16, 16, &b.range_gpa);
 	submit_erasures(&b, 4);
-	cr_assert(VM_EVENTUALLY(__atomic_load_n(&n_erased, __ATOMIC_SEQ_CST) == 1));
-	__atomic_store_n(&gate, NULL, __ATOMIC_RELEASE);
-	sem_post(&sem);
+	cr_assert(VM_EVENTUALLY(LOAD(n_erased) == 1));
+	opens_when_it_ends = container_of(queue_of(&b)->disk_queue, struct file_queue, base);
 	VM_OK(&b.vm, frontend_queue_stop(&b.vm.f, 0, NULL));
+	cr_assert_eq(n_erased, 1);
+	gate = NULL;
+	opens_when_it_ends = NULL;
 	VM_OK(&b.vm, frontend_queue_start(&b.vm.f, 0));
 	vm_wait(&b.vm, 0, 4, VIRTIO_BLK_S_OK);
 	frontend_inflight_close(&buf);
