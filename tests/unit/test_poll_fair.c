@@ -183,7 +183,7 @@ Test(poll_fair, time_is_had_in_proportion_to_shares_and_they_change_while_it_run
 		worker_add(workers_get(ws, 0), &light[i].poller);
 	}
 	cr_assert_eq(b->poller.share, POLLER_SHARE);
-	for (unsigned i = 0; i < 10 && (ratio < 6 || ratio > 10); i++) {
+	for (unsigned i = 0; i < 40 && (ratio < 6 || ratio > 10); i++) {
 		before_a = LOAD(a->polls);
 		before_b = LOAD(b->polls);
 		cr_assert(EVENTUALLY(LOAD(b->polls) > before_b + 300, 20000));
@@ -191,7 +191,7 @@ Test(poll_fair, time_is_had_in_proportion_to_shares_and_they_change_while_it_run
 	}
 	cr_assert(ratio > 6 && ratio < 10, "%f", ratio);
 	worker_call_wait(workers_get(ws, 0), share_as_usual, a);
-	for (unsigned i = 0; i < 10 && (ratio < 0.7 || ratio > 1.4); i++) {
+	for (unsigned i = 0; i < 40 && (ratio < 0.7 || ratio > 1.4); i++) {
 		before_a = LOAD(a->polls);
 		before_b = LOAD(b->polls);
 		cr_assert(EVENTUALLY(LOAD(b->polls) > before_b + 300, 20000));
