@@ -11,6 +11,7 @@
     file      requests a second to a file, also beside fio without any back-end
     device    the same to a zram device, which is made for it (root)
     cards     frames a second from guest to guest, beside dpdk-testpmd and, where it is installed, OVS-DPDK
+    cross     the same switch, driven by sluice-bench and by DPDK's virtio-user
 """
 import argparse
 import contextlib
@@ -31,6 +32,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench/compare"))
+import bench_cross  # pylint: disable=wrong-import-position
 import recipe  # pylint: disable=wrong-import-position
 import report  # pylint: disable=wrong-import-position
 import run  # pylint: disable=wrong-import-position
@@ -123,7 +125,7 @@ def ring_chart(rows):
 
 
 def bench_ring(options):
-    quick = ["--runs", "1", "--rounds", "20"] if options.quick else []
+    quick = ["--runs", "1", "--rounds", "20", "--only", "batch 32, chain 1"] if options.quick else []
     data = json.loads(output(options.build / "bench/ring/ring-bench", "--json", "--cpu", 0, *quick))
     lines = ["| row | pop | push | dequeue | rte_vhost | ratio | enqueue | rte_vhost | ratio |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
@@ -430,7 +432,8 @@ def bench_device(options):
 BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle,
            "scale": bench_scale,
            "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file", ROUNDS_OF_DISKS),
-           "device": bench_device, "cards": lambda options: compare(options, "cards")}
+           "device": bench_device, "cards": lambda options: compare(options, "cards"),
+           "cross": lambda options: bench_cross.bench(options, tell)}
 
 
 def write(name, lines):
@@ -446,7 +449,7 @@ def write(name, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle, scale, disk, file, device, cards; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHES)}; default: all")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="meson's build folder (default: build)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--quick", action="store_true", help="short, to see that it works; figures mean little")

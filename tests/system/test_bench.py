@@ -128,6 +128,18 @@ def test_the_highest_rate_is_searched_for(daemon, folder):
     assert daemon.poll() is None
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_rate_is_too_high_once_all_of_its_attempts_failed(daemon, folder, attempts):
+    # Cards of other networks: every trial fails. By halves from 1000, 500 and 250 remain above the resolution.
+    done = bench("net", folder / "a.sock", folder / "z.sock", "--search", "--rate", 1000, "--trial", 20, "--resolution", 20,
+                 "--attempts", attempts, "--json")
+    assert done.returncode == 1 and "no rate was found" in done.stderr
+    rates = [int(x) for x in re.findall(r"^ *(\d+) frames a second:", done.stderr, re.M)]
+    for rate in (1000, 500, 250):
+        assert attempts <= rates.count(rate) <= attempts + 2
+    assert daemon.poll() is None
+
+
 def test_frames_that_nobody_takes_are_lost_and_told(daemon, folder):
     # Cards of other networks: what is sent does not arrive.
     done = bench("net", folder / "a.sock", folder / "z.sock", "--time", 1)
@@ -174,7 +186,8 @@ def test_nothing_is_lost_of_a_closed_loop_whose_back_end_pauses(daemon, folder, 
 @pytest.mark.parametrize("wrong, says", [
     (["--size", "59"], "from 60"), (["--size", "9015"], "takes --tso"), (["--imix", "--size", "64"], "leave --size"),
     (["--tso", "--size", "60"], "72 bytes or more"), (["--mss", "100"], "use --tso"), (["--loss", "x"], "not a percentage"),
-    (["--search", "--open"], "leave --open"), (["--resolution", "1"], "use --search"), (["--flows", "0"], "from 1 to"),
+    (["--search", "--open"], "leave --open"), (["--resolution", "1"], "use --search"), (["--attempts", "1"], "use --search"),
+    (["--flows", "0"], "from 1 to"),
     (["--both", "--latency"], "--both takes"), (["--send-only"], "takes one socket"), (["--rate", "0"], "from 1 to"),
     (["--open", "--rate", "1"], "--open knows no"), (["--segments", "9", "--queue-size", "8"], "has 8 descriptors"),
     (["--no-mergeable", "--rx-buffer", "512"], "leave --no-mergeable"), (["third.sock"], "one or two sockets")])
