@@ -309,7 +309,7 @@ static int open_server(struct nbd_disk *d, const struct blk_config *cfg, struct 
 			error_set(err, rc, "out of memory");
 	}
 	if (rc)
-		return error_prefix(err, "disk %s: ", cfg->name);
+		return error_prefix(err, "disk %s", cfg->name);
 	d->n_conns = cfg->connections ? cfg->connections : 1;
 	if (d->n_conns > 1 && !d->facts.multi && !cfg->read_only) {
 		/* A flush on one of them would not cover what went by the others. */

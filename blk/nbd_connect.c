@@ -174,7 +174,9 @@ void nbd_conn_step(struct nbd_conn *c, short revents, struct error *err)
 			step_socket(c, err);
 		return;
 	}
-	if (!revents && !is_over(c))
+	/* A quick server's handshake may be over before anybody polls, and then nothing more comes.
+	 */
+	if (!revents && !is_over(c) && !(c->step == NBD_NEGOTIATING && nbd_aio_is_ready(c->h) > 0))
 		return;
 	direction = nbd_aio_get_direction(c->h);
 	if ((revents & ~POLLOUT) && (direction & LIBNBD_AIO_DIRECTION_READ))
@@ -213,7 +215,7 @@ int nbd_conn_wait(struct nbd_conn *c, struct error *err)
 			now = clock_ns();
 			if (now >= end)
 				failed(c, err, ETIMEDOUT, "it does not answer");
-			else if (poll(&p, 1, 100) > 0)
+			else if (poll(&p, 1, 10) >= 0)
 				nbd_conn_step(c, p.revents, err);
 		}
 	} while (c->step == NBD_NONE && c->next && now < end);
