@@ -32,6 +32,10 @@ enum {
 	RING_ENDING = 2, /* it is about to be stopped, and some of its memory has gone */
 };
 
+/* What the last chain was like: of one buffer that the device writes, or reads; or anything else.
+ */
+enum { RING_RUN_NONE, RING_RUN_IN, RING_RUN_OUT };
+
 /* For each layout, X(name, layout): generates the two instances of a device's poll function. */
 #define RING_LAYOUTS(X) X(split, RING_SPLIT) X(packed, RING_PACKED)
 
@@ -52,17 +56,27 @@ enum {
 #define RING_HINTS 512
 #define RING_SIZE_MAX 32768 /* virtio 1.3, 2.7 and 2.8: queue size */
 
+/* What all everyday chains of one direction have in common: written at once. */
+struct chain_counts {
+	uint16_t n_slots, n_empty, n_out, n_in;
+};
+
 /*
  * One chain of buffers that the driver made available: first the segments that the device reads
  * ("out"), then those that it writes ("in"), as host memory. Zero-length segments are left out.
  */
 struct chain {
+	union {
+		struct chain_counts n;
+		struct {
+			uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
+			uint16_t n_empty; /* zero-length descriptors: no segments, but read */
+			uint16_t n_out, n_in;
+		};
+	};
 	uint16_t id;	  /* split: index of the head descriptor; packed: the buffer id */
-	uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
-	uint16_t n_out, n_in;
-	uint32_t out_len;   /* bytes, the sum over the segments */
-	uint16_t n_empty;   /* zero-length descriptors: no segments, but they were read */
-	uint32_t in_len;    /* bytes. Not beside out_len, or gcc 12 makes a vector of the two */
+	uint32_t out_len; /* bytes, the sum over the segments */
+	uint32_t in_len;
 	struct iovec *segs; /* n_out + n_in, within the caller's array; may change in its content */
 };
 
@@ -162,6 +176,7 @@ struct ring {
 	bool kicks_wanted;    /* the driver is asked to kick */
 	struct ring_log *log; /* the dirty log; NULL: none. Borrowed */
 
+	uint8_t run;	    /* RING_RUN_*: a guess at what the next chains are like */
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
 	unsigned *hints; /* guesses at where a page is mapped, by its number; see ring_hint() */
