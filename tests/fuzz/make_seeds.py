@@ -147,6 +147,30 @@ def net_inputs():
                 yield f"{layout}: a table", begin(1, 0) + said + command + run + both
 
 
+def blk_request(kind, sector, pieces, reads):
+    header = struct.pack("<IIQ", kind, 0, sector)
+    shape = 1 | (len(pieces) + 1) << 3 if reads else len(pieces) + 1 | 1 << 3
+    return bytes([0, 0, shape, 0, 16]) + header + bytes([16, *pieces, 1])
+
+
+def blk_inputs():
+    """A disk in a file, whose requests go badly in one way each. (what, bytes)"""
+    sector, four, sixteen = 200, 204, 205  # as any_length() has it: 512, 4096, 16384
+    requests = [blk_request(1, 8, [sector], False), blk_request(0, 8, [sector], True), blk_request(1, 3, 2 * [four], False),
+                blk_request(0, 2, [four, sector, four], True), blk_request(1, 1, [100, 156, 201, 203], False),
+                blk_request(0, 9, 2 * [sixteen], True), blk_request(4, 0, [], False), blk_request(8, 0, [20], True),
+                blk_request(0, 508, [four, sector], True), blk_request(11, 0, [16], False), blk_request(13, 0, [16], False)]
+    run = bytes([4, 4])
+    troubles = [0, 1, 2, 3, 0x5555, 0xaaaa, 0xffff, 0x12345678]
+    for layout, ring in (("split", bytes([0, 6, 0])), ("packed", bytes([1, 7, 0]))):
+        for how in (0x0c, 0x0d, 0x0e, 0x0f):
+            for trouble in troubles:
+                begin = bytes([how]) + ring + struct.pack("<I", trouble)
+                yield f"{layout}: one after the other, trouble {trouble:#x}", begin + run.join(requests) + run
+                yield f"{layout}: all at once, trouble {trouble:#x}", begin + 2 * b"".join(requests) + run
+            yield f"{layout}: none is run before the end", bytes([how]) + ring + bytes(4) + 40 * requests[0]
+
+
 def write(target, name, lines):
     out = ROOT / "tests/fuzz/seeds" / target / name
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +182,8 @@ def main():
                                  "# What was set is forgotten", *(s.hex() for s in forgotten_states())])
     write("net", "commands.hex", ["# Commands of the control queue, one rule a line; made by make_seeds.py.",
                                   *(f"# {what}\n{data.hex()}" for what, data in net_inputs())])
+    write("blk", "file.hex", ["# Requests to a disk in a file; made by make_seeds.py.",
+                              *(f"# {what}\n{data.hex()}" for what, data in blk_inputs())])
     lines = ["# One line for each row of messages.def and kind of device; made by make_seeds.py."]
     for row, name in enumerate(ROWS):
         for device in (0, 1):
