@@ -153,6 +153,7 @@ static void any_field(struct input *in)
 	}
 	switch (how % 8) {
 	case 5: /* of a tag that may be left out, or not; long, perhaps */
+		bytes[0] += bytes[0] == STATE_NET_FILTER; /* not read here */
 		len = (uint16_t)(bytes[1] * 8u);
 		add_field(bytes[0] | (how & 0x10 ? STATE_OPTIONAL : 0), len, zero, len);
 		break;
