@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images in formats of their own, served by qemu-nbd, under a real guest; and a server that is killed."""
+import contextlib
 import os
 import random
 import shutil
+import socket
 import subprocess
 import time
 
@@ -43,7 +45,10 @@ class Server:
     def _listens(self):
         if self._process.poll() is not None:
             raise LabError(f"qemu-nbd has ended with code {self._process.returncode}")
-        return self.socket.exists()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(self.socket))
+            return True
+        return False
 
     def kill(self):
         self._process.kill()

@@ -7,6 +7,8 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 struct nbd_server {
@@ -31,6 +33,18 @@ static inline void nbd_server_init(struct nbd_server *s)
 	unlink(s->socket);
 }
 
+/* Its socket is there before that is so. */
+static inline bool nbd_server_listens(const struct nbd_server *s)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), rc;
+
+	memcpy(to.sun_path, s->socket, sizeof(s->socket));
+	rc = connect(fd, (struct sockaddr *)&to, sizeof(to));
+	close(fd);
+	return rc == 0;
+}
+
 /* @args: what follows "nbdkit -f -U SOCKET", NULL-terminated. Returns once it listens. */
 static inline void nbd_server_start(struct nbd_server *s, const char *const *args)
 {
@@ -47,11 +61,11 @@ static inline void nbd_server_start(struct nbd_server *s, const char *const *arg
 		execv(argv[0], (char **)argv);
 		_exit(127);
 	}
-	for (unsigned i = 0; i < 4000 && access(s->socket, F_OK); i++) {
+	for (unsigned i = 0; i < 4000 && !nbd_server_listens(s); i++) {
 		cr_assert_eq(waitpid(s->pid, NULL, WNOHANG), 0, "nbdkit has ended");
 		usleep(5000);
 	}
-	cr_assert_eq(access(s->socket, F_OK), 0, "nbdkit does not listen");
+	cr_assert(nbd_server_listens(s), "nbdkit does not listen");
 }
 
 /* @return what waitpid() says. */
