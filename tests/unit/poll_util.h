@@ -17,14 +17,17 @@
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define STORE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_SEQ_CST)
 
-/* Waits up to @ms for @cond to hold. @return whether it did. */
-#define EVENTUALLY(cond, ms)                                           \
-	({                                                             \
-		uint64_t ev_end = clock_ns() + (ms)*UINT64_C(1000000); \
-		bool ev_ok;                                            \
-		while (!(ev_ok = (cond)) && clock_ns() < ev_end)       \
-			usleep(50);                                    \
-		ev_ok;                                                 \
+/*
+ * Waits for @cond to hold, ten times @ms at most, as a loaded machine may give a thread no CPU for
+ * seconds. @return whether it did.
+ */
+#define EVENTUALLY(cond, ms)                                            \
+	({                                                              \
+		uint64_t ev_end = clock_ns() + (ms)*UINT64_C(10000000); \
+		bool ev_ok;                                             \
+		while (!(ev_ok = (cond)) && clock_ns() < ev_end)        \
+			usleep(50);                                     \
+		ev_ok;                                                  \
 	})
 
 /* Starts @n unpinned workers that park after @idle_us. */
