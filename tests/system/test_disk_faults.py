@@ -77,9 +77,9 @@ def test_storage_that_stands_still_is_told_of_and_keeps_no_other_disk_waiting(fo
             command = [BUILD / "bench/sluice-bench", "blk", folder / "slow.sock", "--rw", "randwrite", "--sleep",
                        "--time", "3", "--timeout", "60000"]
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as bench:
-                wait_for(lambda: daemon.disk("slow")["counters"]["writes"] > 0, 10, "writes are done")
+                wait_for(lambda: daemon.disk("slow")["counters"]["writes"] > 0, 60, "writes are done")
                 run("fsfreeze", "-f", place)
-                hang = wait_for(lambda: daemon.disk("slow").get("no_answer"), 20, "sluiced sees that they hang")
+                hang = wait_for(lambda: daemon.disk("slow").get("no_answer"), 60, "sluiced sees that they hang")
                 assert hang["operation"] == "write" and hang["since_s"] >= 5 and hang["requests"] > 0
                 assert "no answer from the disk to a write at sector" in said(daemon)
                 run(BUILD / "bench/sluice-bench", "blk", folder / "other.sock", "--time", "1")

@@ -129,7 +129,7 @@ def test_a_guest_that_turns_its_write_cache_off_has_it_off_over_kills(folder):
             assert daemon.disk("disk0")["write_cache"] == f"write{chosen}"
             daemon.kill()
             daemon.start()
-            wait_for(lambda: daemon.disk("disk0")["state"] == "running", 20, "the disk runs again")
+            wait_for(lambda: daemon.disk("disk0")["state"] == "running", 60, "the disk runs again")
             assert daemon.disk("disk0")["write_cache"] == f"write{chosen}"
         guest.job("fs_write")
         counters = daemon.disk("disk0")["counters"]
@@ -143,13 +143,13 @@ def test_a_disk_grows_under_its_guest(folder):
         size = int(guest.job("facts")["disk_bytes"])
         done = sluice(daemon, "disk", "resize", "disk0", 2 * size)
         assert (done.returncode, done.stdout) == (0, f"disk0 has {2 * size} bytes, {size} more\n"), done.stderr
-        wait_for(lambda: int(guest.job("facts")["disk_bytes"]) == 2 * size, 20, "the guest sees the new size")
+        wait_for(lambda: int(guest.job("facts")["disk_bytes"]) == 2 * size, 60, "the guest sees the new size")
         guest.job("pattern", "fill", SEED)
         assert pattern_on_host("check", folder / "disk0.raw", SEED).returncode == 0
         os.truncate(folder / "disk0.raw", 3 * size)
         done = sluice(daemon, "disk", "resize", "disk0")
         assert (done.returncode, done.stdout) == (0, f"disk0 has {3 * size} bytes, {size} more\n"), done.stderr
-        wait_for(lambda: int(guest.job("facts")["disk_bytes"]) == 3 * size, 20, "the guest sees that the file has grown")
+        wait_for(lambda: int(guest.job("facts")["disk_bytes"]) == 3 * size, 60, "the guest sees that the file grew")
         for words, complaint in (
             (("disk0", size), "can only grow"),
             (("disk0", "20Q"), '"size" is a number of bytes, or text such as 20G'),
@@ -166,9 +166,9 @@ def test_a_killed_front_end_leaves_the_others_alone_and_a_new_guest_takes_its_pl
             Guest(machine(folder, 1), "neighbour") as two:
         boot_two(one, two)
         one.begin("pattern", "fill", SEED)
-        wait_for(lambda: daemon.disk("disk0")["counters"]["writes"] > 20, 20, "the victim writes")
+        wait_for(lambda: daemon.disk("disk0")["counters"]["writes"] > 20, 60, "the victim writes")
         one.kill()
-        wait_for(lambda: daemon.disk("disk0")["state"] == "waiting", 10, "sluiced sees that the front-end is gone")
+        wait_for(lambda: daemon.disk("disk0")["state"] == "waiting", 60, "sluiced sees that the front-end is gone")
         assert daemon.port("net0")["state"] == "waiting"
         assert daemon.disk("disk0")["counters"]["in_flight"] == 0
         two.job("pattern", "fill", SEED)
@@ -310,7 +310,7 @@ def test_a_guest_boots_from_a_disk_that_was_added_while_another_ran(folder):
         done = sluice(daemon, "disk", "remove", "added")
         assert (done.returncode, "disk added is in use" in done.stderr) == (1, True), done.stderr
         two.poweroff()
-        wait_for(lambda: daemon.disk("added")["state"] == "waiting", 20, "its VMM has gone")
+        wait_for(lambda: daemon.disk("added")["state"] == "waiting", 60, "its VMM has gone")
         for words in (("disk", "remove", "added"), ("port", "remove", "net1")):
             done = sluice(daemon, *words)
             assert done.returncode == 0, done.stderr

@@ -137,7 +137,7 @@ def test_a_guest_migrates_under_load_and_misses_nothing(row, way, folder):
         arriving.do("migrate-incoming", uri=uri)
         leaving.do("migrate-set-parameters", max_bandwidth=2 << 20)
         leaving.begin(uri)
-        wait_for(lambda: "log_all" in source.disk("disk")["front_end"]["features"], 10, "the disk is logged")
+        wait_for(lambda: "log_all" in source.disk("disk")["front_end"]["features"], 60, "the disk is logged")
         one.job("cache")
         assert leaving.migration()["status"] == "active"
         one.begin("pattern", "journal", SEED + 1)  # without end, until we say so
