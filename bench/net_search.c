@@ -4,8 +4,7 @@
 #include <err.h>
 #include <stdio.h>
 
-/* A trial that fails while the hypervisor took more than this share of it says little: it is
- * repeated, beside the attempts that each rate has. */
+/* A trial that fails while the hypervisor took more than this share of it says little. */
 #define STEAL_MAX 0.01
 #define RETRIES 2
 #define WARM_UP_US 100000
@@ -36,17 +35,13 @@ static void one_trial(struct net_bench *b, double rate, struct trial *t)
 		b->steal > STEAL_MAX * seconds ? "; CPU time was stolen" : "");
 }
 
-/* A rate is too high once it has failed in each of its attempts: halving never comes back to it. */
 static void try_rate(struct net_bench *b, double rate, struct search *s, struct trial *t)
 {
-	unsigned failed = 0;
-
-	for (unsigned i = 0; i < b->opt.attempts + RETRIES && failed < b->opt.attempts; i++) {
+	for (unsigned i = 0; i <= RETRIES; i++) {
 		one_trial(b, rate, t);
 		s->trials++;
-		if (t->passed)
+		if (t->passed || b->steal <= STEAL_MAX * b->opt.trial_ms / 1e3)
 			return;
-		failed += b->steal <= STEAL_MAX * b->opt.trial_ms / 1e3;
 	}
 }
 
