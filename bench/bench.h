@@ -9,6 +9,7 @@
 int bench_blk(int argc, char **argv);
 int bench_net(int argc, char **argv);
 int bench_fair(int argc, char **argv);
+int bench_scale(int argc, char **argv);
 int bench_compare(int argc, char **argv);
 
 #endif

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define COMMON_OPTIONS                                                                     \
 	"ring no-indirect no-event-idx in-order queue-size time warmup timeout cpu sleep " \
@@ -45,6 +46,7 @@ static void usage(FILE *to)
 		"  --search          the highest rate without loss (RFC 2544), below --rate\n"
 		"  --loss PERCENT    that may be lost (0)\n"
 		"  --resolution PERCENT, --trial MS   of the search (1, 1000)\n"
+		"  --attempts N      trials that fail before a rate is too high (2)\n"
 		"Buffers:\n"
 		"  --no-mergeable    without VIRTIO_NET_F_MRG_RXBUF\n"
 		"  --rx-buffer BYTES of a mergeable receive buffer (1526)\n"
@@ -88,8 +90,8 @@ static void check_options(const struct net_options *o, const struct given *g, un
 		errx(2, "--mss is of frames that are to be cut: use --tso");
 	if (o->search && (l->open || o->latency || l->window))
 		errx(2, "--search sets the rate: leave --open, --window and --latency out");
-	if ((g->resolution || o->trial_ms) && !o->search)
-		errx(2, "--resolution and --trial are of a search: use --search");
+	if ((g->resolution || o->trial_ms || o->attempts) && !o->search)
+		errx(2, "--resolution, --trial and --attempts are of a search: use --search");
 	if (l->open && (o->rate || l->window || o->latency))
 		errx(2, "--open knows no --rate, --window or --latency");
 	if (o->card.tx_segs > o->rig.queue_size)
@@ -146,6 +148,7 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 		{ "loss", RIG_TEXT, &g.loss, 0, 0 },
 		{ "resolution", RIG_TEXT, &g.resolution, 0, 0 },
 		{ "trial", RIG_NUMBER, &o->trial_ms, 10, 3600000 },
+		{ "attempts", RIG_NUMBER, &o->attempts, 1, 1000 },
 		{ "no-mergeable", RIG_NO_FLAG, &o->card.mergeable, 0, 0 },
 		{ "rx-buffer", RIG_NUMBER, &o->card.rx_bytes, CARD_RX_MIN, CARD_RX_TSO_MAX },
 		{ "segments", RIG_NUMBER, &g.segments, 1, CARD_TX_SEGS_MAX },
@@ -159,6 +162,8 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 		o->card.rx_bytes = CARD_RX_USUAL;
 	if (!o->trial_ms)
 		o->trial_ms = 1000;
+	if (!o->attempts)
+		o->attempts = 2;
 	return (unsigned)at;
 }
 
@@ -269,7 +274,7 @@ int bench_net(int argc, char **argv)
 	b.run.sleep = b.opt.rig.sleep;
 	if (b.opt.rig.warmup_s)
 		run(&b.run, (uint64_t)b.opt.rig.warmup_s * 1000000);
-	b.run.progress = b.opt.rig.progress && !b.opt.search;
+	b.run.progress = (b.opt.rig.progress || isatty(STDERR_FILENO)) && !b.opt.search;
 	if (b.opt.search)
 		net_search(&b, &search);
 	else

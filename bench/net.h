@@ -10,7 +10,7 @@ struct net_options {
 	struct net_load load;
 	struct card_options card;
 	bool both, latency, send_only, search;
-	unsigned rate, trial_ms;
+	unsigned rate, trial_ms, attempts;
 	double loss, resolution; /* percent */
 };
 

@@ -4,7 +4,8 @@
 #include <err.h>
 #include <stdio.h>
 
-/* A trial that fails while the hypervisor took more than this share of it says little. */
+/* A trial that fails while the hypervisor took more than this share of it says little: it is
+ * repeated, beside the attempts that each rate has. */
 #define STEAL_MAX 0.01
 #define RETRIES 2
 #define WARM_UP_US 100000
@@ -35,13 +36,17 @@ static void one_trial(struct net_bench *b, double rate, struct trial *t)
 		b->steal > STEAL_MAX * seconds ? "; CPU time was stolen" : "");
 }
 
+/* A rate is too high once it has failed in each of its attempts: halving never comes back to it. */
 static void try_rate(struct net_bench *b, double rate, struct search *s, struct trial *t)
 {
-	for (unsigned i = 0; i <= RETRIES; i++) {
+	unsigned failed = 0;
+
+	for (unsigned i = 0; i < b->opt.attempts + RETRIES && failed < b->opt.attempts; i++) {
 		one_trial(b, rate, t);
 		s->trials++;
-		if (t->passed || b->steal <= STEAL_MAX * b->opt.trial_ms / 1e3)
+		if (t->passed)
 			return;
+		failed += b->steal <= STEAL_MAX * b->opt.trial_ms / 1e3;
 	}
 }
 

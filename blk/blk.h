@@ -14,7 +14,7 @@ struct blk_device;
 
 #define BLK_QUEUES_MAX 256
 
-enum disk_kind { DISK_FILE, DISK_NULL, DISK_RAM };
+enum disk_kind { DISK_FILE, DISK_NULL, DISK_RAM, DISK_NBD };
 
 enum disk_cache {
 	DISK_CACHE_NONE,	 /* O_DIRECT: the page cache is passed by */
@@ -47,6 +47,7 @@ struct blk_rate {
 struct blk_limits {
 	struct blk_rate ops[BLK_LIMITS], bytes[BLK_LIMITS];
 	uint32_t burst_s; /* seconds that a max can be kept up from rest; 0: the default */
+	uint32_t share;	  /* of its workers' time, for each queue; 0: POLLER_SHARE */
 };
 
 struct blk_config {
@@ -59,7 +60,10 @@ struct blk_config {
 	 * is to be opened. Used by blk_device_create() alone.
 	 */
 	struct image_file *image;
-	uint64_t size; /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
+	uint64_t size;	      /* DISK_NULL, DISK_RAM: bytes, a multiple of 512 */
+	const char *nbd;      /* DISK_NBD: a URI, see blk/nbd_address.h */
+	unsigned connections; /* DISK_NBD: 0: one */
+	unsigned reconnect_s; /* DISK_NBD: how long requests wait for a server that is away */
 	enum disk_cache cache;
 	enum disk_lock lock; /* DISK_FILE: since when others are kept out */
 	bool read_only;
@@ -75,9 +79,9 @@ struct blk_config {
 
 /* What the queues of one device have done since it was made. A plain snapshot. */
 struct blk_stats {
-	uint64_t reads, writes, flushes, discards, zeroes,
-		get_ids; /* requests completed with success */
-	uint64_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes;
+	uint64_t reads, writes, flushes, discards, zeroes, erases, get_ids,
+		get_lifetimes; /* requests completed with success */
+	uint64_t read_bytes, write_bytes, discarded_bytes, zeroed_bytes, erased_bytes;
 	uint64_t errors;      /* completed with IOERR */
 	uint64_t unsupported; /* completed with UNSUPP */
 	uint64_t malformed;   /* without a usable header or status byte */

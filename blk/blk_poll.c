@@ -29,6 +29,8 @@ static void count(struct blk_queue *q, const struct request *r)
 			counter_add(&s->discarded_bytes, r->range_len);
 		else if (r->kind == REQUEST_ZERO)
 			counter_add(&s->zeroed_bytes, r->range_len);
+		else if (r->kind == REQUEST_SECURE_ERASE)
+			counter_add(&s->erased_bytes, r->range_len);
 	} else {
 		counter_add(r->result == VIRTIO_BLK_S_UNSUPP ? &s->unsupported : &s->errors, 1);
 	}

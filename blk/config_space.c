@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Features and configuration space of a virtio-blk device: virtio 1.3 5.2.3, 5.2.4. */
+/*
+ * Features and configuration space of a virtio-blk device (virtio 1.3 5.2.3, 5.2.4), and what of
+ * both its requests are held to.
+ */
 #include "base/log.h"
 #include "blk/device_impl.h"
 
@@ -45,7 +48,31 @@ uint64_t blk_features(struct vhost_device *d)
 		features |= FEATURE(DISCARD);
 	if (b->disk->info.zero_max)
 		features |= FEATURE(WRITE_ZEROES);
+	if (b->disk->info.erase_max)
+		features |= FEATURE(SECURE_ERASE);
+	if (b->disk->info.has_lifetime)
+		features |= UINT64_C(1) << BLK_F_LIFETIME;
 	return features;
+}
+
+void blk_queue_limits(const struct blk_device *b, struct request_limits *l)
+{
+	memset(l, 0, sizeof(*l));
+	l->capacity = b->disk->info.size;
+	l->read_only = b->cfg.read_only;
+	l->no_flush = b->cfg.cache == DISK_CACHE_UNSAFE;
+	l->writethrough = b->writethrough && !l->no_flush;
+	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_DISCARD))
+		l->discard_max = b->disk->info.discard_max;
+	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_WRITE_ZEROES))
+		l->zero_max = b->disk->info.zero_max;
+	l->zero_unmaps = b->disk->info.zero_unmaps;
+	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_SECURE_ERASE))
+		l->erase_max = b->disk->info.erase_max;
+	l->erase_align = b->disk->info.erase_align;
+	l->has_lifetime = vhost_has_feature(&b->vhost, BLK_F_LIFETIME);
+	l->lifetime = b->disk->info.lifetime;
+	memcpy(l->id, b->cfg.serial, strnlen(b->cfg.serial, sizeof(l->id)));
 }
 
 bool blk_default_writeback(const struct blk_device *b)
@@ -132,6 +159,9 @@ void blk_get_config(struct vhost_device *d, uint8_t *config)
 		.max_write_zeroes_sectors = htole32((uint32_t)(info->zero_max / BLK_SECTOR)),
 		.max_write_zeroes_seg = htole32(info->zero_max ? 1 : 0),
 		.write_zeroes_may_unmap = info->zero_unmaps,
+		.max_secure_erase_sectors = htole32((uint32_t)(info->erase_max / BLK_SECTOR)),
+		.max_secure_erase_seg = htole32(info->erase_max ? 1 : 0),
+		.secure_erase_sector_alignment = htole32(info->erase_align / BLK_SECTOR),
 	};
 
 	memset(config, 0, BLK_CONFIG_SIZE);

@@ -85,21 +85,6 @@ static void queue_drained(struct call *c)
 	queue_gone(blk_of(vq->device), vq);
 }
 
-void blk_queue_limits(const struct blk_device *b, struct request_limits *l)
-{
-	memset(l, 0, sizeof(*l));
-	l->capacity = b->disk->info.size;
-	l->read_only = b->cfg.read_only;
-	l->no_flush = b->cfg.cache == DISK_CACHE_UNSAFE;
-	l->writethrough = b->writethrough && !l->no_flush;
-	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_DISCARD))
-		l->discard_max = b->disk->info.discard_max;
-	if (vhost_has_feature(&b->vhost, VIRTIO_BLK_F_WRITE_ZEROES))
-		l->zero_max = b->disk->info.zero_max;
-	l->zero_unmaps = b->disk->info.zero_unmaps;
-	memcpy(l->id, b->cfg.serial, strnlen(b->cfg.serial, sizeof(l->id)));
-}
-
 void blk_update_queues(struct blk_device *b)
 {
 	struct request_limits l;
@@ -141,6 +126,7 @@ static int blk_queue_start(struct vhost_device *d, struct virtqueue *vq)
 	q->throttle.limit = b->limit;
 	q->failed.keep = b->cfg.on_error == DISK_ERROR_STOP;
 	q->throttle.active = b->limit;
+	q->poller.share = b->cfg.limits.share;
 
 	q->ops = blk_poller_ops[vq->ring.layout];
 	/* vhost-user, SET_VRING_KICK without a descriptor: there are no kicks, so never wait for
@@ -253,6 +239,7 @@ static void config_free(struct blk_config *cfg)
 {
 	free((char *)cfg->name);
 	free((char *)cfg->file);
+	free((char *)cfg->nbd);
 	free((char *)cfg->serial);
 }
 
@@ -261,8 +248,9 @@ static int config_copy(struct blk_config *to, const struct blk_config *from)
 	*to = *from;
 	to->name = strdup(from->name);
 	to->file = from->file ? strdup(from->file) : NULL;
+	to->nbd = from->nbd ? strdup(from->nbd) : NULL;
 	to->serial = from->serial ? strdup(from->serial) : strndup(from->name, BLK_ID_BYTES);
-	if (!to->name || !to->serial || (from->file && !to->file))
+	if (!to->name || !to->serial || (from->file && !to->file) || (from->nbd && !to->nbd))
 		return -ENOMEM;
 	return 0;
 }
@@ -489,11 +477,14 @@ void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 		out->flushes += counter_read(&s->ok[REQUEST_FLUSH]);
 		out->discards += counter_read(&s->ok[REQUEST_DISCARD]);
 		out->zeroes += counter_read(&s->ok[REQUEST_ZERO]);
+		out->erases += counter_read(&s->ok[REQUEST_SECURE_ERASE]);
 		out->get_ids += counter_read(&s->ok[REQUEST_GET_ID]);
+		out->get_lifetimes += counter_read(&s->ok[REQUEST_GET_LIFETIME]);
 		out->read_bytes += counter_read(&s->read_bytes);
 		out->write_bytes += counter_read(&s->write_bytes);
 		out->discarded_bytes += counter_read(&s->discarded_bytes);
 		out->zeroed_bytes += counter_read(&s->zeroed_bytes);
+		out->erased_bytes += counter_read(&s->erased_bytes);
 		out->errors += counter_read(&s->errors);
 		out->unsupported += counter_read(&s->unsupported);
 		out->malformed += counter_read(&s->malformed);
@@ -581,7 +572,7 @@ int blk_device_limit(struct blk_device *b, const struct blk_limits *limits, stru
 	b->limit = l;
 	b->cfg.limits = *limits;
 	for (unsigned i = 0; i < b->vhost.n_queues; i++)
-		blk_queue_limit(&b->vhost.queues[i], l);
+		blk_queue_limit(&b->vhost.queues[i], l, limits->share);
 	free(old);
 	return 0;
 }

@@ -57,8 +57,9 @@ bool blk_default_writeback(const struct blk_device *b);
 /* The guest chose it here or, before it came, elsewhere. Running queues follow. */
 void blk_choose_writeback(struct blk_device *b, bool writeback);
 
-/* device.c. What a queue's requests are checked against by now, and the queues that run. */
+/* What a queue's requests are checked against by now. */
 void blk_queue_limits(const struct blk_device *b, struct request_limits *l);
+/* device.c. The queues that run are told so. */
 void blk_update_queues(struct blk_device *b);
 /* What completed so far becomes durable, in the background. */
 void blk_settle(struct blk_device *b);

@@ -11,6 +11,7 @@
 #define SLUICE_BLK_DISK_H
 
 #include "blk/blk.h"
+#include "blk/block_device.h"
 
 struct disk;
 
@@ -18,8 +19,9 @@ enum disk_op {
 	DISK_READ,
 	DISK_WRITE,
 	DISK_FLUSH,
-	DISK_DISCARD, /* what was there is of no use any more: the space may be given back */
-	DISK_ZERO,    /* reads as zeros from now on */
+	DISK_DISCARD,	   /* what was there is of no use any more: the space may be given back */
+	DISK_ZERO,	   /* reads as zeros from now on */
+	DISK_SECURE_ERASE, /* nobody finds what was there, not even in the medium itself */
 };
 
 /* How a file does a DISCARD or ZERO, the best way first; the next one where the kernel cannot. */
@@ -30,7 +32,7 @@ struct disk_request {
 	bool fua;	 /* WRITE, DISCARD, ZERO: on stable storage before it completes */
 	bool unmap;	 /* ZERO: the space may be given back */
 	uint64_t offset; /* bytes */
-	uint64_t len;	 /* bytes, the sum over @iov; DISCARD and ZERO have none */
+	uint64_t len;	 /* bytes, the sum over @iov; ranges without data have none */
 	/*
 	 * Guest memory. The disk moves on in it by disk_request_advance(), which leaves the
 	 * segments that it passes as they were.
@@ -48,7 +50,7 @@ struct disk_request {
 	bool bounced;	/* some step did; for the count */
 	uint8_t tries;	/* submissions in a row that the kernel sent back (EINTR, EAGAIN) */
 	uint8_t way;	/* enum range_way */
-	uint64_t step;	/* bytes of the step under way, of a DISCARD or ZERO */
+	uint64_t step;	/* bytes of the step under way, of a DISCARD, ZERO or SECURE_ERASE */
 	STAILQ_ENTRY(disk_request) link;
 };
 STAILQ_HEAD(disk_request_list, disk_request);
@@ -103,7 +105,11 @@ struct disk_info {
 	uint64_t discard_max, zero_max;
 	uint32_t discard_align; /* bytes: discards that keep to it give all their space back */
 	bool zero_unmaps;	/* a ZERO with unmap may give space back */
-	char how[96];		/* for status */
+	uint64_t erase_max;	/* bytes of one SECURE_ERASE; 0: the disk cannot */
+	uint32_t erase_align;	/* bytes: what its place must be a multiple of */
+	bool has_lifetime;
+	struct disk_lifetime lifetime;
+	char how[96]; /* for status */
 };
 
 /* Every disk's queue starts with this: one virtqueue's door to the disk, on one worker. */
@@ -159,7 +165,7 @@ struct disk {
 	struct disk_info info;
 };
 
-extern const struct disk_ops disk_file, disk_null, disk_ram;
+extern const struct disk_ops disk_file, disk_null, disk_ram, disk_nbd;
 /* The back-ends, by enum disk_kind: the only list of them. */
 extern const struct disk_ops *const disk_kinds[];
 

@@ -35,6 +35,18 @@
 /* Of both, where the device does them while they are submitted: as much as one ring_pop(). */
 #define AIO_ROUND_BYTES (128u << 10)
 
+static void file_queue_close(struct disk_queue *dq)
+{
+	struct file_queue *q = container_of(dq, struct file_queue, base);
+
+	assert(q->n_bounce_free == BOUNCE_BUFFERS);
+	assert(q->aio.n_staged == 0 && q->aio.n_under_way == 0);
+	aio_close(&q->aio);
+	eraser_close(&q->eraser);
+	munmap(q->bounce_mem, BOUNCE_BUFFERS * BOUNCE_SIZE);
+	free(q);
+}
+
 static int file_queue_open(struct disk *d, struct poller *poller, struct disk_queue **out)
 {
 	struct file_queue *q = calloc(1, sizeof(*q));
@@ -62,19 +74,16 @@ static int file_queue_open(struct disk *d, struct poller *poller, struct disk_qu
 	}
 	for (unsigned i = 0; i < BOUNCE_BUFFERS; i++)
 		q->bounce_free[q->n_bounce_free++] = q->bounce_mem + i * BOUNCE_SIZE;
+	if (d->info.erase_max) {
+		int rc = eraser_open(&q->eraser, file_of(q)->fd);
+
+		if (rc) {
+			file_queue_close(&q->base);
+			return rc;
+		}
+	}
 	*out = &q->base;
 	return 0;
-}
-
-static void file_queue_close(struct disk_queue *dq)
-{
-	struct file_queue *q = container_of(dq, struct file_queue, base);
-
-	assert(q->n_bounce_free == BOUNCE_BUFFERS);
-	assert(q->aio.n_staged == 0 && q->aio.n_under_way == 0);
-	aio_close(&q->aio);
-	munmap(q->bounce_mem, BOUNCE_BUFFERS * BOUNCE_SIZE);
-	free(q);
 }
 
 /*
@@ -379,6 +388,7 @@ static bool file_cancel(struct disk_queue *dq, struct disk_request *r)
 
 	/* Those that wait to be sent come back too, when they would be: see file_issue(). */
 	q->ends = true;
+	__atomic_store_n(&q->eraser.cancel, true, __ATOMIC_RELAXED);
 	if (q->cancels || !r)
 		return !q->cancels;
 	sqe = worker_sqe(dq->poller->worker);

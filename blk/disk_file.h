@@ -6,6 +6,7 @@
 #include "base/image_file.h"
 #include "blk/disk.h"
 #include "blk/disk_aio.h"
+#include "blk/disk_file_erase.h"
 
 struct file_disk {
 	struct disk disk;
@@ -36,8 +37,9 @@ struct file_queue {
 	uint64_t round_bytes;	      /* still to be issued before the next reap */
 	uint64_t round_max, step_max; /* see ROUND_BYTES */
 	struct aio aio;
-	bool ends;    /* nothing is issued any more; see disk_ops.cancel */
-	bool cancels; /* cancel_op is under way */
+	struct eraser eraser; /* of a disk with erase_max */
+	bool ends;	      /* nothing is issued any more; see disk_ops.cancel */
+	bool cancels;	      /* cancel_op is under way */
 	struct io_op cancel_op;
 };
 
@@ -51,7 +53,7 @@ void file_issue(struct file_queue *q, struct disk_request *r);
 /* The descriptor for a transfer whose place is, or is not, aligned to info.align_io; -1: none. */
 int file_fd(const struct file_disk *f, bool place_aligned);
 
-/* DISCARD and ZERO; disk_file_range.c. Worker thread, but for range_probe(). */
+/* DISCARD, ZERO and SECURE_ERASE; disk_file_range.c. Worker thread, but for range_probe(). */
 static inline bool disk_request_is_range(const struct disk_request *r)
 {
 	return r->op >= DISK_DISCARD;

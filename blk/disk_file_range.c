@@ -11,7 +11,8 @@
  *	RANGE_ZERO               yes           yes       allocated, and reads as zeros
  *	RANGE_WRITE              yes           yes       zeros, written
  *
- * The worker never waits: fallocate and the rest run on threads of the io_uring's.
+ * The worker never waits: fallocate and the rest run on threads of the io_uring's. SECURE_ERASE has
+ * one way, and no other would be as good: disk_file_erase.c.
  */
 #include "blk/disk_file.h"
 
@@ -159,6 +160,12 @@ void range_issue(struct file_queue *q, struct disk_request *r)
 		end_early(q, r, 0);
 		return;
 	}
+	if (r->op == DISK_SECURE_ERASE) {
+		r->step = r->len - r->moved;
+		r->in_bounce = false;
+		eraser_begin(&q->eraser, q->base.poller->worker, r);
+		return;
+	}
 	if (!find_way(q, r)) {
 		end_early(q, r, -EOPNOTSUPP);
 		return;
@@ -185,9 +192,9 @@ static bool not_supported(const struct disk_request *r, int res)
 	return res == -EOPNOTSUPP || res == -ENOSYS || (r->way == RANGE_DISCARD && res == -EINVAL);
 }
 
-bool range_completed(struct file_queue *q, struct disk_request *r, int res)
+static bool step_completed(struct file_queue *q, struct disk_request *r, int res)
 {
-	if (!r->in_bounce && not_supported(r, res)) {
+	if (r->op != DISK_SECURE_ERASE && !r->in_bounce && not_supported(r, res)) {
 		q->no_way[r->way] = true;
 		file_issue(q, r);
 		return false;
@@ -206,6 +213,18 @@ bool range_completed(struct file_queue *q, struct disk_request *r, int res)
 	}
 	file_issue(q, r);
 	return false;
+}
+
+/* The next erasure begins as soon as this one has ended; where the queue ends, none does. */
+bool range_completed(struct file_queue *q, struct disk_request *r, int res)
+{
+	bool erased = r->op == DISK_SECURE_ERASE;
+	bool done = step_completed(q, r, res);
+	struct disk_request *next;
+
+	while (erased && (next = eraser_next(&q->eraser)))
+		file_issue(q, next);
+	return done;
 }
 
 /* A figure of the device's queue in sysfs; a partition has its disk's. 0: not known. */
@@ -245,6 +264,10 @@ static void probe_device(struct file_disk *f, const struct stat *st)
 	info->discard_align = (uint32_t)MAX(MIN(granularity, (uint64_t)INT32_MAX),
 					    (uint64_t)f->range_align);
 	info->zero_unmaps = discards;
+	if (block_device_can_erase(f->fd)) {
+		info->erase_max = DISCARD_MAX;
+		info->erase_align = info->discard_align;
+	}
 }
 
 void range_probe(struct file_disk *f, const struct blk_config *cfg)
@@ -253,7 +276,11 @@ void range_probe(struct file_disk *f, const struct blk_config *cfg)
 	struct stat st;
 
 	f->range_align = 1;
-	if (cfg->read_only || fstat(f->fd, &st))
+	if (fstat(f->fd, &st))
+		return;
+	info->has_lifetime = f->is_device && !f->given &&
+			     block_device_lifetime(&st, &info->lifetime);
+	if (cfg->read_only)
 		return;
 	info->zero_max = ZERO_MAX;
 	if (f->is_device) {
@@ -265,7 +292,7 @@ void range_probe(struct file_disk *f, const struct blk_config *cfg)
 		info->zero_unmaps = true;
 	}
 	if (cfg->keep_space) {
-		info->discard_max = 0;
+		info->discard_max = info->erase_max = 0;
 		info->zero_unmaps = false;
 	}
 }

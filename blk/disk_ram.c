@@ -89,6 +89,7 @@ static void ram_move(struct disk *d, struct disk_request *r, size_t len)
 		iov_gather(r->iov, r->n_iov, at, len);
 		break;
 	case DISK_DISCARD:
+	case DISK_SECURE_ERASE: /* not offered */
 	case DISK_ZERO:
 		clear(at, len);
 		break;

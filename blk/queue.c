@@ -134,23 +134,39 @@ void blk_queue_slow(struct virtqueue *vq, uint64_t ns, struct blk_stats *s)
 const char *blk_kind_name(unsigned kind)
 {
 	static const char *const names[] = {
-		[REQUEST_READ] = "read",	 [REQUEST_WRITE] = "write",
-		[REQUEST_FLUSH] = "flush",	 [REQUEST_DISCARD] = "discard",
-		[REQUEST_ZERO] = "write zeroes", [REQUEST_GET_ID] = "get id",
+		[REQUEST_READ] = "read",
+		[REQUEST_WRITE] = "write",
+		[REQUEST_FLUSH] = "flush",
+		[REQUEST_DISCARD] = "discard",
+		[REQUEST_ZERO] = "write zeroes",
+		[REQUEST_GET_ID] = "get id",
+		[REQUEST_SECURE_ERASE] = "secure erase",
+		[REQUEST_GET_LIFETIME] = "get lifetime",
 	};
 
 	return kind < ARRAY_SIZE(names) ? names[kind] : "?";
 }
 
+struct limit_change {
+	struct limit *limit;
+	uint32_t share;
+};
+
 static void set_limit(struct virtqueue *vq, void *arg)
 {
-	throttle_set(vq->priv, arg);
+	const struct limit_change *c = arg;
+	struct blk_queue *q = vq->priv;
+
+	poller_set_share(&q->poller, c->share);
+	throttle_set(q, c->limit);
 }
 
-void blk_queue_limit(struct virtqueue *vq, struct limit *limit)
+void blk_queue_limit(struct virtqueue *vq, struct limit *limit, uint32_t share)
 {
+	struct limit_change c = { limit, share };
+
 	if (vq->priv)
-		vhost_queue_change(vq, set_limit, limit);
+		vhost_queue_change(vq, set_limit, &c);
 }
 
 /* On the worker. The disk may have moved an iov on; what it left behind is done. */

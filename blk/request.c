@@ -77,14 +77,32 @@ static bool parse_rw(struct request *r, uint64_t sector, uint64_t len,
 }
 
 /*
- * DISCARD and WRITE_ZEROES: virtio 1.3 5.2.6. One range a request, as the configuration space says
- * (max_discard_seg, max_write_zeroes_seg): @data holds @len bytes of it.
+ * Is it where erasing can be done exactly? What a disk rounds is no harm to a DISCARD, but an
+ * erasure that leaves something would be a lie. The disk's end need not be a multiple of anything.
+ */
+static bool erase_is_aligned(uint64_t at, uint64_t bytes, const struct request_limits *limits)
+{
+	return at % limits->erase_align == 0 &&
+	       (bytes % limits->erase_align == 0 || at + bytes == limits->capacity);
+}
+
+/* Bytes of one range; 0: not negotiated. */
+static uint64_t range_max(enum request_kind kind, const struct request_limits *limits)
+{
+	if (kind == REQUEST_ZERO)
+		return limits->zero_max;
+	return kind == REQUEST_DISCARD ? limits->discard_max : limits->erase_max;
+}
+
+/*
+ * DISCARD, WRITE_ZEROES and SECURE_ERASE: virtio 1.3 5.2.6. One range a request, as the
+ * configuration space says (max_discard_seg and the like): @data holds @len bytes of it.
  */
 static bool parse_range(struct request *r, const struct iovec *data, unsigned n, uint64_t len,
 			const struct request_limits *limits)
 {
 	bool is_zero = r->kind == REQUEST_ZERO;
-	uint64_t max = is_zero ? limits->zero_max : limits->discard_max;
+	uint64_t max = range_max(r->kind, limits);
 	struct virtio_blk_discard_write_zeroes range;
 	uint64_t sector, bytes;
 	uint32_t flags;
@@ -107,10 +125,15 @@ static bool parse_range(struct request *r, const struct iovec *data, unsigned n,
 	if (sector > limits->capacity / BLK_SECTOR ||
 	    bytes > limits->capacity - sector * BLK_SECTOR || bytes > max)
 		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	if (r->kind == REQUEST_SECURE_ERASE &&
+	    !erase_is_aligned(sector * BLK_SECTOR, bytes, limits))
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
 	if (bytes == 0)
 		return done(r, VIRTIO_BLK_S_OK, 0);
 
-	r->io.op = is_zero ? DISK_ZERO : DISK_DISCARD;
+	r->io.op = is_zero			? DISK_ZERO
+		   : r->kind == REQUEST_DISCARD ? DISK_DISCARD
+						: DISK_SECURE_ERASE;
 	r->io.fua = limits->writethrough;
 	r->io.unmap = limits->zero_unmaps && flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
 	r->io.offset = sector * BLK_SECTOR;
@@ -125,6 +148,21 @@ static bool answer_get_id(struct request *r, const struct iovec *in, unsigned n_
 {
 	return done(r, VIRTIO_BLK_S_OK,
 		    (uint32_t)iov_scatter(in, n_in, limits->id, sizeof(limits->id)));
+}
+
+/* A buffer that does not hold all of it gets none: half an answer looks like a whole one. */
+static bool answer_get_lifetime(struct request *r, const struct iovec *in, unsigned n_in,
+				const struct request_limits *limits)
+{
+	const struct disk_lifetime *l = &limits->lifetime;
+	const uint16_t answer[] = { htole16(l->pre_eol), htole16(l->type_a), htole16(l->type_b) };
+
+	static_assert(sizeof(answer) == BLK_LIFETIME_BYTES, "virtio 1.3 5.2.6");
+	if (!limits->has_lifetime)
+		return done(r, VIRTIO_BLK_S_UNSUPP, 0);
+	if (r->in_len - 1 < sizeof(answer))
+		return done(r, VIRTIO_BLK_S_IOERR, 0);
+	return done(r, VIRTIO_BLK_S_OK, (uint32_t)iov_scatter(in, n_in, answer, sizeof(answer)));
 }
 
 bool request_parse(struct request *r, const struct chain *c, const struct request_limits *limits,
@@ -173,6 +211,13 @@ bool request_parse(struct request *r, const struct chain *c, const struct reques
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 		r->kind = REQUEST_ZERO;
 		return parse_range(r, out, n_out, c->out_len - sizeof(hdr), limits);
+	case VIRTIO_BLK_T_SECURE_ERASE:
+		r->kind = REQUEST_SECURE_ERASE;
+		return parse_range(r, out, n_out, c->out_len - sizeof(hdr), limits);
+	case BLK_T_GET_LIFETIME:
+		r->kind = REQUEST_GET_LIFETIME;
+		keep_data(r, in, n_in, big);
+		return answer_get_lifetime(r, in, n_in, limits);
 	case VIRTIO_BLK_T_GET_ID:
 		r->kind = REQUEST_GET_ID;
 		keep_data(r, in, n_in, big);
@@ -185,8 +230,8 @@ bool request_parse(struct request *r, const struct chain *c, const struct reques
 
 void request_from_disk(struct request *r)
 {
-	if (r->io.result == -EOPNOTSUPP &&
-	    (r->kind == REQUEST_DISCARD || r->kind == REQUEST_ZERO)) {
+	if (r->io.result == -EOPNOTSUPP && (r->kind == REQUEST_DISCARD || r->kind == REQUEST_ZERO ||
+					    r->kind == REQUEST_SECURE_ERASE)) {
 		/* The disk's file can do nothing of the kind. */
 		done(r, VIRTIO_BLK_S_UNSUPP, 0);
 		return;
@@ -213,7 +258,8 @@ void request_log(const struct request *r, struct ring *ring)
 	const struct iovec *segs = r->big ? r->big : r->small;
 	unsigned n;
 
-	if (r->kind == REQUEST_READ || r->kind == REQUEST_GET_ID) {
+	if (r->kind == REQUEST_READ || r->kind == REQUEST_GET_ID ||
+	    r->kind == REQUEST_GET_LIFETIME) {
 		/* All of it, also when the read failed: some of it may have arrived. */
 		n = (unsigned)(r->io.iov - segs) + r->io.n_iov;
 		ring_log_iov(ring, segs, n, UINT64_MAX);

@@ -12,6 +12,10 @@
 #include "vhost/ring.h"
 
 #define BLK_SECTOR 512
+/* Of virtio 1.3 5.2.3 and 5.2.6, not in Linux's header. */
+#define BLK_F_LIFETIME 15
+#define BLK_T_GET_LIFETIME 10
+#define BLK_LIFETIME_BYTES 6
 #define BLK_ID_BYTES 20 /* virtio 1.3 5.2.6: VIRTIO_BLK_T_GET_ID */
 
 /* Data segments that stand in the request itself; longer ones take an array from the queue's pool.
@@ -25,7 +29,9 @@ enum request_kind {
 	REQUEST_FLUSH,
 	REQUEST_DISCARD,
 	REQUEST_ZERO,
+	REQUEST_SECURE_ERASE,
 	REQUEST_GET_ID,
+	REQUEST_GET_LIFETIME,
 	REQUEST_OTHER
 };
 
@@ -37,7 +43,7 @@ struct request {
 	uint32_t filled;   /* of these, written from the start on, the status byte apart */
 	enum request_kind kind;
 	uint64_t issued;    /* clock_cycles() when it went to the disk; 0: it is held back */
-	uint64_t range_len; /* bytes, of a DISCARD or WRITE_ZEROES as it was asked for */
+	uint64_t range_len; /* bytes, of a range without data, as it was asked for */
 	uint8_t result;	    /* VIRTIO_BLK_S_* */
 	bool malformed;
 	bool busy;	      /* popped, not pushed */
@@ -55,6 +61,10 @@ struct request_limits {
 	uint64_t capacity;		/* bytes */
 	uint64_t discard_max, zero_max; /* bytes of one request; 0: not negotiated */
 	bool zero_unmaps;		/* may a WRITE_ZEROES give space back? */
+	uint64_t erase_max;		/* bytes of one request; 0: not negotiated */
+	uint32_t erase_align;		/* bytes */
+	bool has_lifetime;		/* negotiated */
+	struct disk_lifetime lifetime;
 	bool read_only;
 	bool writethrough; /* the guest does not flush: each write is durable when it completes */
 	bool no_flush;	   /* flushes are answered and not done */

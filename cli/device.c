@@ -117,6 +117,7 @@ static int limit_disk(const struct arguments *a)
 					    "bandwidth_write",
 					    "bandwidth_write_max",
 					    "burst",
+					    "share",
 					    NULL };
 
 	if (a->n < 3)

@@ -95,11 +95,15 @@ static int open_disk(struct disk_entry *e, struct device_files *files, struct er
 		.name = d->name,
 		.socket = make_socket(&d->socket, files->socket),
 		.kind = d->file	       ? DISK_FILE
+			: d->nbd       ? DISK_NBD
 			: d->null_size ? DISK_NULL
 				       : DISK_RAM,
 		.file = d->file,
 		.image = files->image.fd >= 0 ? &files->image : NULL,
 		.size = d->null_size ? d->null_size : d->ram_size,
+		.nbd = d->nbd,
+		.connections = d->connections,
+		.reconnect_s = d->reconnect_s,
 		.cache = (enum disk_cache)d->cache,
 		.lock = (enum disk_lock)d->lock,
 		.read_only = d->read_only,

@@ -87,8 +87,17 @@ static void check_group(const struct schema *s, const void *obj, unsigned field,
 
 void config_check_disk(const struct disk_config *d, struct problems *p)
 {
-	static const unsigned sources[] = { DISK_SOURCE_FILE, DISK_SOURCE_NULL, DISK_SOURCE_RAM };
-	static const unsigned of_files[] = { DISK_CACHE, DISK_LOCK };
+	static const unsigned sources[] = { DISK_SOURCE_FILE, DISK_SOURCE_NULL, DISK_SOURCE_RAM,
+					    DISK_SOURCE_NBD };
+	static const struct {
+		unsigned field, source;
+		const char *wants;
+	} of_source[] = {
+		{ DISK_CACHE, DISK_SOURCE_FILE, "only goes with a file; leave it out" },
+		{ DISK_LOCK, DISK_SOURCE_FILE, "only goes with a file; leave it out" },
+		{ DISK_CONNECTIONS, DISK_SOURCE_NBD, "only goes with nbd; leave it out" },
+		{ DISK_RECONNECT, DISK_SOURCE_NBD, "only goes with nbd; leave it out" },
+	};
 	unsigned n = 0, last = 0;
 
 	if (d->at.bad) /* What the rules would say of a half-read object is noise. */
@@ -100,15 +109,16 @@ void config_check_disk(const struct disk_config *d, struct problems *p)
 		last = sources[i];
 	}
 	if (n == 0)
-		schema_problem(&disk_schema, d, DISK_SOURCE_FILE, p,
-			       "is missing; a disk needs a file, or a size for null or ram");
+		schema_problem(
+			&disk_schema, d, DISK_SOURCE_FILE, p,
+			"is missing; a disk needs a file, an nbd URI, or a size for null or ram");
 	else if (n > 1)
 		schema_problem(&disk_schema, d, last, p,
-			       "a disk is one of file, null and ram; leave the others out");
-	for (unsigned i = 0; i < ARRAY_SIZE(of_files); i++)
-		if (n == 1 && last != DISK_SOURCE_FILE && schema_given(d, of_files[i]))
-			schema_problem(&disk_schema, d, of_files[i], p,
-				       "only goes with a file; leave it out");
+			       "a disk is one of file, nbd, null and ram; leave the others out");
+	for (unsigned i = 0; i < ARRAY_SIZE(of_source); i++)
+		if (n == 1 && last != of_source[i].source && schema_given(d, of_source[i].field))
+			schema_problem(&disk_schema, d, of_source[i].field, p, "%s",
+				       of_source[i].wants);
 	if (!d->limit.at.bad)
 		limit_check(&d->limit, p);
 	check_connect(&disk_schema, d, d->socket.connect, DISK_MODE, DISK_GROUP, p);

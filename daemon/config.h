@@ -53,6 +53,9 @@ enum {
 	DISK_SOURCE_FILE,
 	DISK_SOURCE_NULL,
 	DISK_SOURCE_RAM,
+	DISK_SOURCE_NBD,
+	DISK_CONNECTIONS,
+	DISK_RECONNECT,
 	DISK_READ_ONLY,
 	DISK_CACHE,
 	DISK_LOCK,
@@ -66,8 +69,9 @@ struct disk_config {
 	struct object at;
 	char *name;
 	struct socket_config socket;
-	char *file;		      /* one of these three */
-	uint64_t null_size, ram_size; /* bytes */
+	char *file, *nbd;		   /* one of these four */
+	uint64_t null_size, ram_size;	   /* bytes */
+	uint32_t connections, reconnect_s; /* of nbd */
 	bool read_only;
 	int cache; /* enum disk_cache */
 	int lock;  /* enum disk_lock */

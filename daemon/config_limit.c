@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/config_limit.h"
 
+#include "poll/worker.h"
+
 #include <string.h>
 
 /* As QEMU's; what is more is a mistake. */
@@ -38,9 +40,14 @@ static const struct field limit_fields[] = {
 	  .kind = FIELD_NUMBER,
 	  .offset = offsetof(struct limit_config, limits.burst_s),
 	  .max = 3600 },
+	{ .key = "share",
+	  .kind = FIELD_NUMBER,
+	  .offset = offsetof(struct limit_config, limits.share),
+	  .max = POLLER_SHARE_MAX },
 };
-#define N_RATES (ARRAY_SIZE(limit_fields) - 1)
+#define N_RATES (ARRAY_SIZE(limit_fields) - 2)
 #define BURST N_RATES
+#define SHARE (BURST + 1)
 
 const struct schema limit_schema = { sizeof(struct limit_config), ARRAY_SIZE(limit_fields),
 				     limit_fields, NULL };
@@ -84,4 +91,6 @@ void limit_for_each(const struct blk_limits *limits,
 			fn(limit_fields[i].key, rate_of(&l, i), arg);
 	if (limits->burst_s)
 		fn(limit_fields[BURST].key, limits->burst_s, arg);
+	if (limits->share)
+		fn(limit_fields[SHARE].key, limits->share, arg);
 }

@@ -99,6 +99,21 @@ static const struct field disk_fields[] = {
 			       D(null_size),
 			       .rule = sectors_rule },
 	[DISK_SOURCE_RAM] = { .key = "ram", .kind = FIELD_SIZE, D(ram_size), .rule = sectors_rule },
+	[DISK_SOURCE_NBD] = { .key = "nbd",
+			      .kind = FIELD_TEXT,
+			      D(nbd),
+			      .what = "the URI of an NBD export",
+			      .max = 2000 },
+	[DISK_CONNECTIONS] = { .key = "connections",
+			       .kind = FIELD_NUMBER,
+			       D(connections),
+			       .min = 1,
+			       .max = 16 },
+	[DISK_RECONNECT] = { .key = "reconnect",
+			     .kind = FIELD_NUMBER,
+			     D(reconnect_s),
+			     .min = 0,
+			     .max = 1000000 },
 	[DISK_READ_ONLY] = { .key = "read_only",
 			     .option = "read-only",
 			     .kind = FIELD_BOOL,
@@ -121,6 +136,8 @@ static void disk_defaults(void *obj)
 
 	d->socket.mode = -1;
 	d->discard = true;
+	d->connections = 1;
+	d->reconnect_s = 30;
 	d->queues = 1;
 }
 

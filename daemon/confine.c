@@ -2,6 +2,7 @@
 #include "daemon/confine.h"
 
 #include "base/error.h"
+#include "blk/nbd_address.h"
 #include "daemon/appliance.h"
 #include "daemon/privilege.h"
 #include "daemon/sandbox.h"
@@ -13,10 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The folders of our socket files, which we remove in the end. */
+/* The folders of our socket files, which we remove in the end; the ports of NBD servers. */
 struct folders {
 	unsigned n;
 	char **folder;
+	unsigned n_ports;
+	uint16_t *port;
 };
 
 static void add_folder(struct folders *f, const char *socket_path)
@@ -36,12 +39,26 @@ static void add_folder(struct folders *f, const char *socket_path)
 	free(copy);
 }
 
+static void add_port(struct folders *f, const char *uri)
+{
+	uint16_t port = uri ? nbd_uri_port(uri) : 0;
+
+	if (port == 0)
+		return;
+	f->port = reallocarray(f->port, f->n_ports + 1, sizeof(*f->port));
+	if (!f->port)
+		abort(); /* as everywhere in start-up */
+	f->port[f->n_ports++] = port;
+}
+
 static void find_folders(const struct config *c, const char *control_path, struct folders *f)
 {
 	add_folder(f, control_path);
-	for (unsigned i = 0; i < c->disks.n; i++)
+	for (unsigned i = 0; i < c->disks.n; i++) {
+		add_port(f, config_disk(c, i)->nbd);
 		if (!config_disk(c, i)->socket.connect)
 			add_folder(f, config_disk(c, i)->socket.path);
+	}
 	for (unsigned i = 0; i < c->networks.n; i++) {
 		const struct network_config *n = config_network(c, i);
 
@@ -49,6 +66,14 @@ static void find_folders(const struct config *c, const char *control_path, struc
 			if (!config_port(n, j)->socket.connect)
 				add_folder(f, config_port(n, j)->socket.path);
 	}
+}
+
+static bool has_tcp(const struct config *c)
+{
+	for (unsigned i = 0; i < c->disks.n; i++)
+		if (config_disk(c, i)->nbd && nbd_uri_port(config_disk(c, i)->nbd))
+			return true;
+	return false;
 }
 
 static bool has_dpdk(const struct config *c)
@@ -72,7 +97,7 @@ static void enter(void *arg)
 	struct entry *e = arg;
 
 	e->version = sandbox_landlock((const char *const *)e->folders->folder, e->folders->n,
-				      &e->err);
+				      e->folders->port, e->folders->n_ports, &e->err);
 }
 
 static int landlock(const struct appliance *a, const struct folders *f, struct error *err)
@@ -107,6 +132,7 @@ static void confine_files(const struct appliance *a, const char *control_path,
 	for (unsigned i = 0; i < f.n; i++)
 		free(f.folder[i]);
 	free(f.folder);
+	free(f.port);
 }
 
 static bool without_sandbox(const struct config *c)
@@ -147,7 +173,7 @@ void prepare_postcopy(struct appliance *a)
 void confine(const struct appliance *a, const char *control_path, struct confinement *out)
 {
 	const char *unfit = sandbox_unfit();
-	bool dpdk = has_dpdk(a->config);
+	bool dpdk = has_dpdk(a->config), tcp = has_tcp(a->config);
 	struct error err = { 0 };
 
 	*out = (struct confinement) { .seccomp = "off" };
@@ -162,8 +188,8 @@ void confine(const struct appliance *a, const char *control_path, struct confine
 		snprintf(out->why, sizeof(out->why), "no Landlock beside DPDK ports");
 	else
 		confine_files(a, control_path, out);
-	if (sandbox_seccomp(dpdk ? SANDBOX_DPDK : SANDBOX_TIGHT, &err) == 0)
-		out->seccomp = dpdk ? "dpdk" : "tight";
+	if (sandbox_seccomp(dpdk ? SANDBOX_DPDK : tcp ? SANDBOX_TCP : SANDBOX_TIGHT, &err) == 0)
+		out->seccomp = dpdk ? "dpdk" : tcp ? "tcp" : "tight";
 	else
 		snprintf(out->why + strlen(out->why), sizeof(out->why) - strlen(out->why),
 			 "%s%.200s", out->why[0] ? "; " : "", err.text);

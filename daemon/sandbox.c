@@ -119,7 +119,7 @@ static const int *const deadly = CALLS(
 /* Of files and devices that we are given or serve. */
 static const unsigned long ioctls[] = {
 	FIONREAD, FIONBIO,	TCGETS,	    BLKSSZGET,	BLKPBSZGET,
-	BLKIOOPT, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT,
+	BLKIOOPT, BLKGETSIZE64, BLKDISCARD, BLKZEROOUT, BLKSECDISCARD,
 };
 
 static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls)
@@ -131,8 +131,12 @@ static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls)
 	return rc;
 }
 
+/* Without SOCK_NONBLOCK and SOCK_CLOEXEC. */
+#define SOCK_TYPE_MASK 0xf
+static const int tcp_families[] = { AF_INET, AF_INET6 };
+
 /* Calls that are allowed for some arguments alone. */
-static int add_checked(scmp_filter_ctx ctx)
+static int add_checked(scmp_filter_ctx ctx, enum sandbox_profile profile)
 {
 	const uint64_t thread = CLONE_VM | CLONE_THREAD;
 	const uint32_t allow = SCMP_ACT_ALLOW;
@@ -150,6 +154,10 @@ static int add_checked(scmp_filter_ctx ctx)
 			       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+	for (unsigned i = 0; profile == SANDBOX_TCP && i < ARRAY_SIZE(tcp_families); i++)
+		rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(socket), 2,
+				       SCMP_A0(SCMP_CMP_EQ, tcp_families[i]),
+				       SCMP_A1(SCMP_CMP_MASKED_EQ, SOCK_TYPE_MASK, SOCK_STREAM));
 	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
 	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_VMA));
 	/* Asking for a limit, not setting one. */
@@ -208,7 +216,7 @@ static int build(scmp_filter_ctx ctx, enum sandbox_profile profile)
 			rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 					      SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	} else if (rc == 0 && !pager) {
-		rc = add_checked(ctx);
+		rc = add_checked(ctx, profile);
 	}
 	return rc;
 }

@@ -20,6 +20,11 @@
 
 #define FS_ALL_V1 ((UINT64_C(1) << 13) - 1)
 
+#define RULE_NET_PORT 2 /* 4 */
+struct net_port_attr {
+	uint64_t allowed, port;
+};
+
 struct ruleset_attr { /* struct landlock_ruleset_attr, as of version 4 */
 	uint64_t fs, net;
 };
@@ -59,7 +64,15 @@ static int allow_folder(int ruleset, const char *folder)
 	return (int)rc;
 }
 
-int sandbox_landlock(const char *const *folders, unsigned n, struct error *err)
+static int allow_port(int ruleset, uint16_t port)
+{
+	const struct net_port_attr to = { NET_CONNECT_TCP, port };
+
+	return syscall(SYS_landlock_add_rule, ruleset, RULE_NET_PORT, &to, 0) < 0 ? -errno : 0;
+}
+
+int sandbox_landlock(const char *const *folders, unsigned n, const uint16_t *ports,
+		     unsigned n_ports, struct error *err)
 {
 	int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0,
 				   LANDLOCK_CREATE_RULESET_VERSION);
@@ -79,6 +92,11 @@ int sandbox_landlock(const char *const *folders, unsigned n, struct error *err)
 		rc = allow_folder(ruleset, folders[i]);
 		if (rc < 0)
 			error_set(err, rc, "Landlock: folder %s: %s", folders[i], strerror(-rc));
+	}
+	for (unsigned i = 0; rc == 0 && version >= 4 && i < n_ports; i++) {
+		rc = allow_port(ruleset, ports[i]);
+		if (rc < 0)
+			error_set(err, rc, "Landlock: TCP port %u: %s", ports[i], strerror(-rc));
 	}
 	if (rc == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
 		rc = error_set(err, -errno, "Landlock: %s", strerror(errno));

@@ -214,7 +214,10 @@ static json_t *blk_counters_json(json_t *disk, const struct blk_device *b)
 	put_number(j, "write_zeroes", s.zeroes);
 	put_number(j, "discarded_bytes", s.discarded_bytes);
 	put_number(j, "zeroed_bytes", s.zeroed_bytes);
+	put_number(j, "secure_erases", s.erases);
+	put_number(j, "erased_bytes", s.erased_bytes);
 	put_number(j, "get_ids", s.get_ids);
+	put_number(j, "get_lifetimes", s.get_lifetimes);
 	put_number(j, "read_bytes", s.read_bytes);
 	put_number(j, "write_bytes", s.write_bytes);
 	put_number(j, "errors", s.errors);
@@ -251,7 +254,7 @@ static json_t *disk_json(const struct disk_entry *e)
 
 	put_text(j, "name", c->name);
 	put_text(j, "socket", c->socket.path);
-	put_text(j, "kind", c->file ? "file" : c->null_size ? "null" : "ram");
+	put_text(j, "kind", c->file ? "file" : c->nbd ? "nbd" : c->null_size ? "null" : "ram");
 	put_text(j, "file", e->device ? blk_device_config(e->device)->file : c->file);
 	put(j, "read_only", json_boolean(c->read_only));
 	put(j, "discard", json_boolean(c->discard && !c->read_only));

@@ -14,8 +14,8 @@
 /* Commands of one poll: rare, and none is urgent. */
 #define CTRL_BURST 4
 
-/* The longest command that is understood is RSS_CONFIG, with 128 entries and a key of 40 bytes. */
-#define CTRL_DATA_MAX 320
+/* What is read of a command: of those that have no end, MAC_TABLE_SET, this much. */
+#define CTRL_DATA_MAX 2048
 
 struct ctrl_command {
 	struct virtio_net_ctrl_hdr hdr;
@@ -24,6 +24,7 @@ struct ctrl_command {
 static_assert(offsetof(struct ctrl_command, data) == 2, "virtio 1.3 5.1.6.5");
 static_assert(CTRL_DATA_MAX >= 4 + 2 + 2 + 2 * RSS_TABLE_MAX + 2 + 1 + RSS_KEY_MAX,
 	      "virtio 1.3 5.1.6.5.7.1");
+static_assert(CTRL_DATA_MAX >= 2 * (4 + 6 * FILTER_MACS_MAX), "virtio 1.3 5.1.6.5.2");
 
 /*
  * virtio 1.3 5.1.6.5.5.1: after the answer no packet goes to the queues left out. So wait until no
@@ -84,9 +85,11 @@ static bool mq_command(struct net_device *d, const struct ctrl_command *c, size_
 	return false;
 }
 
-/* TABLE_SET belongs to CTRL_RX, which is not offered: the switch floods, and never filters. */
-static bool mac_command(struct net_device *d, const struct ctrl_command *c, size_t data_len)
+static bool mac_command(struct net_device *d, const struct ctrl_command *c, size_t data_len,
+			size_t total)
 {
+	if (c->hdr.cmd == VIRTIO_NET_CTRL_MAC_TABLE_SET)
+		return net_filter_table_command(d, c->data, data_len, total);
 	if (!vhost_has_feature(&d->vdev, VIRTIO_NET_F_CTRL_MAC_ADDR) ||
 	    c->hdr.cmd != VIRTIO_NET_CTRL_MAC_ADDR_SET || data_len < 6)
 		return false;
@@ -133,9 +136,9 @@ static bool coalesce_command(struct net_device *d, const struct ctrl_command *c,
 	return ok;
 }
 
-/* @room: bytes that the driver has for the answer, at least 1. */
-static void ctrl_obey(struct net_device *d, const struct ctrl_command *c, size_t len, uint32_t room,
-		      struct ctrl_answer *a)
+/* @chain: the command's, of which @len bytes are in @c; it has room for an answer of a byte. */
+static void ctrl_obey(struct net_device *d, const struct chain *chain, const struct ctrl_command *c,
+		      size_t len, struct ctrl_answer *a)
 {
 	size_t data_len = len - sizeof(c->hdr);
 	bool ok = false;
@@ -147,13 +150,19 @@ static void ctrl_obey(struct net_device *d, const struct ctrl_command *c, size_t
 			ok = mq_command(d, c, data_len);
 			break;
 		case VIRTIO_NET_CTRL_MAC:
-			ok = mac_command(d, c, data_len);
+			ok = mac_command(d, c, data_len, chain->out_len - sizeof(c->hdr));
+			break;
+		case VIRTIO_NET_CTRL_RX:
+			ok = net_filter_modes_command(d, c->hdr.cmd, c->data, data_len);
+			break;
+		case VIRTIO_NET_CTRL_VLAN:
+			ok = net_filter_vlan_command(d, c->hdr.cmd, c->data, data_len);
 			break;
 		case VIRTIO_NET_CTRL_ANNOUNCE:
 			ok = announce_command(d, c);
 			break;
 		case VIRTIO_NET_CTRL_NOTF_COAL:
-			ok = coalesce_command(d, c, data_len, room, a);
+			ok = coalesce_command(d, c, data_len, chain->in_len, a);
 			break;
 		}
 	}
@@ -189,7 +198,7 @@ static void answer_write(struct ring *r, const struct chain *c, const struct ctr
 	}
 }
 
-HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
+HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping)
 {
 	struct ring *r = &q->vq->ring;
 	struct iovec segs[RING_CHAIN_SEGS_MAX];
@@ -200,23 +209,23 @@ HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 
 	for (n = 0; n < CTRL_BURST && ring_pop(r, layout, &c, 1, segs, RING_CHAIN_SEGS_MAX); n++) {
 		if (unlikely(c.in_len == 0)) {
-			ring_push(r, layout, c.id, c.n_slots, 0);
+			ring_push_way(r, layout, keeping, &c, 0);
 			ring_break(r, "control command without room for its answer");
 			break;
 		}
-		ctrl_obey(q->dev, &command, command_read(&c, &command), c.in_len, &answer);
+		ctrl_obey(q->dev, &c, &command, command_read(&c, &command), &answer);
 		answer_write(r, &c, &answer);
-		ring_push(r, layout, c.id, c.n_slots, answer.len);
+		ring_push_way(r, layout, keeping, &c, answer.len);
 	}
-	ring_publish(r, layout);
+	ring_publish_way(r, layout, keeping);
 	ring_call(r, layout);
 	return n;
 }
 
-#define X(name, layout)                                                                       \
+#define X(name, layout, keeping)                                                              \
 	static unsigned ctrl_##name(struct poller *p)                                         \
 	{                                                                                     \
-		return ctrl_poll(container_of(p, struct net_queue, poller), layout);          \
+		return ctrl_poll(container_of(p, struct net_queue, poller), layout, keeping); \
 	}                                                                                     \
 	static bool arm_##name(struct poller *p)                                              \
 	{                                                                                     \
@@ -227,9 +236,10 @@ HOT unsigned ctrl_poll(struct net_queue *q, enum ring_layout layout)
 	{                                                                                     \
 		ring_kicks_off(&container_of(p, struct net_queue, poller)->vq->ring, layout); \
 	}
-RING_LAYOUTS(X)
+RING_WAYS(X)
 #undef X
 
-#define X(name, layout) [layout] = { ctrl_##name, arm_##name, disarm_##name },
-const struct poller_ops ctrl_ops[2] = { RING_LAYOUTS(X) };
+#define X(name, layout, keeping) \
+	[RING_WAY(layout, keeping)] = { ctrl_##name, arm_##name, disarm_##name },
+const struct poller_ops ctrl_ops[N_RING_WAYS] = { RING_WAYS(X) };
 #undef X

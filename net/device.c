@@ -33,7 +33,7 @@ static uint64_t bit(unsigned n)
 	return UINT64_C(1) << n;
 }
 
-/* Without CTRL_RX (receive modes, MAC filters): a switch port filters nothing. Nor UFO. */
+/* Without UFO: that is for drivers of long ago. */
 static uint64_t net_features(struct vhost_device *vdev)
 {
 	const struct net_device *d = net_device_of(vdev);
@@ -43,6 +43,9 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_GUEST_TSO6) | bit(VIRTIO_NET_F_GUEST_ECN) |
 		     bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS) |
 		     bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+		     bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+		     bit(VIRTIO_NET_F_CTRL_VLAN) | bit(VIRTIO_NET_F_HOST_USO) |
+		     bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6) |
 		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VIRTIO_NET_F_RSS) |
 		     bit(VIRTIO_NET_F_HASH_REPORT) | bit(VIRTIO_NET_F_NOTF_COAL) |
 		     bit(VIRTIO_NET_F_VQ_NOTF_COAL);
@@ -69,6 +72,7 @@ static void driver_state_forget(struct net_device *d)
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
 	net_steer(d, &(struct rss_config) { 0 });
 	net_coalesce_forget(d);
+	net_filter_forget(d);
 }
 
 /* Comes when a driver begins anew. */
@@ -147,6 +151,8 @@ static void queue_decide(struct net_queue *q)
 	q->csum = vhost_has_feature(v, VIRTIO_NET_F_GUEST_CSUM);
 	q->tso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO4);
 	q->tso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO6);
+	q->uso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_USO4);
+	q->uso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_USO6);
 	q->ecn = vhost_has_feature(v, VIRTIO_NET_F_GUEST_ECN);
 	q->sender_offloads = 0;
 	if (!host_csum)
@@ -156,6 +162,8 @@ static void queue_decide(struct net_queue *q)
 		q->sender_offloads |= OFFLOAD_TSO4;
 	if (vhost_has_feature(v, VIRTIO_NET_F_HOST_TSO6))
 		q->sender_offloads |= OFFLOAD_TSO6;
+	if (vhost_has_feature(v, VIRTIO_NET_F_HOST_USO))
+		q->sender_offloads |= OFFLOAD_USO;
 	if (vhost_has_feature(v, VIRTIO_NET_F_HOST_ECN))
 		q->sender_offloads |= OFFLOAD_ECN;
 }
@@ -222,7 +230,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 {
 	struct net_device *d = net_device_of(vdev);
 	struct net_queue *q = &d->queues[vq->index];
-	enum ring_layout layout = vq->ring.layout;
+	unsigned way = ring_way(&vq->ring);
 	int rc = queue_role(d, vq->index, &q->role);
 
 	if (rc < 0)
@@ -233,7 +241,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		q->lane = (uint16_t)worker_index(vq->worker);
 	q->has_lane = true;
 	if (q->role == NET_QUEUE_RECEIVE) {
-		q->to_guest = to_guest_fns[layout];
+		q->to_guest = to_guest_fns[way];
 		worker_call_wait(vq->worker, rx_start, q);
 		rx_span_update(d);
 		vq->looks_ahead = vhost_has_iommu(vdev);
@@ -248,7 +256,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 	}
 	q->burst = PORT_BURST;
 	q->cost_max = POLL_MAX_US * clock_cycles_per_us();
-	queue_poll(q, q->role == NET_QUEUE_CONTROL ? &ctrl_ops[layout] : &from_guest_ops[layout]);
+	queue_poll(q, q->role == NET_QUEUE_CONTROL ? &ctrl_ops[way] : &from_guest_ops[way]);
 	return 0;
 }
 
@@ -367,6 +375,7 @@ static const struct vhost_device_ops net_ops = {
 	.kind = "net",
 	.runs_disabled = true,
 	.in_order = true,
+	.inflight = true,
 	.features = net_features,
 	.set_features = net_set_features,
 	.config_size = sizeof(struct virtio_net_config),

@@ -329,7 +329,9 @@ static uint64_t device_does(const struct dpdk_port *p, const struct frame *f, st
 	if (!f->offload.needs_csum || !find_layers(l, f))
 		return 0;
 	if (f->offload.gso_type != VIRTIO_NET_HDR_GSO_NONE) {
-		if (!(on & RTE_ETH_TX_OFFLOAD_TCP_TSO))
+		/* Few devices cut datagrams: we do that, and they sum them. */
+		if (f->offload.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4 ||
+		    !(on & RTE_ETH_TX_OFFLOAD_TCP_TSO))
 			return 0;
 		/* A cut IPv4 packet needs its header's checksum anew. */
 		return l->flags | RTE_MBUF_F_TX_TCP_SEG |

@@ -123,7 +123,7 @@ static bool COLD hold(struct net_queue *q, struct port_stats *stats)
 	return true;
 }
 
-HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
+HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping)
 {
 	struct ring *r = &q->vq->ring;
 	struct port_stats *stats = net_stats(q->dev);
@@ -162,8 +162,11 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 	}
 	if (unlikely(rules & PORT_HOLD_IN))
 		rules_took(&q->dev->port, n, bytes);
-	ring_push_many(r, layout, chains, n, NULL);
-	ring_publish(r, layout);
+	if (keeping == RING_PLAIN)
+		ring_push_many(r, layout, chains, n, NULL);
+	for (unsigned i = 0; keeping == RING_KEPT && i < n; i++)
+		ring_push_kept(r, chains[i].id, chains[i].n_slots, 0);
+	ring_publish_way(r, layout, keeping);
 	if (likely(!q->coalesces))
 		ring_call(r, layout);
 	else
@@ -171,27 +174,28 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout)
 	return n;
 }
 
-#define X(name, layout)                                                                       \
-	static unsigned from_guest_##name(struct poller *p)                                   \
-	{                                                                                     \
-		return from_guest(container_of(p, struct net_queue, poller), layout);         \
-	}                                                                                     \
-	static bool arm_##name(struct poller *p)                                              \
-	{                                                                                     \
-		struct net_queue *q = container_of(p, struct net_queue, poller);              \
-                                                                                              \
-		if (unlikely(q->coalesces))                                                   \
-			coalesce_flush(&q->coalesce, &q->vq->ring, layout);                   \
-		/* What is there has to wait: kicks would tell nothing new. */                \
-		return p->rests || ring_kicks_on(&q->vq->ring, layout);                       \
-	}                                                                                     \
-	static void disarm_##name(struct poller *p)                                           \
-	{                                                                                     \
-		ring_kicks_off(&container_of(p, struct net_queue, poller)->vq->ring, layout); \
+#define X(name, layout, keeping)                                                               \
+	static unsigned from_guest_##name(struct poller *p)                                    \
+	{                                                                                      \
+		return from_guest(container_of(p, struct net_queue, poller), layout, keeping); \
+	}                                                                                      \
+	static bool arm_##name(struct poller *p)                                               \
+	{                                                                                      \
+		struct net_queue *q = container_of(p, struct net_queue, poller);               \
+                                                                                               \
+		if (unlikely(q->coalesces))                                                    \
+			coalesce_flush(&q->coalesce, &q->vq->ring, layout);                    \
+		/* What is there has to wait: kicks would tell nothing new. */                 \
+		return p->rests || ring_kicks_on(&q->vq->ring, layout);                        \
+	}                                                                                      \
+	static void disarm_##name(struct poller *p)                                            \
+	{                                                                                      \
+		ring_kicks_off(&container_of(p, struct net_queue, poller)->vq->ring, layout);  \
 	}
-RING_LAYOUTS(X)
+RING_WAYS(X)
 #undef X
 
-#define X(name, layout) [layout] = { from_guest_##name, arm_##name, disarm_##name },
-const struct poller_ops from_guest_ops[2] = { RING_LAYOUTS(X) };
+#define X(name, layout, keeping) \
+	[RING_WAY(layout, keeping)] = { from_guest_##name, arm_##name, disarm_##name },
+const struct poller_ops from_guest_ops[N_RING_WAYS] = { RING_WAYS(X) };
 #undef X

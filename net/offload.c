@@ -26,6 +26,10 @@
 #define IPV6_DEST_OPTIONS 60
 
 #define PROTO_TCP 6
+#define PROTO_UDP 17
+#define UDP_HDR_LEN 8
+#define UDP_OFF_LEN 4
+#define UDP_OFF_CSUM 6
 #define TCP_HDR_MIN 20
 #define TCP_OFF_SEQ 4
 #define TCP_OFF_DOFF 12
@@ -57,9 +61,11 @@ static void be32_put(uint8_t *p, uint32_t v)
 	be16_put(p + 2, (uint16_t)v);
 }
 
-/* Where the headers of a TCP frame lie. */
-struct tcp_headers {
+/* Where the headers of a large frame lie; @proto: TCP or UDP, by its GSO type. */
+struct l4_headers {
 	uint16_t l3, l4, end; /* offsets in the frame */
+	uint8_t proto;
+	bool v6;
 };
 
 /* The ethertype behind any VLAN tags, and where its header starts; 0 if it is not there. */
@@ -76,7 +82,7 @@ static uint16_t ether_parse(const uint8_t *head, unsigned len, uint16_t *l3)
 	return 0;
 }
 
-static const char *ipv4_parse(const uint8_t *head, unsigned len, struct tcp_headers *t)
+static const char *ipv4_parse(const uint8_t *head, unsigned len, struct l4_headers *t)
 {
 	unsigned ihl;
 
@@ -86,18 +92,18 @@ static const char *ipv4_parse(const uint8_t *head, unsigned len, struct tcp_head
 	if (head[t->l3] >> 4 != 4 || ihl < IPV4_HDR_MIN || t->l3 + ihl > len)
 		return "bad IPv4 header";
 	if (be16_at(head + t->l3 + IPV4_OFF_FRAG) & IPV4_FRAG_MASK)
-		return "TSO of an IPv4 fragment";
-	if (head[t->l3 + IPV4_OFF_PROTO] != PROTO_TCP)
-		return "TSO of something other than TCP";
+		return "GSO of an IPv4 fragment";
+	if (head[t->l3 + IPV4_OFF_PROTO] != t->proto)
+		return "GSO type and protocol disagree";
 	t->l4 = (uint16_t)(t->l3 + ihl);
 	return NULL;
 }
 
 /*
  * Only extension headers that leave the pseudo header alone: a routing header replaces the final
- * destination (RFC 8200 8.1), a fragment is no whole TCP segment.
+ * destination (RFC 8200 8.1), a fragment is no whole segment.
  */
-static const char *ipv6_parse(const uint8_t *head, unsigned len, struct tcp_headers *t)
+static const char *ipv6_parse(const uint8_t *head, unsigned len, struct l4_headers *t)
 {
 	unsigned at = t->l3 + IPV6_HDR_LEN;
 	uint8_t next;
@@ -111,30 +117,18 @@ static const char *ipv6_parse(const uint8_t *head, unsigned len, struct tcp_head
 		next = head[at];
 		at += (head[at + 1] + 1u) * 8;
 	}
-	if (next != PROTO_TCP)
-		return "TSO of something other than TCP";
+	if (next != t->proto)
+		return "GSO type and protocol disagree";
 	if (at > len)
 		return "IPv6 extension headers do not fit";
 	t->l4 = (uint16_t)at;
 	return NULL;
 }
 
-/* @len: bytes of @head that are there. */
-static const char *tcp_parse(const uint8_t *head, unsigned len, uint8_t gso_type,
-			     struct tcp_headers *t)
+static const char *tcp_parse(const uint8_t *head, unsigned len, struct l4_headers *t)
 {
-	uint16_t type = ether_parse(head, len, &t->l3);
-	const char *why;
 	unsigned doff;
 
-	if (gso_type == VIRTIO_NET_HDR_GSO_TCPV4 && type == ETHERTYPE_IPV4)
-		why = ipv4_parse(head, len, t);
-	else if (gso_type == VIRTIO_NET_HDR_GSO_TCPV6 && type == ETHERTYPE_IPV6)
-		why = ipv6_parse(head, len, t);
-	else
-		why = "GSO type and ethertype disagree";
-	if (why)
-		return why;
 	if (t->l4 + TCP_HDR_MIN > (int)len)
 		return "TCP header does not fit";
 	doff = (head[t->l4 + TCP_OFF_DOFF] >> 4) * 4u;
@@ -144,36 +138,79 @@ static const char *tcp_parse(const uint8_t *head, unsigned len, uint8_t gso_type
 	return NULL;
 }
 
+static const char *udp_parse(unsigned len, struct l4_headers *t)
+{
+	if (t->l4 + UDP_HDR_LEN > (int)len)
+		return "UDP header does not fit";
+	t->end = (uint16_t)(t->l4 + UDP_HDR_LEN);
+	return NULL;
+}
+
+/* @len: bytes of @head that are there. */
+static const char *gso_parse(const uint8_t *head, unsigned len, uint8_t gso_type,
+			     struct l4_headers *t)
+{
+	uint16_t type = ether_parse(head, len, &t->l3);
+	bool udp = gso_type == VIRTIO_NET_HDR_GSO_UDP_L4;
+	const char *why;
+
+	t->proto = udp ? PROTO_UDP : PROTO_TCP;
+	t->v6 = type == ETHERTYPE_IPV6;
+	if ((udp || gso_type == VIRTIO_NET_HDR_GSO_TCPV4) && type == ETHERTYPE_IPV4)
+		why = ipv4_parse(head, len, t);
+	else if ((udp || gso_type == VIRTIO_NET_HDR_GSO_TCPV6) && t->v6)
+		why = ipv6_parse(head, len, t);
+	else
+		why = "GSO type and ethertype disagree";
+	if (why)
+		return why;
+	return udp ? udp_parse(len, t) : tcp_parse(head, len, t);
+}
+
+static unsigned gso_feature(uint8_t type)
+{
+	switch (type) {
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+		return OFFLOAD_TSO4;
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		return OFFLOAD_TSO6;
+	case VIRTIO_NET_HDR_GSO_UDP_L4:
+		return OFFLOAD_USO;
+	}
+	return 0;
+}
+
 static const char *set_gso(struct packet *p, const struct virtio_net_hdr *h, unsigned allowed,
 			   unsigned copied)
 {
 	struct packet_offload *o = &p->offload;
 	uint8_t type = h->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
-	bool ecn = h->gso_type & VIRTIO_NET_HDR_GSO_ECN;
-	struct tcp_headers t;
+	bool ecn = h->gso_type & VIRTIO_NET_HDR_GSO_ECN, udp = type == VIRTIO_NET_HDR_GSO_UDP_L4;
+	struct l4_headers t;
 	const char *why;
 
-	if (type != VIRTIO_NET_HDR_GSO_TCPV4 && type != VIRTIO_NET_HDR_GSO_TCPV6)
-		return "unknown GSO type";
-	if (!(allowed & (type == VIRTIO_NET_HDR_GSO_TCPV4 ? OFFLOAD_TSO4 : OFFLOAD_TSO6)))
-		return "GSO type was not negotiated";
+	if (!(allowed & gso_feature(type)))
+		return "GSO type is unknown or was not negotiated";
+	if (ecn && udp)
+		return "ECN of something other than TCP";
 	if (ecn && !(allowed & OFFLOAD_ECN))
 		return "ECN was not negotiated";
 	if (!o->needs_csum)
 		return "GSO without an unfinished checksum"; /* virtio 1.3 5.1.6.2.1 */
-	if (h->gso_size < GSO_SIZE_MIN)
+	if (h->gso_size < (udp ? 1 : GSO_SIZE_MIN))
 		return "GSO size is too small";
-	why = tcp_parse(p->head, copied, type, &t);
+	why = gso_parse(p->head, copied, type, &t);
 	if (why)
 		return why;
-	if (o->csum_start != t.l4 || o->csum_offset != TCP_OFF_CSUM)
-		return "the checksum of a GSO frame is not TCP's";
+	if (o->csum_start != t.l4 || o->csum_offset != (udp ? UDP_OFF_CSUM : TCP_OFF_CSUM))
+		return "the checksum of a GSO frame is not its protocol's";
 	if (t.end >= p->len)
 		return "GSO frame without payload";
 	if (p->len - t.end > h->gso_size) {
 		o->gso_type = type;
 		o->gso_size = h->gso_size;
 		o->ecn = ecn;
+		o->v6 = t.v6;
 	}
 	o->hdr_len = t.end;
 	p->head_len = t.end;
@@ -288,8 +325,8 @@ void packet_complete_csum(struct packet *p)
 
 void segmenter_init(struct segmenter *s, struct packet *p)
 {
-	struct tcp_headers t = { 0 };
-	const char *why = tcp_parse(p->head, p->head_len, p->offload.gso_type, &t);
+	struct l4_headers t = { 0 };
+	const char *why = gso_parse(p->head, p->head_len, p->offload.gso_type, &t);
 
 	assert(!why && t.end == p->head_len && p->offload.gso_size > 0);
 	(void)why;
@@ -298,8 +335,11 @@ void segmenter_init(struct segmenter *s, struct packet *p)
 	s->l3 = t.l3;
 	s->l4 = t.l4;
 	s->ip_id = be16_at(p->head + t.l3 + IPV4_OFF_ID);
-	s->seq = be32_at(p->head + t.l4 + TCP_OFF_SEQ);
-	s->tcp_flags = p->head[t.l4 + TCP_OFF_FLAGS];
+	s->udp = t.proto == PROTO_UDP;
+	if (!s->udp) {
+		s->seq = be32_at(p->head + t.l4 + TCP_OFF_SEQ);
+		s->tcp_flags = p->head[t.l4 + TCP_OFF_FLAGS];
+	}
 	s->first = true;
 	s->left = p->offload.cuts_max ? p->offload.cuts_max : UINT16_MAX;
 	memcpy(s->head, p->head, p->head_len);
@@ -311,10 +351,10 @@ void segmenter_init(struct segmenter *s, struct packet *p)
 static uint64_t segment_ip(struct segmenter *s, uint32_t frame_bytes)
 {
 	uint8_t *ip = s->head + s->l3;
-	uint16_t tcp_len = (uint16_t)(frame_bytes - s->l4);
-	uint64_t sum = htobe16(tcp_len) + (uint64_t)htobe16(PROTO_TCP);
+	uint16_t l4_len = (uint16_t)(frame_bytes - s->l4);
+	uint64_t sum = htobe16(l4_len) + (uint64_t)htobe16(s->udp ? PROTO_UDP : PROTO_TCP);
 
-	if (s->p->offload.gso_type == VIRTIO_NET_HDR_GSO_TCPV6) {
+	if (s->p->offload.v6) {
 		be16_put(ip + IPV6_OFF_LEN, (uint16_t)(frame_bytes - s->l3 - IPV6_HDR_LEN));
 		return sum + sum_bytes(ip + IPV6_OFF_SRC, 32);
 	}
@@ -340,10 +380,19 @@ static void segment_tcp(struct segmenter *s, bool last, uint64_t pseudo)
 	sum_store(tcp + TCP_OFF_CSUM, fold(pseudo));
 }
 
+static void segment_udp(struct segmenter *s, uint32_t frame_bytes, uint64_t pseudo)
+{
+	uint8_t *udp = s->head + s->l4;
+
+	be16_put(udp + UDP_OFF_LEN, (uint16_t)(frame_bytes - s->l4));
+	sum_store(udp + UDP_OFF_CSUM, fold(pseudo));
+}
+
 bool segmenter_next(struct segmenter *s, struct frame *f)
 {
 	struct frame *rest = &s->rest;
 	uint32_t payload = MIN(rest->body_len, (uint32_t)s->p->offload.gso_size), left = payload, n;
+	uint64_t pseudo;
 
 	if (payload == 0 || s->left == 0)
 		return false;
@@ -353,8 +402,13 @@ bool segmenter_next(struct segmenter *s, struct frame *f)
 	f->body_len = payload;
 	f->offload = (struct packet_offload) { .needs_csum = true,
 					       .csum_start = s->l4,
-					       .csum_offset = TCP_OFF_CSUM };
-	segment_tcp(s, payload == rest->body_len, segment_ip(s, frame_len(f)));
+					       .csum_offset = s->udp ? UDP_OFF_CSUM
+								     : TCP_OFF_CSUM };
+	pseudo = segment_ip(s, frame_len(f));
+	if (s->udp)
+		segment_udp(s, frame_len(f), pseudo);
+	else
+		segment_tcp(s, payload == rest->body_len, pseudo);
 	s->seq += payload;
 	s->first = false;
 	while (left > 0 && frame_next(rest, left, &n))

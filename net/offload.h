@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Unfinished checksums and large TCP frames (TSO): checked when they come in, finished or cut on
- * the way where the receiver did not negotiate them. Knows virtio-net's offload fields, but neither
- * rings nor mbufs, so that every kind of port uses it.
+ * Unfinished checksums and large TCP and UDP frames (TSO, USO): checked when they come in, finished
+ *or cut on the way where the receiver did not negotiate them. Knows virtio-net's offload fields,
+ *but neither rings nor mbufs, so that every kind of port uses it.
  *
  * A port that delivers works on frames:
  *
@@ -29,9 +29,14 @@
 #define ETHER_HDR_LEN 14
 /* virtio 1.3 5.1.6.3.1: what a receive buffer must hold to take any frame. */
 #define FRAME_LEN_MAX 65550
+/* virtio 1.3 5.1.6.2: UDP datagrams of gso_size bytes; not in Linux's headers of 6.1. */
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
 /*
- * The smallest segment that we cut; no TCP sends smaller ones (Linux stops at 48 bytes). It bounds
- * how many frames one frame of a hostile guest turns into.
+ * The smallest segment of TCP that we cut; no TCP sends smaller ones (Linux stops at 48 bytes). It
+ * bounds how many frames one frame of a hostile guest turns into. Datagrams may be of any size, and
+ * so are bounded by GSO_CUTS_MAX alone.
  */
 #define GSO_SIZE_MIN 48
 /*
@@ -45,6 +50,7 @@
 #define OFFLOAD_TSO4 2u
 #define OFFLOAD_TSO6 4u
 #define OFFLOAD_ECN 8u
+#define OFFLOAD_USO 16u
 
 /*
  * Fills p->offload from @h, host endian and private, after checking it against p->head, of which
@@ -119,8 +125,9 @@ struct segmenter {
 	struct frame rest; /* what has not been cut yet */
 	uint16_t l3, l4;   /* offsets of the IP and TCP headers */
 	uint16_t ip_id;
-	uint32_t seq;
+	uint32_t seq; /* TCP's, as the flags */
 	uint8_t tcp_flags;
+	bool udp;
 	bool first;
 	uint16_t left; /* frames that may still be made; see packet_limit_cuts() */
 	uint8_t head[PACKET_HEAD_MAX + VLAN_TAG_LEN];
@@ -130,7 +137,7 @@ struct segmenter {
 void segmenter_init(struct segmenter *s, struct packet *p);
 
 /*
- * The next frame: with its own headers, and needs_csum set (TCP over the pseudo header). It is
+ * The next frame: with its own headers, and needs_csum set (over the pseudo header). It is
  * valid until the next call. @return false after the last one.
  */
 bool segmenter_next(struct segmenter *s, struct frame *f);
@@ -141,7 +148,8 @@ static inline unsigned segmenter_count(const struct packet *p)
 	return (p->len - p->head_len + p->offload.gso_size - 1) / p->offload.gso_size;
 }
 
-/* After the last frame: it was not all, for more were not allowed. TCP will send the rest again. */
+/* After the last frame: it was not all, for more were not allowed. TCP will send the rest again,
+ * and datagrams get lost. */
 static inline bool segmenter_cut_short(const struct segmenter *s)
 {
 	return s->rest.body_len > 0;

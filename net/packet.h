@@ -30,6 +30,7 @@ struct packet_offload {
 	bool csum_valid;  /* the sender vouches for the checksums */
 	uint8_t gso_type; /* VIRTIO_NET_HDR_GSO_*, ECN bit apart */
 	bool ecn;
+	bool v6;	     /* with a gso_type: IPv6 */
 	uint16_t hdr_len;    /* bytes of headers, computed here, not taken from the sender */
 	uint16_t gso_size;   /* payload bytes of a segment */
 	uint16_t cuts_max;   /* into so many frames at most; 0: any. See packet_limit_cuts() */

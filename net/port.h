@@ -64,6 +64,8 @@ struct port_ops {
 	X(tx_no_buffer, DROP, "the receiver had no (or too few) buffers")                      \
 	X(tx_too_big, DROP, "no buffer of the receiver holds such a frame")                    \
 	X(tx_cut_short, DROP, "large frames, cut no further: their sender's poll was used up") \
+	X(tx_not_for_it, DROP, "an address that the receiver's driver filters")                \
+	X(tx_not_its_vlan, DROP, "a VLAN that the receiver's driver filters")                  \
 	X(tx_down, DROP, "the receiver was not running")                                       \
 	X(tx_error, DROP, "the device refused")                                                \
 	X(filtered, PASS, "back to its own port, or otherwise nowhere to go")

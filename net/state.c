@@ -13,7 +13,7 @@
 #include <string.h>
 
 static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS, STATE_NET_RSS,
-					 STATE_NET_COALESCE };
+					 STATE_NET_COALESCE, STATE_NET_FILTER };
 
 /* STATE_NET_RSS: struct rss_config, little-endian. */
 struct rss_state {
@@ -118,6 +118,58 @@ static bool coalesce_load(struct net_device *d, const struct state_blob *state, 
 	return true;
 }
 
+/* STATE_NET_FILTER: struct filter_config, little-endian. */
+struct filter_state {
+	uint16_t modes;
+	uint8_t n_macs[2];
+	uint8_t macs[2][FILTER_MACS_MAX][6];
+	uint64_t vlans[64];
+} __attribute__((packed));
+static_assert(sizeof(struct filter_state) == 4 + 768 + 512, "a state's fields do not change");
+static_assert(24 + 5 * 4 + 6 + 2 + sizeof(struct rss_state) + sizeof(struct coalesce_state) +
+			      sizeof(struct filter_state) <=
+		      STATE_MAX,
+	      "all fields are in one state");
+
+static void filter_save(const struct filter_config *c, struct state_blob *state)
+{
+	struct filter_state s = { .modes = htole16((uint16_t)c->modes),
+				  .n_macs = { (uint8_t)c->n_macs[0], (uint8_t)c->n_macs[1] } };
+	uint64_t any = c->n_macs[0] | c->n_macs[1] | (c->modes ^ FILTER_PROMISC);
+
+	for (unsigned kind = 0; kind < 2; kind++)
+		for (unsigned i = 0; i < c->n_macs[kind]; i++)
+			memcpy(s.macs[kind][i], &c->macs[kind][i], 6);
+	for (unsigned i = 0; i < ARRAY_SIZE(s.vlans); i++) {
+		s.vlans[i] = htole64(c->vlans.bits[i]);
+		any |= s.vlans[i];
+	}
+	if (any)
+		state_put(state, STATE_NET_FILTER, &s, sizeof(s));
+}
+
+/* @return false: it is there, and not right. */
+static bool filter_load(struct filter_config *c, const struct state_blob *state)
+{
+	struct filter_state s;
+
+	memset(c, 0, sizeof(*c));
+	c->modes = FILTER_PROMISC;
+	if (!state_has(state, STATE_NET_FILTER))
+		return true;
+	if (!state_get(state, STATE_NET_FILTER, &s, sizeof(s)))
+		return false;
+	c->modes = le16toh(s.modes);
+	for (unsigned kind = 0; kind < 2; kind++) {
+		c->n_macs[kind] = s.n_macs[kind];
+		for (unsigned i = 0; i < FILTER_MACS_MAX; i++)
+			c->macs[kind][i] = mac_word(s.macs[kind][i]);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(s.vlans); i++)
+		c->vlans.bits[i] = le64toh(s.vlans[i]);
+	return filter_config_ok(c);
+}
+
 void net_save_state(struct vhost_device *vdev, struct state_blob *state)
 {
 	const struct net_device *d = net_device_of(vdev);
@@ -130,6 +182,7 @@ void net_save_state(struct vhost_device *vdev, struct state_blob *state)
 	state_put(state, STATE_NET_MAC, &mac, 6);
 	state_put(state, STATE_NET_PAIRS, &pairs, sizeof(pairs));
 	rss_save(net_steering(d), state);
+	filter_save(net_filter_get(d), state);
 	coalesce_save(d, state);
 }
 
@@ -137,6 +190,7 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 {
 	struct net_device *d = net_device_of(vdev);
 	struct rss_config rss;
+	struct filter_config filter;
 	uint16_t pairs;
 	uint8_t mac[6];
 
@@ -160,6 +214,8 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 				 d->cfg.name, d->cfg.queue_pairs);
 	if (!coalesce_load(d, state, false))
 		return error_set(err, -EBADMSG, "the state's notification coalescing is cut off");
+	if (!filter_load(&filter, state))
+		return error_set(err, -EINVAL, "the state's receive filter is none that can be");
 	/* Committed. */
 	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
 	if (pairs) {
@@ -168,5 +224,6 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 	}
 	net_steer(d, &rss);
 	coalesce_load(d, state, true);
+	net_filter_set(d, &filter);
 	return 0;
 }

@@ -146,22 +146,24 @@ static unsigned deliver_hashed(struct net_device *d, struct packet *const *packe
 	return taken;
 }
 
-unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
+static bool hashes(const struct net_device *d)
 {
-	struct net_device *d = container_of(p, struct net_device, port);
-	unsigned worker = worker_index(worker_current()), taken;
-	struct port_stats *stats = &p->stats[worker];
-	struct net_queue *q;
+	return __atomic_load_n(&d->looks, __ATOMIC_RELAXED) & NET_HASHES;
+}
 
-	if (unlikely(__atomic_load_n(&d->hashes, __ATOMIC_RELAXED)))
-		return deliver_hashed(d, packets, n, stats);
+HOT unsigned deliver_by_lane(struct net_device *d, struct packet *const *packets, unsigned n,
+			     struct port_stats *stats)
+{
+	struct net_queue *q;
+	unsigned taken;
+
 	q = rx_lock(d, packets[0]->lane);
 	if (!q) {
 		counter_add(&stats->tx_down, n);
 		return 0;
 	}
 	/* The truth: net_steer() takes the lock after it has changed this. */
-	if (unlikely(__atomic_load_n(&d->hashes, __ATOMIC_RELAXED))) {
+	if (unlikely(hashes(d))) {
 		spin_unlock(&q->vq->lock);
 		return deliver_hashed(d, packets, n, stats);
 	}
@@ -170,16 +172,41 @@ unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
 	return taken;
 }
 
+static unsigned COLD deliver_looking(struct net_device *d, struct packet *const *packets,
+				     unsigned n, struct port_stats *stats)
+{
+	struct packet *wanted[PORT_BURST];
+
+	if (__atomic_load_n(&d->looks, __ATOMIC_RELAXED) & NET_FILTERS) {
+		n = net_filter(d, packets, n, wanted, stats);
+		packets = wanted;
+		if (n == 0)
+			return 0;
+	}
+	return hashes(d) ? deliver_hashed(d, packets, n, stats)
+			 : deliver_by_lane(d, packets, n, stats);
+}
+
+unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
+{
+	struct net_device *d = container_of(p, struct net_device, port);
+	struct port_stats *stats = &p->stats[worker_index(worker_current())];
+
+	if (unlikely(__atomic_load_n(&d->looks, __ATOMIC_RELAXED)))
+		return deliver_looking(d, packets, n, stats);
+	return deliver_by_lane(d, packets, n, stats);
+}
+
 void net_steer(struct net_device *d, const struct rss_config *c)
 {
 	unsigned gen = d->rss_gen + 1;
-	bool hashes = c->steers || vhost_has_feature(&d->vdev, VIRTIO_NET_F_HASH_REPORT);
+	bool reported = vhost_has_feature(&d->vdev, VIRTIO_NET_F_HASH_REPORT);
 
 	/* A worker that still reads this place, of two changes ago, sees that by the number. */
 	rss_set(&d->rss[gen % 2], c);
 	/* Pairs with the acquire in hash_packets(). */
 	__atomic_store_n(&d->rss_gen, gen, __ATOMIC_RELEASE);
-	__atomic_store_n(&d->hashes, hashes, __ATOMIC_RELAXED);
+	net_look(d, NET_HASHES, reported || c->steers);
 	for (unsigned i = 0; i < d->cfg.queue_pairs; i++) {
 		struct virtqueue *vq = d->queues[2 * i].vq;
 

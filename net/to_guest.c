@@ -239,8 +239,8 @@ static void COLD fill_logged(const struct net_queue *q, const struct header *h,
 	ring_log_iov(&q->vq->ring, segs, n, len);
 }
 
-HOT bool put_frame(struct net_queue *q, enum ring_layout layout, const struct packet *p,
-		   struct frame *f, struct stock *s, struct tally *t)
+HOT bool put_frame(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping,
+		   const struct packet *p, struct frame *f, struct stock *s, struct tally *t)
 {
 	struct ring *r = &q->vq->ring;
 	uint32_t len = frame_len(f), left = len + q->hdr_len;
@@ -270,7 +270,7 @@ HOT bool put_frame(struct net_queue *q, enum ring_layout layout, const struct pa
 	for (const struct chain *end = c + n; c < end; c++) {
 		uint32_t written = MIN(left, c->in_len);
 
-		ring_push(r, layout, c->id, c->n_slots, written);
+		ring_push_way(r, layout, keeping, c, written);
 		left -= written;
 	}
 	s->at += n;
@@ -283,11 +283,13 @@ HOT bool takes_gso(const struct net_queue *q, const struct packet_offload *o)
 {
 	if (o->ecn && !q->ecn)
 		return false;
+	if (o->gso_type == VIRTIO_NET_HDR_GSO_UDP_L4)
+		return o->v6 ? q->uso6 : q->uso4;
 	return o->gso_type == VIRTIO_NET_HDR_GSO_TCPV4 ? q->tso4 : q->tso6;
 }
 
-HOT bool put_segments(struct net_queue *q, enum ring_layout layout, struct packet *p,
-		      struct stock *stock, struct tally *t)
+HOT bool put_segments(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping,
+		      struct packet *p, struct stock *stock, struct tally *t)
 {
 	struct segmenter s;
 	struct frame f;
@@ -296,25 +298,26 @@ HOT bool put_segments(struct net_queue *q, enum ring_layout layout, struct packe
 	for (segmenter_init(&s, p); segmenter_next(&s, &f);) {
 		if (!q->csum)
 			frame_complete_csum(&f);
-		/* A hole in a TCP stream makes the rest of this frame worth little. */
-		if (!put_frame(q, layout, p, &f, stock, t))
+		/* A hole in a TCP stream makes the rest of this frame worth little; and where there
+		 * is no buffer for a datagram there is none for the next one. */
+		if (!put_frame(q, layout, keeping, p, &f, stock, t))
 			return false;
 	}
 	t->cut_short += segmenter_cut_short(&s);
 	return !segmenter_cut_short(&s);
 }
 
-HOT bool put_packet(struct net_queue *q, enum ring_layout layout, struct packet *p,
-		    struct stock *stock, struct tally *t)
+HOT bool put_packet(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping,
+		    struct packet *p, struct stock *stock, struct tally *t)
 {
 	struct frame f;
 
 	if (unlikely(p->offload.gso_type != VIRTIO_NET_HDR_GSO_NONE) && !takes_gso(q, &p->offload))
-		return put_segments(q, layout, p, stock, t);
+		return put_segments(q, layout, keeping, p, stock, t);
 	if (!q->csum)
 		packet_complete_csum(p);
 	frame_of_packet(&f, p);
-	return put_frame(q, layout, p, &f, stock, t);
+	return put_frame(q, layout, keeping, p, &f, stock, t);
 }
 
 /* On the queue's worker. */
@@ -339,8 +342,8 @@ static void COLD coalesce_calls(struct net_queue *q, enum ring_layout layout, ui
 	worker_call(q->vq->worker, &q->wake);
 }
 
-HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packet *const *packets,
-		      unsigned n, struct port_stats *stats)
+HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, enum ring_keeping keeping,
+		      struct packet *const *packets, unsigned n, struct port_stats *stats)
 {
 	struct ring *r = &q->vq->ring;
 	struct tally t = { .hopeless = UINT32_MAX };
@@ -350,10 +353,10 @@ HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packe
 	stock.at = stock.n = 0;
 	for (unsigned i = 0; i < n; i++) {
 		stock.want = n - i;
-		taken += put_packet(q, layout, packets[i], &stock, &t);
+		taken += put_packet(q, layout, keeping, packets[i], &stock, &t);
 	}
 	stock_return(q, layout, &stock);
-	ring_publish(r, layout);
+	ring_publish_way(r, layout, keeping);
 	if (likely(!q->coalesces))
 		ring_call(r, layout);
 	else
@@ -369,20 +372,20 @@ HOT unsigned to_guest(struct net_queue *q, enum ring_layout layout, struct packe
 	return taken;
 }
 
-#define X(name, layout)                                                                     \
+#define X(name, layout, keeping)                                                            \
 	static unsigned to_guest_##name(struct net_queue *q, struct packet *const *packets, \
 					unsigned n, struct port_stats *stats)               \
 	{                                                                                   \
-		return to_guest(q, layout, packets, n, stats);                              \
+		return to_guest(q, layout, keeping, packets, n, stats);                     \
 	}
-RING_LAYOUTS(X)
+RING_WAYS(X)
 #undef X
 
-unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets, unsigned n,
-				  struct port_stats *stats) = {
-	[RING_SPLIT] = to_guest_split,
-	[RING_PACKED] = to_guest_packed,
-};
+#define X(name, layout, keeping) [RING_WAY(layout, keeping)] = to_guest_##name,
+unsigned (*const to_guest_fns[N_RING_WAYS])(struct net_queue *q, struct packet *const *packets,
+					    unsigned n,
+					    struct port_stats *stats) = { RING_WAYS(X) };
+#undef X
 
 /*
  * The poller of a receive queue, which it has behind an IOMMU, and where calls may be coalesced.

@@ -7,9 +7,11 @@
 #define SLUICE_NET_VIRTIO_NET_H
 
 #include "net/coalesce.h"
+#include "net/filter.h"
 #include "net/net.h"
 #include "net/offload.h"
 #include "net/rss.h"
+#include "vhost/ring_keep.h"
 
 #include <linux/virtio_net.h>
 
@@ -25,6 +27,11 @@ static_assert(VNET_HDR_LEN_HASH == 20 && VNET_HDR_LEN == 12 && VNET_HDR_LEN_LEGA
 
 /* virtio 1.3 5.1.3; not in Linux's headers of 6.1. */
 #define VIRTIO_NET_F_VQ_NOTF_COAL 52
+#ifndef VIRTIO_NET_F_HOST_USO
+#define VIRTIO_NET_F_GUEST_USO4 54
+#define VIRTIO_NET_F_GUEST_USO6 55
+#define VIRTIO_NET_F_HOST_USO 56
+#endif
 
 /*
  * The front-end names a queue in 8 bits when it hands over its eventfds (vhost-user
@@ -49,10 +56,11 @@ struct net_queue {
 
 	/* Decided when the queue starts, from the negotiated features; constant while it runs. */
 	uint8_t hdr_len;
-	unsigned sender_offloads;   /* transmit: OFFLOAD_* that the guest may ask for */
-	bool mergeable;		    /* receive: MRG_RXBUF */
-	bool csum, tso4, tso6, ecn; /* receive: what the guest takes unfinished */
-	bool coalesces;		    /* the driver may ask for fewer calls */
+	unsigned sender_offloads; /* transmit: OFFLOAD_* that the guest may ask for */
+	bool mergeable;		  /* receive: MRG_RXBUF */
+	/* Receive: what the guest takes unfinished. */
+	bool csum, tso4, tso6, uso4, uso6, ecn;
+	bool coalesces; /* the driver may ask for fewer calls */
 
 	/*
 	 * Receive: workers may use the ring. Written under vq->lock on the queue's worker; read as
@@ -70,6 +78,11 @@ struct net_queue {
 	unsigned (*to_guest)(struct net_queue *q, struct packet *const *packets, unsigned n,
 			     struct port_stats *stats);
 };
+
+/* Bits of net_device.looks: a frame's hash is reported, or chooses its queue; not all are wanted.
+ */
+#define NET_HASHES 1u
+#define NET_FILTERS 2u
 
 struct net_device {
 	struct vhost_device vdev;
@@ -93,12 +106,13 @@ struct net_device {
 	bool ctrl_ours;	  /* the front-end handed the control queue to us */
 	unsigned rx_span; /* pairs below it may have a running receive queue. Atomic */
 	/*
-	 * Frames to this guest have a hash: it is reported, or chooses their queue. Atomic. How it
-	 * is computed is in rss[rss_gen % 2]: see net_steer().
+	 * NET_HASHES, NET_FILTERS: why frames to this guest are looked at before they go into a
+	 * queue. Atomic. How hashes are computed is in rss[rss_gen % 2]: see net_steer().
 	 */
-	bool hashes;
+	uint8_t looks;
 	unsigned rss_gen;
 	struct rss rss[2];
+	struct filter filter;
 
 	void (*on_closed)(void *arg); /* of net_device_on_closed() */
 	void *on_closed_arg;
@@ -119,18 +133,27 @@ static inline uint64_t mac_word(const uint8_t mac[6])
 	return w;
 }
 
+/* On the control queue's worker; on the control thread while no queue runs. */
+static inline void net_look(struct net_device *d, uint8_t why, bool on)
+{
+	uint8_t looks = on ? d->looks | why : d->looks & (uint8_t)~why;
+
+	__atomic_store_n(&d->looks, looks, __ATOMIC_RELAXED);
+}
+
 /* A worker's own counters of @d's port. */
 HOT struct port_stats *net_stats(struct net_device *d)
 {
 	return &d->port.stats[worker_index(worker_current())];
 }
 
-/* from_guest.c: the poller of a transmit queue, by layout. */
-extern const struct poller_ops from_guest_ops[2];
+/* from_guest.c: the poller of a transmit queue, by ring_way(). */
+extern const struct poller_ops from_guest_ops[N_RING_WAYS];
 
-/* to_guest.c: the way into receive queues, by layout. */
-extern unsigned (*const to_guest_fns[2])(struct net_queue *q, struct packet *const *packets,
-					 unsigned n, struct port_stats *stats);
+/* to_guest.c: the way into receive queues, by ring_way(). */
+extern unsigned (*const to_guest_fns[N_RING_WAYS])(struct net_queue *q,
+						   struct packet *const *packets, unsigned n,
+						   struct port_stats *stats);
 extern const struct poller_ops rx_ops; /* the poller of a receive queue, if it has one */
 /* Control thread: no rx_ops poller of @q is woken by others any more, until the queue starts or
  * moves. */
@@ -162,7 +185,7 @@ bool net_coalesce_command(struct net_device *d, uint8_t cmd, const uint8_t *data
 void net_save_state(struct vhost_device *vdev, struct state_blob *state);
 int net_load_state(struct vhost_device *vdev, const struct state_blob *state, struct error *err);
 
-/* ctrl.c: the poller of the control queue, by layout. */
-extern const struct poller_ops ctrl_ops[2];
+/* ctrl.c: the poller of the control queue, by ring_way(). */
+extern const struct poller_ops ctrl_ops[N_RING_WAYS];
 
 #endif

@@ -333,24 +333,33 @@ static bool owes(struct worker *w, struct poller *p)
 	return p->debt > w->debt_max;
 }
 
+/* What @cost is for one who has the usual share. */
+static uint64_t weighed(const struct poller *p, uint64_t cost)
+{
+	return likely(p->share == POLLER_SHARE) ? cost : cost * POLLER_SHARE / p->share;
+}
+
 /*
  * Pollers share the worker's time, not its rounds: a poll() that takes longer than those of others
  * on average (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed
  * over while others who have work get as much; while nobody has, the time that passes pays. Work
  * now and then counts like work all the time: a guest can choose to have some in every other round.
+ * Who has twice the usual share pays for half of what it takes, and takes twice as much so.
  * The clock is read once for each poll() with work, for one ends as the next begins.
  * @return units of work done.
  */
 static unsigned poll_active(struct worker *w)
 {
 	struct poller *p, *next;
-	unsigned work = 0, n_busy = 0;
+	uint64_t shares = 0, least = POLLER_SHARE; /* of the busy; of those passed over */
+	unsigned work = 0;
 	uint64_t spent = 0, start = 0;
 
 	for (p = TAILQ_FIRST(&w->active); p; p = next) {
 		unsigned n;
 
 		if (unlikely(p->debt) && owes(w, p)) {
+			least = MIN(least, (uint64_t)p->share);
 			next = TAILQ_NEXT(p, link);
 			continue;
 		}
@@ -364,10 +373,10 @@ static unsigned poll_active(struct worker *w)
 			uint64_t now = clock_cycles(), cost = now - start;
 
 			p->cost = cost;
-			p->debt += cost;
+			p->debt += weighed(p, cost);
 			spent += cost;
 			start = now;
-			n_busy++;
+			shares += p->share;
 			p->last_work = w->now;
 			p->void_wakes = 0;
 			work += n;
@@ -377,8 +386,10 @@ static unsigned poll_active(struct worker *w)
 		if ((p->rests || w->now - p->last_work > w->idle_cycles) && w->may_park)
 			park(w, p);
 	}
-	/* Never 0: debts have an end. */
-	w->fair = (n_busy ? spent / n_busy : clock_cycles() - w->now) + 1;
+	/* Never 0: debts have an end. What nobody wants pays them at their own price. */
+	w->fair = (shares ? spent * POLLER_SHARE / shares
+			  : (clock_cycles() - w->now) * POLLER_SHARE / least) +
+		  1;
 	return work;
 }
 
@@ -543,6 +554,7 @@ static void add_to(struct worker *w, struct poller *p, bool disarm)
 	p->void_wakes = 0;
 	p->cost = 0;
 	p->debt = 0;
+	poller_set_share(p, p->share);
 	p->worker = w;
 	worker_call_wait(w, add, &a);
 }

@@ -60,12 +60,20 @@ struct poller_ops {
 	void (*disarm)(struct poller *p);
 };
 
+/*
+ * Where pollers together have more to do than their worker has time, they have it in these
+ * proportions. The usual share, and the largest; the least is 1.
+ */
+#define POLLER_SHARE 100
+#define POLLER_SHARE_MAX 10000
+
 struct poller {
 	/* Set by the owner before worker_add(). */
 	const struct poller_ops *ops;
 	int event_fd;	       /* becomes readable when there is work; -1: none. Borrowed */
 	bool event_is_counter; /* an eventfd: the worker drains it, without ever blocking on it */
 	uint32_t park_max_us;  /* longest time parked before it is polled again; 0: for ever */
+	uint32_t share;	       /* of the worker's time, see POLLER_SHARE; 0: the usual one */
 	bool rests; /* set by its poll(): there is no use in polling on; it parks at once */
 
 	/* The owner's to read and take from, on the worker. */
@@ -81,7 +89,7 @@ struct poller {
 	uint8_t void_wakes; /* wakes by event_fd in a row that brought no work */
 	uint64_t last_work; /* clock_cycles() */
 	uint64_t cost;	    /* cycles of its last poll() with work; its owner may read it there */
-	uint64_t debt;	    /* cycles that it has had more than others; see poll_active() */
+	uint64_t debt;	    /* cycles that it has had more than its share; see poll_active() */
 	uint64_t parked_until; /* clock_cycles(), with park_max_us */
 };
 
@@ -155,6 +163,12 @@ void worker_remove(struct poller *p);
 /* Both, under the same conditions: when it returns @p is active on @to, which may be where it was.
  */
 void worker_move(struct poller *p, struct worker *to);
+
+/* Worker thread, between two polls. 0: the usual one. */
+static inline void poller_set_share(struct poller *p, uint32_t share)
+{
+	p->share = share ? MIN(share, (uint32_t)POLLER_SHARE_MAX) : POLLER_SHARE;
+}
 
 /*
  * Worker thread, from any poller or call on the same worker. Makes @p active, so that it is polled

@@ -6,16 +6,24 @@
     iotlb     what an address costs behind an IOMMU, by the size of the table
     fairness  64 disks, and then 64 cards, on one worker; one of them a hostile guest's, or two
     idle      the CPU time of a daemon whose 64 guests are silent
+    scale     what 1 to 1024 disks cost: start, memory, idling, wake-ups; also of qemu-storage-daemon
     disk      requests a second to a null disk, beside qemu-storage-daemon
     file      requests a second to a file, also beside fio without any back-end
-    device    the same to a zram device, where there is one
+    device    the same to a zram device, which is made for it (root)
     cards     frames a second from guest to guest, beside dpdk-testpmd and, where it is installed, OVS-DPDK
+    cross     the same switch, driven by sluice-bench and by DPDK's virtio-user
 """
 import argparse
+import contextlib
+import errno
 import json
 import os
 import platform
 import re
+import shutil
+import socket
+import stat
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,12 +32,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench/compare"))
+import bench_cross  # pylint: disable=wrong-import-position
 import recipe  # pylint: disable=wrong-import-position
 import report  # pylint: disable=wrong-import-position
 import run  # pylint: disable=wrong-import-position
 
 DOC = ROOT / "docs/benchmarks.md"
 GUESTS = 64
+ZRAM_BYTES = 256 << 20
+ROUNDS_OF_DISKS = 3  # of file and device, so that all benchmarks fit into 15 minutes
+
+
+def tell(text):
+    """What is going on, apart from the tables."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def output(*command):
@@ -109,7 +125,7 @@ def ring_chart(rows):
 
 
 def bench_ring(options):
-    quick = ["--runs", "3", "--rounds", "50"] if options.quick else []
+    quick = ["--runs", "1", "--rounds", "20", "--only", "batch 32, chain 1"] if options.quick else []
     data = json.loads(output(options.build / "bench/ring/ring-bench", "--json", "--cpu", 0, *quick))
     lines = ["| row | pop | push | dequeue | rte_vhost | ratio | enqueue | rte_vhost | ratio |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
@@ -189,7 +205,10 @@ def fair(options, cards, ring):
 
 def fair_run(options, cards, ring, pairs, *more):
     """The rows of one run."""
-    quick = ["--pairs", 1, "--window", 50] if options.quick else ["--pairs", pairs, "--window", 100]
+    quick = ["--pairs", pairs, "--window", 100]
+    if options.quick:
+        quick = ["--pairs", 1, "--window", 50, "--attack", "long,loops,reconnect"]
+    tell(f"fairness: {GUESTS} {'cards' if cards else 'disks'}, {ring}, {quick[1]} pairs {' '.join(more)}")
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, \
             Daemon(options.build, folder, cards) as daemon:
         return json.loads(output(options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--json", "--cpu", 0,
@@ -235,13 +254,13 @@ def bench_idle(options):
             f"({100 * used / seconds:.1f} % of one CPU)."]
 
 
-def compare(options, name):
+def compare(options, name, rounds=None, image=None):
     """What `sluice-bench compare NAME` finds, as lines; the charts beside the page."""
-    read = recipe.load(recipe.find(name), rounds=1 if options.quick else None)
+    read = recipe.load(recipe.find(name), rounds=1 if options.quick else rounds, image=image)
     if options.quick:
         read.workloads = dict(list(read.workloads.items())[::3])
     with run.Bench(read, options.build / "bench/sluice-bench") as bench:
-        results = run.in_turn(bench, lambda text: print(text, file=sys.stderr, flush=True))
+        results = run.in_turn(bench, lambda text: tell(f"{name}: {text}"))
     lines = report.markdown(read, results)
     if not all(f.found for f in results.values()):
         sys.exit("\n".join(lines))
@@ -254,16 +273,167 @@ def compare(options, name):
     return lines
 
 
+def start_seconds(command, sockets):
+    """A back-end, and how long it took until it answered at each of them."""
+    since = time.monotonic()
+    process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        for path in sockets:
+            with socket.socket(socket.AF_UNIX) as s:
+                while s.connect_ex(path):
+                    if process.poll() is not None or time.monotonic() - since > 60:
+                        sys.exit(f"{command[0]} did not start")
+                    time.sleep(0.0005)
+        return process, time.monotonic() - since
+    except BaseException:
+        process.kill()
+        raise
+
+
+def sluiced_with(options, folder, sockets, queues):
+    file = Path(folder) / "sluice.yaml"
+    file.write_text(json.dumps({
+        "workers": {"cpus": [os.cpu_count() - 1]}, "control": {"socket": f"{folder}/control.sock"},
+        "disks": [{"name": f"d{i}", "socket": s, "null": "1G", "queues": queues} for i, s in enumerate(sockets)]}))
+    return [options.build / "daemon/sluiced", "--config", file, "--log-level", "error"]
+
+
+def qemu_with(_options, _folder, sockets, queues):
+    """In one iothread, as that is the nearest to one worker."""
+    words = ["taskset", "-c", os.cpu_count() - 1, "qemu-storage-daemon", "--object", "iothread,id=io"]
+    for i, s in enumerate(sockets):
+        words += ["--blockdev", f"driver=null-co,size=1073741824,read-zeroes=on,node-name=n{i}", "--export",
+                  f"type=vhost-user-blk,id=e{i},node-name=n{i},addr.type=unix,addr.path={s},iothread=io,"
+                  f"writable=on,num-queues={queues}"]
+    return words
+
+
+def scale(options, command_of, devices, ring="split", queues=1):
+    """One row: a new back-end with so many disks, and what sluice-bench scale finds. The median start of three."""
+    tell(f"scale: {command_of.__name__.split('_')[0]}, {devices} disks, {ring}, {queues} queues")
+    starts = []
+    for _ in range(1 if options.quick else 3):
+        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+            os.chmod(folder, 0o777)
+            sockets = [f"{folder}/d{i}.sock" for i in range(devices)]
+            process, seconds = start_seconds(command_of(options, folder, sockets, queues), sockets)
+            starts.append(seconds)
+            try:
+                if len(starts) < (1 if options.quick else 3):
+                    continue
+                own = re.search(r"^RssAnon:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text(), re.M)
+                row = json.loads(output(options.build / "bench/sluice-bench", "scale", *sockets, "--ring", ring, "--queues",
+                                        queues, "--cpu", 0, "--wakes", 50 if options.quick else 500, "--json"))
+                row["anon_kib_none"] = int(own.group(1))
+            finally:
+                process.kill()
+                process.wait()
+    row["start_ms"] = statistics.median(starts) * 1000
+    return row
+
+
+def scale_chart(rows):
+    """Bars: the wake-up and the rate of one busy disk, by how many others are attached."""
+    left, height = 260, 34
+    kinds = (("wake-up, median, us", lambda r: r["wake_us"]["p50"], "#1b7f79"),
+             ("one busy, 10 000 requests/s", lambda r: r["one_busy"] / 1e4, "#7fb8b4"))
+    longest = [max(of(r) for _, r in rows) or 1 for _, of, _ in kinds]
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{len(rows) * height + 50}" '
+           'font-family="sans-serif" font-size="12">', '<rect width="100%" height="100%" fill="#fff"/>',
+           '<text x="8" y="18" font-size="14">With so many disks on one worker</text>']
+    for k, (name, _, color) in enumerate(kinds):
+        out.append(f'<rect x="{8 + 200 * k}" y="28" width="12" height="10" fill="{color}"/>'
+                   f'<text x="{24 + 200 * k}" y="37">{name}</text>')
+    for i, (name, row) in enumerate(rows):
+        y = 46 + i * height
+        out.append(f'<text x="8" y="{y + 17}">{name}</text>')
+        for k, (_, of, color) in enumerate(kinds):
+            length = of(row) / longest[k] * 380
+            out.append(f'<rect x="{left}" y="{y + k * 13}" width="{length:.0f}" height="12" fill="{color}"/>'
+                       f'<text x="{left + length + 4:.0f}" y="{y + k * 13 + 10}" font-size="10">{of(row):.1f}</text>')
+    return "\n".join(out + ["</svg>", ""])
+
+
+def bench_scale(options):
+    numbers = (1, 64) if options.quick else (1, 16, 64, 256, 1024)
+    rows = [(f"Sluice, {n}", scale(options, sluiced_with, n)) for n in numbers]
+    if not options.quick:
+        rows.append(("Sluice, 1024, packed", scale(options, sluiced_with, 1024, "packed")))
+    rows.append(("Sluice, 64 of 8 queues", scale(options, sluiced_with, 64, queues=8)))
+    if shutil.which("qemu-storage-daemon"):
+        rows += [(f"QEMU, {n}", scale(options, qemu_with, n)) for n in ((1,) if options.quick else (1, 64))]
+    lines = ["| disks | start to listening, ms | connect to first request, ms: median | p99 | KiB before any guest "
+             "| KiB a guest | idle, % of a CPU | wake-up, us: median | p99 | one busy, k/s | all busy, k/s | least : most |",
+             "| --- |" + " ---: |" * 11]
+    for name, r in rows:
+        each = (r["anon_kib_all"] - r["anon_kib_none"]) / r["devices"]
+        lines.append(f"| {name} | {r['start_ms']:.1f} | {r['first_request_us']['p50'] / 1000:.2f} | "
+                     f"{r['first_request_us']['p99'] / 1000:.2f} | {r['anon_kib_none']} | {each:.0f} | "
+                     f"{100 * r['idle_cpu_s'] / r['idle_s']:.2f} | {r['wake_us']['p50']:.1f} | {r['wake_us']['p99']:.1f} | "
+                     f"{r['one_busy'] / 1000:.0f} | {r['all_busy'] / 1000:.0f} | {r['least'] / max(r['most'], 1):.2f} |")
+    if options.write:
+        (ROOT / "docs/bench-scale.svg").write_text(scale_chart(rows))
+        lines += ["", "![With so many disks on one worker](bench-scale.svg)"]
+    return lines
+
+
+def half_compressible(size):
+    """Pages of which half is random: what is all zeros or one byte, zram keeps no page for."""
+    for _ in range(0, size, 1 << 20):
+        yield b"".join(os.urandom(2048) + bytes(2048) for _ in range(256))
+
+
+def retire_zram(number):
+    """What io_uring of a back-end that was killed still holds is let go a moment after its end."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            Path(f"/sys/block/zram{number}/reset").write_text("1")
+            Path("/sys/class/zram-control/hot_remove").write_text(str(number))
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def zram():
+    """A zram device of our own, full of data. Raises OSError where none can be made."""
+    number = int(Path("/sys/class/zram-control/hot_add").read_text())
+    node, made = Path(f"/dev/zram{number}"), False
+    try:
+        Path(f"/sys/block/zram{number}/disksize").write_text(str(ZRAM_BYTES))
+        if not node.exists():  # where no udev makes it
+            major, minor = (int(x) for x in Path(f"/sys/block/zram{number}/dev").read_text().split(":"))
+            os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(major, minor))
+            made = True
+        with open(node, "wb") as device:
+            for piece in half_compressible(ZRAM_BYTES):
+                device.write(piece)
+        yield node
+    finally:
+        if made:
+            node.unlink()
+        retire_zram(number)
+
+
 def bench_device(options):
-    size = Path("/sys/block/zram0/disksize")
-    if not Path("/dev/zram0").exists() or not size.exists() or int(size.read_text()) == 0:
-        return ["Skipped: /dev/zram0 is not there, or has no size."]
-    return compare(options, "device")
+    try:
+        with zram() as node:
+            return compare(options, "device", ROUNDS_OF_DISKS, str(node))
+    except OSError as e:
+        if str(e.filename).startswith(("/sys", "/dev/zram")):
+            return [f"Skipped: no zram device could be made: {e.filename}: {e.strerror}."]
+        raise
 
 
 BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle,
-           "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file"),
-           "device": bench_device, "cards": lambda options: compare(options, "cards")}
+           "scale": bench_scale,
+           "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file", ROUNDS_OF_DISKS),
+           "device": bench_device, "cards": lambda options: compare(options, "cards"),
+           "cross": lambda options: bench_cross.bench(options, tell)}
 
 
 def write(name, lines):
@@ -279,7 +449,7 @@ def write(name, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ring, iotlb, fairness, idle, disk, file, device, cards; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHES)}; default: all")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="meson's build folder (default: build)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--quick", action="store_true", help="short, to see that it works; figures mean little")
@@ -288,12 +458,17 @@ def main():
     unknown = set(options.names) - set(BENCHES)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    for name in options.names or BENCHES:
-        print(f"{name}: {machine()}", flush=True)
+    names = options.names or list(BENCHES)
+    begin = time.monotonic()
+    for i, name in enumerate(names):
+        since = time.monotonic()
+        print(f"{name} ({i + 1} of {len(names)}): {machine()}", flush=True)
         lines = BENCHES[name](options)
         print("\n".join(lines) + "\n", flush=True)
         if options.write:
             write(name, lines)
+        now = time.monotonic()
+        tell(f"{name}: {now - since:.0f} s; {now - begin:.0f} s since the beginning")
 
 
 main()

@@ -42,10 +42,10 @@ done
 build_packages=(
   build-essential meson ninja-build pkg-config
   liburing-dev libsystemd-dev libnuma-dev liburcu-dev libdpdk-dev
-  libyaml-dev libjansson-dev libcap-ng-dev libseccomp-dev libcriterion-dev scdoc python3
+  libyaml-dev libjansson-dev libcap-ng-dev libseccomp-dev libnbd-dev libcriterion-dev scdoc python3
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
-test_packages=(python3-pytest python3-yaml qemu-utils qemu-system-common)
+test_packages=(python3-pytest python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin)
 bench_packages=(dpdk-dev fio librsvg2-bin python3-yaml qemu-system-common)
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 

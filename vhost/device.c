@@ -60,8 +60,10 @@ uint64_t device_protocol_features(const struct vhost_device *d)
 			    feature_bit(VHOST_USER_PROTOCOL_F_STATUS);
 
 	if (d->ops->inflight)
-		features |= feature_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |
-			    feature_bit(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
+		features |= feature_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD);
+	/* A ring that has nothing in flight when it stops leaves nothing. */
+	if (d->ops->inflight && !d->ops->in_order)
+		features |= feature_bit(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
 	if (d->ops->send_rarp)
 		features |= feature_bit(VHOST_USER_PROTOCOL_F_RARP);
 	if (d->ops->save_state && state_transfer_possible())

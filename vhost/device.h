@@ -51,6 +51,14 @@ struct inband {
 	bool due;
 };
 
+/* What its region of the in-flight buffer says, for a kind that gives chains back in order. */
+struct virtqueue_kept {
+	const void *region; /* NULL: nothing that is known */
+	enum ring_layout layout;
+	uint32_t size;
+	uint32_t base; /* where the ring stopped */
+};
+
 /* One virtqueue of a device; lives as long as the device. */
 struct virtqueue {
 	struct ring ring; /* the worker's while RUNNING or STOPPING, else the control thread's */
@@ -83,7 +91,8 @@ struct virtqueue {
 	struct inband inband[INBAND_KINDS];
 	struct ring_alarm alarm; /* its driver broke the ring: the control thread says so */
 	struct ring_log log;	 /* the ring's, where it has one */
-	char name[80];		 /* "web-root queue 3", for log lines */
+	struct virtqueue_kept kept;
+	char name[80]; /* "web-root queue 3", for log lines */
 } CACHE_ALIGNED;
 
 struct vhost_device_ops {
@@ -93,10 +102,15 @@ struct vhost_device_ops {
 	 * a disabled ring is stopped (blk).
 	 */
 	bool runs_disabled;
-	/* Chains are pushed in the order in which they were popped, so that IN_ORDER costs nothing.
+	/*
+	 * Chains are pushed in the order in which they were popped, so that IN_ORDER costs nothing;
+	 * and none is in flight between two polls. The device has a function for each of RING_WAYS.
 	 */
 	bool in_order;
-	/* Requests that were in flight when we died are done again: INFLIGHT_SHMFD is offered. */
+	/*
+	 * INFLIGHT_SHMFD is offered: requests that were in flight when we died are done again; of a
+	 * kind that is in_order, rings go on where they were.
+	 */
 	bool inflight;
 
 	/* Virtio features to offer, device bits only; the core adds those of rings and transport.

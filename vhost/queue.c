@@ -177,6 +177,12 @@ static int ring_config_fill(struct virtqueue *vq, struct ring_config *cfg, struc
 		.indirect = vhost_has_feature(d, VIRTIO_RING_F_INDIRECT_DESC),
 		.event_idx = vhost_has_feature(d, VIRTIO_RING_F_EVENT_IDX),
 		.base = packed ? packed_base(setup) : setup->base,
+		/*
+		 * A front-end whose back-end has died has no base from it. cloud-hypervisor tells
+		 * how far the driver has come instead, and a card that believed it would never
+		 * again see the buffers that it was to receive into.
+		 */
+		.base_is_used = d->ops->in_order,
 		.map = d->map,
 		.name = vq->name,
 		.call_blocked_ns = &vq->device->call_blocked_ns,
@@ -339,7 +345,7 @@ void queue_stop_done(struct virtqueue *vq)
 	assert(vq->state == VIRTQUEUE_STOPPING);
 	vq->state = VIRTQUEUE_STOPPED;
 	vq->worker = NULL;
-	vq->setup.base = ring_base(&vq->ring);
+	vq->setup.base = vq->kept.base = ring_base(&vq->ring);
 	/*
 	 * Requests of the back-end before us that the ring did not come to, for it was stalled:
 	 * they stand in the in-flight buffer still, and are found there when it starts again. So

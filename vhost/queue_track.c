@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which rings need a memory of their chains, and whether one is there from before. */
 #include "base/log.h"
+#include "vhost/ring_keep.h"
 #include "vhost/ring_track.h"
 #include "vhost/session.h"
 
@@ -12,6 +13,8 @@ void queue_untrack(struct virtqueue *vq)
 {
 	ring_track_free(vq->track);
 	vq->track = vq->ring.track = NULL;
+	vq->ring.kept = NULL;
+	vq->kept = (struct virtqueue_kept) { .region = NULL };
 }
 
 static int begin_or_recover(struct virtqueue *vq, struct error *err)
@@ -38,6 +41,38 @@ static int begin_or_recover(struct virtqueue *vq, struct error *err)
 	return 0;
 }
 
+/* Does the region say what is so, since this ring ran in it before and stopped where it is? */
+static bool keeps_on(const struct virtqueue *vq, void *region)
+{
+	const struct ring *r = &vq->ring;
+	const struct virtqueue_kept *k = &vq->kept;
+
+	return k->region == region && k->layout == r->layout && k->size == r->size &&
+	       k->base == ring_base(r);
+}
+
+/* A kind that gives chains back in order: ring_keep.h. */
+static int queue_keep(struct virtqueue *vq, void *region, struct error *err)
+{
+	struct ring *r = &vq->ring;
+	const char *why = NULL;
+
+	if (vq->setup.settled && keeps_on(vq, region))
+		r->kept = r->layout == RING_PACKED ? region : NULL;
+	else if (vq->setup.settled)
+		ring_keep_begin(r, region);
+	else
+		why = ring_keep_recover(r, region);
+	if (why) {
+		r->kept = NULL;
+		return error_set(err, -EINVAL, "%s", why);
+	}
+	vq->kept = (struct virtqueue_kept) { .region = region,
+					     .layout = r->layout,
+					     .size = r->size };
+	return 0;
+}
+
 int queue_track(struct virtqueue *vq, struct error *err)
 {
 	const struct vhost_device *d = vq->device;
@@ -50,6 +85,8 @@ int queue_track(struct virtqueue *vq, struct error *err)
 			    "%s: the front-end's in-flight buffer has no room for its %" PRIu32
 			    " entries; a crash of this back-end could lose requests",
 			    vq->name, r->size);
+	if (d->ops->in_order && region)
+		return queue_keep(vq, region, err);
 	if (vq->track && (in_order || region) &&
 	    ring_track_serves(vq->track, r, in_order, region)) {
 		r->track = vq->track;

@@ -62,6 +62,8 @@ const char *ring_init(struct ring *r, const struct ring_config *cfg)
 		r->avail_idx = r->avail_seen = (uint16_t)cfg->base;
 		/* Nothing is in flight, but the driver may not have seen all: go on where it is. */
 		r->used_idx = le16_relaxed(&r->split.used->idx);
+		if (cfg->base_is_used)
+			r->avail_idx = r->avail_seen = r->used_idx;
 		ring_kicks_off(r, RING_SPLIT);
 	} else {
 		uint32_t used = cfg->base >> BASE_USED_SHIFT;

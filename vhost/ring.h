@@ -32,6 +32,10 @@ enum {
 	RING_ENDING = 2, /* it is about to be stopped, and some of its memory has gone */
 };
 
+/* What the last chain was like: of one buffer that the device writes, or reads; or anything else.
+ */
+enum { RING_RUN_NONE, RING_RUN_IN, RING_RUN_OUT };
+
 /* For each layout, X(name, layout): generates the two instances of a device's poll function. */
 #define RING_LAYOUTS(X) X(split, RING_SPLIT) X(packed, RING_PACKED)
 
@@ -52,17 +56,27 @@ enum {
 #define RING_HINTS 512
 #define RING_SIZE_MAX 32768 /* virtio 1.3, 2.7 and 2.8: queue size */
 
+/* What all everyday chains of one direction have in common: written at once. */
+struct chain_counts {
+	uint16_t n_slots, n_empty, n_out, n_in;
+};
+
 /*
  * One chain of buffers that the driver made available: first the segments that the device reads
  * ("out"), then those that it writes ("in"), as host memory. Zero-length segments are left out.
  */
 struct chain {
+	union {
+		struct chain_counts n;
+		struct {
+			uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
+			uint16_t n_empty; /* zero-length descriptors: no segments, but read */
+			uint16_t n_out, n_in;
+		};
+	};
 	uint16_t id;	  /* split: index of the head descriptor; packed: the buffer id */
-	uint16_t n_slots; /* packed: ring slots that it takes; split: 1 */
-	uint16_t n_out, n_in;
-	uint32_t out_len;   /* bytes, the sum over the segments */
-	uint16_t n_empty;   /* zero-length descriptors: no segments, but they were read */
-	uint32_t in_len;    /* bytes. Not beside out_len, or gcc 12 makes a vector of the two */
+	uint32_t out_len; /* bytes, the sum over the segments */
+	uint32_t in_len;
 	struct iovec *segs; /* n_out + n_in, within the caller's array; may change in its content */
 };
 
@@ -87,6 +101,7 @@ struct ring_alarm {
 };
 
 struct ring;
+struct inflight_packed;
 
 /* How a ring is made; everything is checked before it gets here. */
 struct ring_config {
@@ -97,6 +112,12 @@ struct ring_config {
 	/* SET_VRING_BASE's word: split: avail index; packed: avail slot and wrap, used slot and
 	 * wrap. */
 	uint32_t base;
+	/*
+	 * Chains are given back in the order in which they are taken, and all of them before a
+	 * stop: what a split ring's used index has not come to is still to be taken, whatever @base
+	 * says.
+	 */
+	bool base_is_used;
 	const struct mem_map *map;
 	/* Behind an IOMMU: what addresses are resolved through (iotlb.h). NULL: @map. */
 	const struct mem_map *both, *read, *write;
@@ -155,14 +176,17 @@ struct ring {
 	bool kicks_wanted;    /* the driver is asked to kick */
 	struct ring_log *log; /* the dirty log; NULL: none. Borrowed */
 
+	uint8_t run;	    /* RING_RUN_*: a guess at what the next chains are like */
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
 	unsigned *hints; /* guesses at where a page is mapped, by its number; see ring_hint() */
 	struct ring_track *track; /* see ring_track.h; NULL: neither of its features. Borrowed */
-	uint32_t n_again;	  /* chains to be popped again, before new ones */
-	const char *broken;	  /* why; NULL: in order */
-	uint8_t stalled;	  /* RING_*: nothing is popped for now */
-	bool miss_told;		  /* missed() was called, and nobody has looked since */
+	struct inflight_packed *kept; /* see ring_keep.h; NULL: it is not. Borrowed */
+	uint64_t staged_half;	      /* of a ring that is kept: the first staged descriptor's */
+	uint32_t n_again;	      /* chains to be popped again, before new ones */
+	const char *broken;	      /* why; NULL: in order */
+	uint8_t stalled;	      /* RING_*: nothing is popped for now */
+	bool miss_told;		      /* missed() was called, and nobody has looked since */
 	bool miss_write;
 	gpa_t miss;	    /* the address … */
 	const void *absent; /* … or where it leads to that has not arrived; NULL: nowhere */

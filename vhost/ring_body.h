@@ -87,19 +87,108 @@ HOT bool ring_is_single(const struct ring *r, enum ring_layout layout, const str
 	return packed_is_single(t, d) && d->id < r->size;
 }
 
+/* The next descriptor, at place @i; is it a whole chain that is only written (@in) or read? */
+HOT bool ring_next_plain(const struct ring *r, enum ring_layout layout, bool wrap, bool in,
+			 uint16_t i, struct ring_desc *d)
+{
+	return layout == RING_SPLIT ? split_next_plain(r, in, i, d)
+				    : packed_next_plain(r, wrap, in, i, d);
+}
+
+/*
+ * A run of everyday chains: one buffer each, in the region at hand, all to be written (@in) or all
+ * to be read. Up to @n of them, to the first that is anything else, to the end of a packed ring.
+ * @return how many; *@weight: what they weigh.
+ */
+HOT unsigned ring_run(struct ring *r, enum ring_layout layout, bool in, struct chain *c, unsigned n,
+		      struct iovec *seg, uint64_t *weight)
+{
+	static const struct chain_counts one_in = { .n_slots = 1, .n_in = 1 };
+	static const struct chain_counts one_out = { .n_slots = 1, .n_out = 1 };
+	const struct ring_cursor at = cursor_load(r);
+	const uint64_t end = at.gpa + at.size; /* cannot wrap, see chain_add_pieces() */
+	const struct chain *const first = c, *stop;
+	uint16_t idx = at.idx;
+	uint64_t sum = 0;
+
+	if (layout == RING_PACKED)
+		n = MIN(n, r->size - idx);
+	for (stop = c + n; c != stop && sum < RING_POP_WEIGHT; c++, seg++, idx++) {
+		struct ring_desc d;
+		uint64_t left;
+		uint8_t *host;
+
+		if (unlikely(!ring_next_plain(r, layout, at.wrap, in, idx, &d)))
+			break;
+		left = end - d.addr; /* outside the region: wraps to more than its size */
+		if (unlikely(left > at.size || (uint64_t)d.len - 1 >= left))
+			break;
+		host = at.host + (at.size - left);
+		seg->iov_base = host;
+		seg->iov_len = d.len;
+		c->n = in ? one_in : one_out;
+		c->id = d.id;
+		c->out_len = in ? 0 : d.len;
+		c->in_len = in ? d.len : 0;
+		c->segs = seg;
+		__builtin_prefetch(host); /* a header is read or written first, and soon */
+		sum += d.len + RING_DESC_WEIGHT;
+	}
+	if (layout == RING_PACKED && idx == r->size) {
+		idx = 0;
+		r->avail_wrap = !at.wrap;
+	}
+	r->avail_idx = idx;
+	*weight = sum;
+	return (unsigned)(c - first);
+}
+
+/* Functions of their own that call nothing, so that all they need stays in registers. */
+#define X(name, layout)                                                                  \
+	WALKER unsigned ring_run_in_##name(struct ring *r, struct chain *c, unsigned n,  \
+					   struct iovec *segs, uint64_t *weight)         \
+	{                                                                                \
+		return ring_run(r, layout, true, c, n, segs, weight);                    \
+	}                                                                                \
+	WALKER unsigned ring_run_out_##name(struct ring *r, struct chain *c, unsigned n, \
+					    struct iovec *segs, uint64_t *weight)        \
+	{                                                                                \
+		return ring_run(r, layout, false, c, n, segs, weight);                   \
+	}
+RING_LAYOUTS(X)
+#undef X
+
+/* A run of the kind that the last chain was of. */
+HOT unsigned ring_pop_run(struct ring *r, enum ring_layout layout, struct chain *c, unsigned n,
+			  struct iovec *segs, uint64_t *weight)
+{
+	if (r->run == RING_RUN_IN)
+		return (layout == RING_SPLIT ? ring_run_in_split
+					     : ring_run_in_packed)(r, c, n, segs, weight);
+	return (layout == RING_SPLIT ? ring_run_out_split : ring_run_out_packed)(r, c, n, segs,
+										 weight);
+}
+
 /* Chains that the driver has made available. */
 HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain *chains, unsigned n,
 			  struct iovec *segs, unsigned n_segs, enum ring_tracking tracking)
 {
-	struct ring_cursor at = cursor_load(r);
 	struct chain *c = chains, *end;
 	struct iovec *const segs_end = segs + n_segs;
+	struct ring_cursor at;
 	uint64_t weight = 0;
-	unsigned got, most;
+	unsigned got = 0, most;
+	uint8_t run = r->run;
 
 	if (layout == RING_SPLIT)
 		n = split_available(r, n);
 	most = MIN(n, r->size - r->in_flight);
+	/* For one alone the call costs more than it gains. */
+	if (tracking == RING_UNTRACKED && run && most > 1)
+		got = ring_pop_run(r, layout, c, MIN(most, n_segs), segs, &weight);
+	c += got;
+	segs += got;
+	at = cursor_load(r);
 	/* Enough weight for once: others have a turn then. */
 	for (end = chains + most; c != end && weight < RING_POP_WEIGHT; c++) {
 		struct ring_table t = { 0 };
@@ -115,6 +204,7 @@ HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain 
 			cursor_next(r, layout, &at);
 			segs++;
 			weight += d.len + RING_DESC_WEIGHT;
+			run = d.flags & VRING_DESC_F_WRITE ? RING_RUN_IN : RING_RUN_OUT;
 		} else {
 			unsigned room = MIN((unsigned)(segs_end - segs),
 					    (unsigned)RING_CHAIN_SEGS_MAX);
@@ -127,11 +217,13 @@ HOT unsigned ring_pop_new(struct ring *r, enum ring_layout layout, struct chain 
 				break;
 			segs += c->n_out + c->n_in;
 			weight += chain_weight(c);
+			run = RING_RUN_NONE;
 		}
 		if (tracking == RING_TRACKED && !ring_track_popped(r, layout, c, at.idx))
 			break;
 	}
 	got = (unsigned)(c - chains);
+	r->run = run;
 	cursor_store(r, &at);
 	r->in_flight += got;
 	counter_add(&r->stats.popped, got);
@@ -190,9 +282,8 @@ HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_
 HOT void ring_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
 			unsigned n, const uint32_t *written)
 {
-	uint32_t slots = 0;
-	uint16_t idx;
-	bool wrap;
+	uint32_t slots = 0, idx;
+	uint16_t used;
 
 	if (unlikely(r->track))
 		for (; n > 1; n--, chains++, written += !!written)
@@ -203,21 +294,26 @@ HOT void ring_push_many(struct ring *r, enum ring_layout layout, const struct ch
 	/* The first one may be what a batch is held back by. */
 	ring_push(r, layout, chains[0].id, chains[0].n_slots, written ? written[0] : 0);
 	idx = r->used_idx;
-	wrap = r->used_wrap;
+	used = packed_used_bits(r->used_wrap);
 	for (unsigned i = 1; i < n; i++) {
 		uint32_t len = written ? written[i] : 0;
 
 		if (layout == RING_SPLIT) {
-			split_put_used(r, idx++, chains[i].id, len);
+			split_put_used(r, (uint16_t)idx++, chains[i].id, len);
 		} else {
 			le64_store(&r->packed.desc[idx].len,
-				   packed_used_word(wrap, chains[i].id, len));
-			packed_advance(r, &idx, &wrap, chains[i].n_slots);
+				   packed_used_word(used, chains[i].id, len));
+			idx += chains[i].n_slots;
+			if (unlikely(idx >= r->size)) {
+				idx -= r->size;
+				used ^= PACKED_F_AVAIL | PACKED_F_USED;
+			}
 		}
 		slots += chains[i].n_slots;
 	}
-	r->used_idx = idx;
-	r->used_wrap = wrap;
+	r->used_idx = (uint16_t)idx;
+	if (layout == RING_PACKED)
+		r->used_wrap = used != 0;
 	r->staged += n - 1;
 	r->staged_slots += slots;
 	r->in_flight -= n - 1;

@@ -119,17 +119,37 @@ HOT enum walk packed_next(const struct ring *r, const struct ring_cursor *at, st
 }
 
 /*
- * 2.8.1: used when both bits equal the used wrap counter. 2.8.4: WRITE says that len counts.
+ * The descriptor in slot @idx: is it an available chain of its own, to be written (@in) or else to
+ * be read? One comparison of all flags that say so.
  */
-HOT uint16_t packed_used_flags(bool wrap, uint32_t written)
+HOT bool packed_next_plain(const struct ring *r, bool wrap, bool in, uint16_t idx,
+			   struct ring_desc *d)
 {
-	return (wrap ? PACKED_F_AVAIL | PACKED_F_USED : 0) | (written ? VRING_DESC_F_WRITE : 0);
+	const uint16_t mask = VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE |
+			      PACKED_F_AVAIL | PACKED_F_USED;
+
+	*d = packed_desc_read(&r->packed.desc[idx]);
+	return (d->flags & mask) ==
+		       ((wrap ? PACKED_F_AVAIL : PACKED_F_USED) | (in ? VRING_DESC_F_WRITE : 0)) &&
+	       likely(d->id < r->size);
+}
+
+/* 2.8.1: used when both bits equal the used wrap counter. */
+HOT uint16_t packed_used_bits(bool wrap)
+{
+	return wrap ? PACKED_F_AVAIL | PACKED_F_USED : 0;
+}
+
+/* 2.8.4: WRITE says that len counts. */
+HOT uint16_t packed_used_flags(uint16_t used_bits, uint32_t written)
+{
+	return used_bits | (written ? VRING_DESC_F_WRITE : 0);
 }
 
 /* A used descriptor's second half: len, id, flags. */
-HOT uint64_t packed_used_word(bool wrap, uint16_t id, uint32_t written)
+HOT uint64_t packed_used_word(uint16_t used_bits, uint16_t id, uint32_t written)
 {
-	return written | (uint64_t)id << 32 | (uint64_t)packed_used_flags(wrap, written) << 48;
+	return written | (uint64_t)id << 32 | (uint64_t)packed_used_flags(used_bits, written) << 48;
 }
 
 HOT void packed_push(struct ring *r, uint16_t id, uint16_t n_slots, uint32_t written)
@@ -141,9 +161,9 @@ HOT void packed_push(struct ring *r, uint16_t id, uint16_t n_slots, uint32_t wri
 		le32_store(&d->len, written);
 		/* Held back until publish: the driver gets to the others only past this one. */
 		r->staged_slot = r->used_idx;
-		r->staged_flags = packed_used_flags(r->used_wrap, written);
+		r->staged_flags = packed_used_flags(packed_used_bits(r->used_wrap), written);
 	} else {
-		le64_store(&d->len, packed_used_word(r->used_wrap, id, written));
+		le64_store(&d->len, packed_used_word(packed_used_bits(r->used_wrap), id, written));
 	}
 	packed_advance(r, &r->used_idx, &r->used_wrap, n_slots);
 }

@@ -22,50 +22,53 @@ static void clear_entries(void *entries, size_t bytes)
 		PUT(word[i], 0);
 }
 
-static void begin_split(struct ring *r, struct ring_track *t)
+static void begin_split(struct inflight_split *reg, const struct ring *r)
 {
-	struct inflight_split *reg = t->split;
-
 	PUT(reg->features, 0);
-	PUT(reg->desc_num, (uint16_t)t->size);
+	PUT(reg->desc_num, (uint16_t)r->size);
 	PUT(reg->last_batch_head, 0);
 	PUT(reg->used_idx, r->used_idx);
-	clear_entries(reg->desc, t->size * sizeof(reg->desc[0]));
+	clear_entries(reg->desc, r->size * sizeof(reg->desc[0]));
 }
 
 /* Entry @size ends the list of free ones. */
-static void begin_packed(struct ring *r, struct ring_track *t)
+static void begin_packed(struct inflight_packed *reg, const struct ring *r)
 {
-	struct inflight_packed *reg = t->packed;
-
 	PUT(reg->features, 0);
-	PUT(reg->desc_num, (uint16_t)t->size);
+	PUT(reg->desc_num, (uint16_t)r->size);
 	PUT(reg->free_head, 0);
 	PUT(reg->old_free_head, 0);
 	PUT(reg->used_idx, r->used_idx);
 	PUT(reg->old_used_idx, r->used_idx);
 	PUT(reg->used_wrap_counter, r->used_wrap);
 	PUT(reg->old_used_wrap_counter, r->used_wrap);
-	clear_entries(reg->desc, t->size * sizeof(reg->desc[0]));
-	for (uint32_t i = 0; i < t->size; i++) {
-		t->next[i] = (uint16_t)(i + 1);
-		PUT(reg->desc[i].next, t->next[i]);
-	}
-	t->free_head = 0;
-	t->n_free = t->size;
+	clear_entries(reg->desc, r->size * sizeof(reg->desc[0]));
+	for (uint32_t i = 0; i < r->size; i++)
+		PUT(reg->desc[i].next, (uint16_t)(i + 1));
+}
+
+void inflight_begin(void *region, const struct ring *r)
+{
+	struct inflight_split *reg = region;
+
+	/* The version, which stands in the same place in both, makes all of it count. */
+	PUT(reg->version, 0);
+	if (r->layout == RING_SPLIT)
+		begin_split(region, r);
+	else
+		begin_packed(region, r);
+	PUT(reg->version, INFLIGHT_VERSION);
 }
 
 void ring_track_begin(struct ring *r)
 {
 	struct ring_track *t = r->track;
 
-	/* The version, which stands in the same place in both, makes all of it count. */
-	PUT(t->split->version, 0);
-	if (r->layout == RING_SPLIT)
-		begin_split(r, t);
-	else
-		begin_packed(r, t);
-	PUT(t->split->version, INFLIGHT_VERSION);
+	inflight_begin(t->region, r);
+	for (uint32_t i = 0; r->layout == RING_PACKED && i < t->size; i++)
+		t->next[i] = (uint16_t)(i + 1);
+	t->free_head = 0;
+	t->n_free = t->size;
 	t->used_idx = r->used_idx;
 	t->used_wrap = r->used_wrap;
 }
@@ -134,26 +137,20 @@ static const char *recover_split(struct ring *r, struct ring_track *t, struct fo
 	return NULL;
 }
 
-/* Where the ring stood and which entries were free, before the last batch or after it. */
-struct place {
-	uint16_t free_head, used_idx;
-	bool wrap;
-};
-
 /*
  * If the first descriptor of the batch under way does not say "available" any more, the driver has
  * been shown it: it counts. (2.8.1; while the slot was ours it said so all the time, whatever chain
  * it belonged to, and a driver that has it back may have gone round the ring since.)
  */
-static bool find_place(const struct ring *r, struct ring_track *t, struct place *p)
+bool ring_place_find(const struct ring *r, const struct inflight_packed *reg, struct ring_place *p)
 {
-	struct inflight_packed *reg = t->packed;
-	struct place new = { GET(reg->free_head), GET(reg->used_idx), GET(reg->used_wrap_counter) };
-	struct place old = { GET(reg->old_free_head), GET(reg->old_used_idx),
-			     GET(reg->old_used_wrap_counter) };
+	struct ring_place new = { GET(reg->free_head), GET(reg->used_idx),
+				  GET(reg->used_wrap_counter) };
+	struct ring_place old = { GET(reg->old_free_head), GET(reg->old_used_idx),
+				  GET(reg->old_used_wrap_counter) };
 
-	if (new.used_idx >= t->size || old.used_idx >= t->size || new.free_head > t->size ||
-	    old.free_head > t->size)
+	if (new.used_idx >= r->size || old.used_idx >= r->size || new.free_head > r->size ||
+	    old.free_head > r->size)
 		return false;
 	*p = old;
 	/* The text compares the index alone; a chain as long as the ring changes only the wrap. */
@@ -232,11 +229,9 @@ static void free_rest(struct ring_track *t, const uint8_t *taken)
 }
 
 /* The text's commit, or its roll back: both halves become @p. The free lists follow later. */
-static void settle(struct ring_track *t, const struct place *p)
+void ring_place_settle(struct inflight_packed *reg, const struct ring_place *p)
 {
-	struct inflight_packed *reg = t->packed;
-
-	/* Die anywhere in between, and find_place() comes to the same answer again. */
+	/* Die anywhere in between, and ring_place_find() comes to the same answer again. */
 	PUT(reg->free_head, p->free_head);
 	PUT(reg->old_free_head, p->free_head);
 	PUT(reg->used_idx, p->used_idx);
@@ -249,11 +244,11 @@ static const char *recover_packed(struct ring *r, struct ring_track *t, struct f
 				  uint8_t *taken)
 {
 	uint32_t n = 0, n_slots = 0;
-	struct place p;
+	struct ring_place p;
 
-	if (!find_place(r, t, &p))
+	if (!ring_place_find(r, t->packed, &p))
 		return contradiction;
-	settle(t, &p);
+	ring_place_settle(t->packed, &p);
 	mark_free(t, p.free_head, taken);
 	for (uint32_t e = 0; e < t->size; e++) {
 		int id;
@@ -273,22 +268,30 @@ static const char *recover_packed(struct ring *r, struct ring_track *t, struct f
 	return NULL;
 }
 
+const char *inflight_check(const void *region, uint32_t size)
+{
+	const struct inflight_split *reg = region;
+
+	if (GET(reg->version) != INFLIGHT_VERSION)
+		return "its in-flight buffer has a version that is not known";
+	if (GET(reg->desc_num) != size)
+		return "its in-flight buffer is for another queue size";
+	return NULL;
+}
+
 const char *ring_recover(struct ring *r)
 {
 	struct ring_track *t = r->track;
-	uint16_t version = GET(t->split->version);
-	const char *why;
+	const char *why = inflight_check(t->region, t->size);
 	struct found *found;
 	uint8_t *taken;
 
-	if (version == 0) {
+	if (GET(t->split->version) == 0) {
 		ring_track_begin(r);
 		return NULL;
 	}
-	if (version != INFLIGHT_VERSION)
-		return "its in-flight buffer has a version that is not known";
-	if (GET(t->split->desc_num) != t->size)
-		return "its in-flight buffer is for another queue size";
+	if (why)
+		return why;
 	found = calloc(t->size, sizeof(*found));
 	taken = calloc(t->size, sizeof(*taken));
 	if (!found || !taken)

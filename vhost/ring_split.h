@@ -113,6 +113,22 @@ HOT enum walk split_next(struct ring *r, const struct ring_cursor *at, struct ri
 	return WALK_DONE;
 }
 
+/*
+ * What the entry @idx of the available ring refers to: is it a chain of its own, to be written
+ * (@in) or else to be read? Whatever is wrong with it is for split_next() to say.
+ */
+HOT bool split_next_plain(const struct ring *r, bool in, uint16_t idx, struct ring_desc *d)
+{
+	const uint16_t mask = VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE;
+	uint16_t head = le16_relaxed(&r->split.avail->ring[idx & (r->size - 1)]);
+
+	if (unlikely(head >= r->size))
+		return false;
+	*d = split_desc_read(&r->split.desc[head]);
+	d->id = head;
+	return (d->flags & mask) == (in ? VRING_DESC_F_WRITE : 0);
+}
+
 HOT void split_put_used(struct ring *r, uint16_t idx, uint16_t id, uint32_t written)
 {
 	struct vring_used_elem *e = &r->split.used->ring[idx & (r->size - 1)];

@@ -75,6 +75,20 @@ struct ring_track *ring_track_new(enum ring_layout layout, uint32_t size, bool i
 				  void *region);
 void ring_track_free(struct ring_track *t); /* NULL is fine */
 
+/* Control thread. What a region says that was never used, or is not to count: nothing in flight. */
+void inflight_begin(void *region, const struct ring *r);
+/* @return NULL, or why what a back-end wrote to @region is not for a ring of @size. */
+const char *inflight_check(const void *region, uint32_t size);
+
+/* Where a packed ring stood and which entries were free, before the last batch or after it. */
+struct ring_place {
+	uint16_t free_head, used_idx;
+	bool wrap;
+};
+/* Control thread: from what the back-end before us has left. @return false: it is nonsense. */
+bool ring_place_find(const struct ring *r, const struct inflight_packed *reg, struct ring_place *p);
+void ring_place_settle(struct inflight_packed *reg, const struct ring_place *p);
+
 /*
  * Control thread. @t was of a ring that stopped; does it serve @r, newly made, as it is: nothing in
  * flight, the same place, size, features and region?

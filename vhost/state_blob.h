@@ -29,6 +29,7 @@ enum state_tag {
 	STATE_NET_PAIRS = 2,	/* u16: pairs in use, where the control queue is ours; else 0 */
 	STATE_NET_RSS = 3,	/* struct rss_state; where the driver has set any of it */
 	STATE_NET_COALESCE = 4, /* struct coalesce_state; likewise */
+	STATE_NET_FILTER = 5,	/* struct filter_state; likewise */
 };
 
 struct state_blob {

@@ -17,6 +17,12 @@ def number(value):
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
+def rounds_note(recipe, f, name):
+    """Of whom there are fewer rounds than of the others, for it failed part-way, that is said beside each figure."""
+    n = len(f.found[name])
+    return "" if n == recipe.rounds else f"; {n} round{'' if n == 1 else 's'} only"
+
+
 def markdown(recipe, results):
     """Lines: a table of medians and spread, one of ratios and CPU time, and what is missing."""
     names = [n for n in recipe.backends if any(n in f.found for f in results.values())]
@@ -28,7 +34,7 @@ def markdown(recipe, results):
                  "| workload | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
         for w, f in results.items():
             lines.append(f"| {w} | " + " | ".join(
-                f"{number(f.rate(n) / div)} ({100 * f.spread(n):.0f} %)" if n in f.found else "-" for n in names) + " |")
+                f"{number(f.rate(n) / div)} ({100 * f.spread(n):.0f} %{rounds_note(recipe, f, n)})" if n in f.found else "-" for n in names) + " |")
         lines += ["", f"How many times as fast {recipe.base} is, round by round; and CPU seconds per million", "",
                   "| workload | " + " | ".join([f"to {n}" for n in names if n != recipe.base]
                                                + [f"CPU: {n}" for n in names]) + " |",

@@ -119,7 +119,7 @@ class Bench:
         self.recipe, self.sluice_bench, self.folder = recipe, str(sluice_bench), folder
         # sluiced of the same build is taken before an installed one.
         build = Path(sluice_bench).resolve().parent
-        self.search = os.pathsep.join([str(build.parent / "daemon"), str(build), SEARCH])
+        self.search = os.pathsep.join([str(build.parent / "daemon"), str(build), str(build / "ring"), SEARCH])
         self.image, self.made = recipe.image, None
 
     def __enter__(self):

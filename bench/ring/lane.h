@@ -27,6 +27,7 @@ enum row_extra {
 	EXTRA_NONE,
 	EXTRA_HELD,	/* IN_ORDER as a disk has it: what is pushed early is held for its turn */
 	EXTRA_INFLIGHT, /* the in-flight buffer of disks */
+	EXTRA_KEPT,	/* the in-flight buffer of cards, which needs the place alone */
 	EXTRA_LOG,	/* the dirty log of a migration */
 };
 

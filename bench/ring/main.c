@@ -40,6 +40,7 @@ struct options {
 	ROW(l, 1, 1, .in_order = true)                       \
 	ROW(l, 32, 1, .in_order = true, .extra = EXTRA_HELD) \
 	ROW(l, 32, 1, .extra = EXTRA_INFLIGHT)               \
+	ROW(l, 32, 1, .extra = EXTRA_KEPT)                   \
 	ROW(l, 32, 1, .extra = EXTRA_LOG)
 
 /*
@@ -171,6 +172,7 @@ static const char *row_name(const struct row *r, char *name, size_t n)
 	static const char *const extra[] = { [EXTRA_NONE] = "",
 					     [EXTRA_HELD] = ", held",
 					     [EXTRA_INFLIGHT] = ", inflight",
+					     [EXTRA_KEPT] = ", kept",
 					     [EXTRA_LOG] = ", log" };
 
 	snprintf(name, n, "%s, batch %u, chain %u%s%s%s%s",

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "vhost/ring.h"
+#include "vhost/ring_keep.h"
 #include "vhost/ring_track.h"
 
 #include <endian.h>
@@ -26,7 +27,7 @@ struct sluice_device {
 	struct ring ring[N_QUEUES];
 	struct lane lane[N_QUEUES];
 	struct rte_mempool *pool;
-	void *inflight; /* EXTRA_INFLIGHT: the buffer */
+	void *inflight; /* EXTRA_INFLIGHT, EXTRA_KEPT: the buffer */
 	struct ring_log log;
 	struct chain chains[RING_SIZE];
 	struct iovec segs[RING_SIZE * SEGS_MAX + RING_CHAIN_SEGS_MAX];
@@ -48,10 +49,16 @@ static void open_extra(struct sluice_device *d, struct ring *r, gpa_t device_gpa
 			errx(1, "out of memory");
 		return;
 	}
-	if (d->row.extra == EXTRA_INFLIGHT)
+	if (d->row.extra != EXTRA_HELD)
 		d->inflight = calloc(1, INFLIGHT_BYTES);
+	if (d->row.extra != EXTRA_HELD && !d->inflight)
+		errx(1, "out of memory");
+	if (d->row.extra == EXTRA_KEPT) {
+		ring_keep_begin(r, d->inflight);
+		return;
+	}
 	r->track = ring_track_new(r->layout, r->size, d->row.extra == EXTRA_HELD, d->inflight);
-	if (!r->track || (d->row.extra == EXTRA_INFLIGHT && !d->inflight))
+	if (!r->track)
 		errx(1, "out of memory");
 	if (d->inflight)
 		ring_track_begin(r);
@@ -146,7 +153,8 @@ static void COLD lost(const struct ring *r, unsigned n, unsigned of)
 	     r->broken ? r->broken : "");
 }
 
-HOT void pop_push(struct sluice_device *d, enum ring_layout layout, uint64_t *pop, uint64_t *push)
+HOT void pop_push(struct sluice_device *d, enum ring_layout layout, enum ring_keeping keeping,
+		  uint64_t *pop, uint64_t *push)
 {
 	struct ring *r = &d->ring[QUEUE_OUT];
 	unsigned n = d->lane[QUEUE_OUT].n_chains, batch = d->row.batch, done = 0, segs = 0;
@@ -167,9 +175,12 @@ HOT void pop_push(struct sluice_device *d, enum ring_layout layout, uint64_t *po
 	for (done = 0; done < n;) {
 		unsigned end = MIN(done + batch, n);
 
-		ring_push_many(r, layout, d->chains + done, end - done, NULL);
+		if (keeping == RING_PLAIN)
+			ring_push_many(r, layout, d->chains + done, end - done, NULL);
+		for (; keeping == RING_KEPT && done < end; done++)
+			ring_push_kept(r, d->chains[done].id, d->chains[done].n_slots, 0);
 		done = end;
-		ring_publish(r, layout);
+		ring_publish_way(r, layout, keeping);
 		ring_call(r, layout);
 	}
 	*push = clock_cycles() - start;
@@ -324,31 +335,37 @@ HOT uint64_t enqueue(struct sluice_device *d, enum ring_layout layout, struct rt
 }
 
 /* Not inlined, as the library's functions are not. */
-#define X(name, layout)                                                                      \
+#define X(name, layout, keeping)                                                             \
 	static __attribute__((noinline)) void pop_push_##name(struct sluice_device *d,       \
 							      uint64_t *pop, uint64_t *push) \
 	{                                                                                    \
-		pop_push(d, layout, pop, push);                                              \
-	}                                                                                    \
-	static __attribute__((noinline))                                                     \
-	uint64_t dequeue_##name(struct sluice_device *d, struct rte_mbuf **mbufs)            \
-	{                                                                                    \
-		return dequeue(d, layout, mbufs);                                            \
-	}                                                                                    \
-	static __attribute__((noinline))                                                     \
-	uint64_t enqueue_##name(struct sluice_device *d, struct rte_mbuf **mbufs)            \
-	{                                                                                    \
-		return enqueue(d, layout, mbufs);                                            \
+		pop_push(d, layout, keeping, pop, push);                                     \
+	}
+RING_WAYS(X)
+#undef X
+
+#define X(name, layout)                                                           \
+	static __attribute__((noinline))                                          \
+	uint64_t dequeue_##name(struct sluice_device *d, struct rte_mbuf **mbufs) \
+	{                                                                         \
+		return dequeue(d, layout, mbufs);                                 \
+	}                                                                         \
+	static __attribute__((noinline))                                          \
+	uint64_t enqueue_##name(struct sluice_device *d, struct rte_mbuf **mbufs) \
+	{                                                                         \
+		return enqueue(d, layout, mbufs);                                 \
 	}
 RING_LAYOUTS(X)
 #undef X
 
 void sluice_pop_push(struct sluice_device *d, uint64_t *pop, uint64_t *push)
 {
-	if (d->row.layout == DRIVER_SPLIT)
-		pop_push_split(d, pop, push);
-	else
-		pop_push_packed(d, pop, push);
+#define X(name, layout, keeping) [RING_WAY(layout, keeping)] = pop_push_##name,
+	static void (*const fns[N_RING_WAYS])(struct sluice_device * d, uint64_t * pop,
+					      uint64_t * push) = { RING_WAYS(X) };
+#undef X
+
+	fns[ring_way(&d->ring[QUEUE_OUT])](d, pop, push);
 }
 
 uint64_t sluice_dequeue(struct sluice_device *d, struct rte_mbuf **mbufs)

@@ -405,6 +405,20 @@ static void last_look(void)
 	free(data);
 }
 
+void daemon_arguments(const char **argv)
+{
+	static char queues[16];
+	const char *ours[] = { "blk",	     "--socket-path", sock,
+			       "--blk-file", image,	      "--queues",
+			       queues,	     "--cache",	      opt.buffered ? "writeback" : "none",
+			       "--user",     "root",	      "--group",
+			       "root" };
+	unsigned n = ARRAY_SIZE(ours);
+
+	snprintf(queues, sizeof(queues), "%u", opt.queues);
+	memcpy(argv, ours, (geteuid() == 0 ? n : n - 4) * sizeof(argv[0]));
+}
+
 static void set_up(void)
 {
 	const struct guest_range ranges[] = { { 0, 24 << 20 } };

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The crash program: crash.c is the VMM and the guest, daemon.c starts and kills sluiced. */
+/*
+ * The crash programs: crash.c is a VMM and a guest with a disk, crash_net.c two of them with a card
+ * each; daemon.c starts and kills sluiced.
+ */
 #ifndef SLUICE_TESTS_CRASH_H
 #define SLUICE_TESTS_CRASH_H
 
@@ -10,7 +13,7 @@
 
 struct crash_options {
 	const char *sluiced, *folder;
-	bool packed, in_order, buffered;
+	bool packed, in_order, buffered, mergeable;
 	unsigned size, queues, rounds, blocks, seed;
 };
 extern struct crash_options opt;
@@ -25,6 +28,10 @@ void crash_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
 
 /* Nothing has happened for long, though we were there to see it: a frozen process hangs nowhere. */
 bool hangs(void);
+
+#define DAEMON_ARGS_MAX 20
+/* The program's own: the arguments of sluiced, into @argv, which is all NULL. */
+void daemon_arguments(const char **argv);
 
 void daemon_init(void);
 void daemon_start(void);

@@ -64,36 +64,18 @@ static void on_alarm(int sig)
 
 void daemon_start(void)
 {
-	char queues[16];
-	pid_t pid;
+	pid_t pid = fork();
 
-	snprintf(queues, sizeof(queues), "%u", opt.queues);
-	pid = fork();
 	if (pid < 0)
 		FAIL("fork: %s", strerror(errno));
 	if (pid == 0) {
-		const char *argv[] = { opt.sluiced,
-				       "blk",
-				       "--socket-path",
-				       sock,
-				       "--blk-file",
-				       image,
-				       "--queues",
-				       queues,
-				       "--cache",
-				       opt.buffered ? "writeback" : "none",
-				       "--user",
-				       "root",
-				       "--group",
-				       "root",
-				       NULL };
+		const char *argv[DAEMON_ARGS_MAX] = { opt.sluiced };
 		int fd = open(daemon_log, O_WRONLY | O_APPEND | O_CREAT, 0600);
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(fd, 1);
 		dup2(fd, 2);
-		if (geteuid() != 0)
-			argv[10] = NULL;
+		daemon_arguments(argv + 1);
 		execv(opt.sluiced, (char **)argv);
 		_exit(127);
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-blk with a hostile guest on one queue: a disk in memory, writable or read-only. Every
- * chain comes back once, with no more bytes than it has room for; nothing but its writable segments
- * is written; a read-only disk stays as it is; the queue can always be stopped; another guest's
+ * virtio-blk with a hostile guest on one queue: a disk in memory, writable or read-only, or one in
+ * a file, by Linux AIO and io_uring, whose requests are refused, late, short or fail. Every chain
+ * comes back once, with no more bytes than it has room for; nothing but its writable segments is
+ * written; a read-only disk stays as it is; the queue can always be stopped; another guest's
  * request is answered right.
  */
 #include "tests/fuzz/hooks.h"
@@ -11,6 +12,7 @@
 #include "base/log.h"
 #include "blk/queue.h"
 #include "poll/control.h"
+#include "tests/fuzz/blk_file.h"
 #include "tests/fuzz/device.h"
 #include "tests/fuzz/guest.h"
 #include "tests/fuzz/race.h"
@@ -23,7 +25,7 @@
 #define STEPS_MAX 100
 #define DISK_BYTES (256u << 10)
 
-enum { WRITABLE, READ_ONLY, NEIGHBOUR, N_DISKS };
+enum { WRITABLE, READ_ONLY, NEIGHBOUR, FILED, N_DISKS };
 
 static struct {
 	struct workers *workers;
@@ -34,7 +36,7 @@ static struct {
 
 static void create(unsigned i)
 {
-	static const char *const names[] = { "writable", "read-only", "neighbour" };
+	static const char *const names[] = { "writable", "read-only", "neighbour", "filed" };
 	struct blk_config cfg = { .name = names[i],
 				  .kind = DISK_RAM,
 				  .size = DISK_BYTES,
@@ -43,6 +45,11 @@ static void create(unsigned i)
 	struct error err = { 0 };
 	int rc;
 
+	if (i == FILED) {
+		cfg.kind = DISK_FILE;
+		cfg.cache = DISK_CACHE_WRITEBACK;
+		cfg.file = blk_file_image(DISK_BYTES);
+	}
 	cfg.socket = fuzz_socket();
 	rc = blk_device_create(&cfg, b.workers, &b.disk[i], &err);
 	FUZZ_CHECK(rc == 0, "%s", err.text);
@@ -179,13 +186,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!b.workers)
 		create_all();
 	how = in_u8(&in);
-	d = b.vhost[how & 1 ? READ_ONLY : WRITABLE];
+	d = b.vhost[how & 4 ? FILED : how & 1 ? READ_ONLY : WRITABLE];
 	if (how & 2)
 		features |= UINT64_C(1) << VIRTIO_BLK_F_FLUSH;
 	race_reset();
 	fg_begin(&b.guest, &in);
+	if (how & 4) {
+		blk_file_set(b.disk[FILED], how & 1);
+		blk_file_begin(how & 8 ? in_u32(&in) : 0);
+		b.guest.logs =
+			false; /* the last flush, which is another thread's, is not waited for */
+	}
 	if (fuzz_queue_start(d, &d->queues[0], &b.guest, features) == 0) {
 		run(d, &in);
+		blk_file_end();
 		fuzz_queue_stop(b.workers, &d->queues[0]);
 		fg_check_writes(&b.guest, true);
 	}

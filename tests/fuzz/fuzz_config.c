@@ -15,7 +15,7 @@ static void check_devices(const struct config *c)
 		const struct disk_config *d = config_disk(c, i);
 
 		FUZZ_CHECK(d->name && d->name[0]);
-		FUZZ_CHECK(!!d->file + !!d->null_size + !!d->ram_size == 1);
+		FUZZ_CHECK(!!d->file + !!d->nbd + !!d->null_size + !!d->ram_size == 1);
 		FUZZ_CHECK(d->queues >= 1 && d->queues <= 256);
 	}
 	for (unsigned i = 0; i < c->networks.n; i++) {

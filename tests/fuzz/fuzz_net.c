@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-net with a hostile guest on all three of its queues, in one switch with an honest peer and
- * a port of our own, with VLANs or without. Chains come back once, nothing but what was offered is
+ * virtio-net with a hostile guest on all of its queues, in one switch with an honest peer and a
+ * port of our own, with VLANs or without. Chains come back once, nothing but what was offered is
  * written; what the peer gets is a frame with a header that fits it and what the peer negotiated;
- * and after all of it a frame from the third port reaches the peer unchanged.
+ * no queue sleeps on notifications that it owes; and after all of it a frame from the third port
+ * reaches the peer unchanged.
  */
 #include "tests/fuzz/hooks.h"
 
@@ -24,7 +25,9 @@
 #define PEER_BUFFER_BYTES 2048
 #define BODY_BYTES 70000
 
-enum { RECEIVE, TRANSMIT, CONTROL, N_QUEUES };
+#define PAIRS 2
+
+enum { RECEIVE, TRANSMIT, CONTROL, RECEIVE_2, TRANSMIT_2, N_QUEUES };
 enum { HOSTILE, PEER, N_DEVICES };
 
 /* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): there is one of it */
@@ -36,7 +39,10 @@ static struct {
 	struct fuzz_guest guest[N_QUEUES], peer;
 	bool runs[N_QUEUES];
 	enum vlans { VLANS_NONE, VLANS_ACCESS, VLANS_TRUNK, VLANS_PEER_TRUNK } vlans;
-	bool hashes;  /* the hostile one has negotiated RSS and hash reports */
+	/* What the hostile one has negotiated: */
+	bool hashes; /* RSS and hash reports */
+	bool coalesces;
+	bool pairs;   /* a second queue pair runs */
 	bool guarded; /* the hostile one has its own address alone, and no IP address */
 	uint64_t peer_features;
 	uint16_t peer_seen;
@@ -66,9 +72,10 @@ static unsigned third_deliver(struct port *p, struct packet *const *packets, uns
 static void create(unsigned i)
 {
 	static const char *const names[] = { "hostile", "peer" };
-	struct net_device_config cfg = {
-		.name = names[i], .queue_pairs = 1, .has_mac = true, .mtu = 1500
-	};
+	struct net_device_config cfg = { .name = names[i],
+					 .queue_pairs = i == HOSTILE ? PAIRS : 1,
+					 .has_mac = true,
+					 .mtu = 1500 };
 	struct error err = { 0 };
 	int rc;
 
@@ -138,7 +145,10 @@ static void check_header(const struct virtio_net_hdr_v1 *h, uint32_t frame_bytes
 	FUZZ_CHECK(h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
 	if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN)
 		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_ECN));
-	if (gso == VIRTIO_NET_HDR_GSO_TCPV4)
+	if (gso == VIRTIO_NET_HDR_GSO_UDP_L4)
+		FUZZ_CHECK(n.peer_features &
+			   (bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6)));
+	else if (gso == VIRTIO_NET_HDR_GSO_TCPV4)
 		FUZZ_CHECK(n.peer_features & bit(VIRTIO_NET_F_GUEST_TSO4));
 	else
 		FUZZ_CHECK(gso == VIRTIO_NET_HDR_GSO_TCPV6 &&
@@ -297,6 +307,63 @@ static void step_headers(struct input *in)
 	fg_write(g, at + (n.hashes ? 20 : g->legacy ? 10 : 12), frame, l4 + 20);
 }
 
+/* virtio 1.3 5.1.2: the control queue comes after the last pair that the driver knows of. */
+static struct virtqueue *queue_of(unsigned q)
+{
+	static const uint8_t first[] = { 0, 1, 2 }, all[] = { 0, 1, 2 * PAIRS, 2, 3 };
+
+	return &n.vhost[HOSTILE]->queues[n.pairs ? all[q] : first[q % ARRAY_SIZE(first)]];
+}
+
+/* A command whose bytes are right, in a chain that is: what it says matters then. */
+static void say_command(const uint8_t *bytes, uint8_t len, uint8_t room)
+{
+	uint8_t chain[4 + 32 + 2] = { 0, 1 | 1 << 3, 0, len };
+	struct input in = { chain, chain + 4 + len + 2 };
+
+	memcpy(chain + 4, bytes, len);
+	chain[4 + len] = len;
+	chain[4 + len + 1] = room;
+	fg_chain(&n.guest[CONTROL], &in);
+}
+
+/* How long notifications wait: TX_SET, RX_SET, VQ_SET, VQ_GET (virtio 1.3 5.1.6.5.9). */
+static void step_coalesce(struct input *in)
+{
+	uint8_t how = in_u8(in), bytes[2 + 12 + 4] = { VIRTIO_NET_CTRL_NOTF_COAL, how & 3 };
+	uint8_t len = 2, queue = how >> 4 & 7;
+
+	if (how & 8) /* as the front-end enables it */
+		n.vhost[HOSTILE]->ops->queue_enabled(n.vhost[HOSTILE], queue_of(queue % CONTROL),
+						     true);
+	if (how & 2) {
+		bytes[2] = queue == 7 ? in_u8(in) : queue;
+		bytes[3] = queue == 7 ? in_u8(in) : 0;
+		len += 4;
+	}
+	if (how & 4) { /* from not at all to for ever */
+		bytes[len] = in_u8(in);
+		bytes[len + 1] = bytes[len + 4] = in_u8(in);
+		bytes[len + 7] = bytes[len + 4];
+	} else {
+		in_bytes(in, bytes + len, 8);
+	}
+	len += 8;
+	if (how & 0x80) /* cut off, or more than it is */
+		len = in_u8(in) % (sizeof(bytes) + 1);
+	say_command(bytes, len, how & 1 ? 9 : 1 + queue);
+}
+
+static void step_pairs(struct input *in)
+{
+	uint8_t bytes[] = { VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, in_u8(in),
+			    in_u8(in) };
+
+	bytes[2] %= bytes[3] & 0x80 ? 256 : PAIRS + 2;
+	bytes[3] = bytes[3] > 0xf0;
+	say_command(bytes, sizeof(bytes), 1);
+}
+
 /* RSS_CONFIG or HASH_CONFIG, right but for some of its bytes, where a chain may find it. */
 static void step_rss(struct input *in)
 {
@@ -306,6 +373,8 @@ static void step_rss(struct input *in)
 	unsigned entries = 1u << how % 8, len = 10 + 2 * entries;
 
 	bytes[6] = (uint8_t)(entries - 1);
+	for (unsigned i = 1; i < entries; i += 2)
+		bytes[10 + 2 * i] = n.pairs;
 	if (how & 0x10) { /* HASH_CONFIG */
 		bytes[1] = 2;
 		len = 14;
@@ -324,14 +393,29 @@ static void step_rss(struct input *in)
 	fg_write(g, at, bytes, len);
 }
 
+/* Who sleeps owes its driver no notification; or, if it @may_wake, it is about to be woken. */
+static void check_calls(bool may_wake)
+{
+	for (unsigned i = 0; i < N_QUEUES; i++) {
+		const struct virtqueue *vq = queue_of(i);
+		const struct net_queue *q = vq->priv;
+
+		if (!n.runs[i] || i == CONTROL || !q->coalesces || vq->ring.broken)
+			continue;
+		FUZZ_CHECK(!q->coalesce.pending || q->poller.state != POLLER_PARKED ||
+				   (may_wake && q->wake_posted),
+			   "%s sleeps on %u packets", vq->name, q->coalesce.pending);
+	}
+}
+
 static void check_all(void)
 {
 	uint32_t len;
 
 	for (unsigned q = 0; q < N_QUEUES; q++)
 		if (n.runs[q])
-			fg_check_writes(&n.guest[q],
-					hooks_live(&n.vhost[HOSTILE]->queues[q].ring) == 0);
+			fg_check_writes(&n.guest[q], hooks_live(&queue_of(q)->ring) == 0);
+	check_calls(true);
 	peer_receive(&len);
 }
 
@@ -373,25 +457,48 @@ static uint64_t device_features(struct input *in, uint16_t *more)
 	for (unsigned i = 0; i < ARRAY_SIZE(offered); i++)
 		if (mask & 1u << i)
 			features |= bit(offered[i]);
+	if (features & bit(VIRTIO_NET_F_CTRL_MAC_ADDR))
+		features |= bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+			    bit(VIRTIO_NET_F_CTRL_VLAN);
+	if (features & bit(VIRTIO_NET_F_HOST_TSO4))
+		features |= bit(VIRTIO_NET_F_HOST_USO);
+	if (features & bit(VIRTIO_NET_F_GUEST_TSO4))
+		features |= bit(VIRTIO_NET_F_GUEST_USO4);
+	if (features & bit(VIRTIO_NET_F_GUEST_TSO6))
+		features |= bit(VIRTIO_NET_F_GUEST_USO6);
 	*more = mask >> 12;
 	return features;
 }
 
 static void begin(struct input *in)
 {
-	uint16_t vlans, unused;
-	uint64_t features = device_features(in, &vlans);
+	static const uint8_t size_8[] = { 0, 3, 0 }, packed_8[] = { 1, 4, 0 };
+	uint16_t vlans, more;
+	uint64_t features = device_features(in, &vlans), peer = device_features(in, &more);
+	struct input second;
 
 	race_reset();
+	/* The last one's table, and the rest that its driver has set, are not known to this one. */
+	n.vhost[HOSTILE]->ops->disconnected(n.vhost[HOSTILE]);
 	rules_set((enum vlans)(vlans & 3), vlans & 4);
 	n.hashes = vlans & 8;
 	if (n.hashes)
 		features |= bit(VIRTIO_NET_F_RSS) | bit(VIRTIO_NET_F_HASH_REPORT);
-	peer_start(device_features(in, &unused));
-	for (unsigned q = 0; q < N_QUEUES; q++) {
-		fg_begin(&n.guest[q], in);
-		n.runs[q] = fuzz_queue_start(n.vhost[HOSTILE], &n.vhost[HOSTILE]->queues[q],
-					     &n.guest[q], features) == 0;
+	n.coalesces = more & 3;
+	if (more & 1)
+		features |= bit(VIRTIO_NET_F_NOTF_COAL);
+	if (more & 2)
+		features |= bit(VIRTIO_NET_F_VQ_NOTF_COAL);
+	n.pairs = n.hashes || more & 4;
+	if (more & 4)
+		features |= bit(VIRTIO_NET_F_MQ);
+	peer_start(peer);
+	for (unsigned q = 0; q < (n.pairs ? N_QUEUES : RECEIVE_2); q++) {
+		second = (struct input) { more & 8 ? packed_8 : size_8, NULL };
+		second.end = second.at + sizeof(size_8);
+		fg_begin(&n.guest[q], q < RECEIVE_2 ? in : &second);
+		n.runs[q] = fuzz_queue_start(n.vhost[HOSTILE], queue_of(q), &n.guest[q],
+					     features) == 0;
 	}
 }
 
@@ -405,20 +512,24 @@ static void end(void)
 	uint32_t len = 0;
 	unsigned before;
 
+	memset(p.head, 0x5a, sizeof(p.head));
+	ether(p.head, everybody, 0x88b5);
+	p.segs = &seg;
+	p.n_segs = 1;
+	sim_park(n.workers);
+	worker_call_wait(workers_get(n.workers, 0), forward, &b);
+	sim_round(n.workers);
+	check_calls(false);
 	for (unsigned q = 0; q < N_QUEUES; q++) {
 		if (!n.runs[q])
 			continue;
-		fuzz_queue_stop(n.workers, &n.vhost[HOSTILE]->queues[q]);
+		fuzz_queue_stop(n.workers, queue_of(q));
 		fg_check_writes(&n.guest[q], true);
 		n.runs[q] = false;
 	}
 	peer_receive(&len); /* what a queue sent while others stopped */
 	rules_set(VLANS_NONE, false);
 	len = 0;
-	memset(p.head, 0x5a, sizeof(p.head));
-	ether(p.head, everybody, 0x88b5);
-	p.segs = &seg;
-	p.n_segs = 1;
 	before = n.peer_frames;
 	worker_call_wait(workers_get(n.workers, 0), forward, &b);
 	got = peer_receive(&len);
@@ -436,6 +547,21 @@ static void raced(void (*what)(struct workers *ws))
 	race_end();
 }
 
+/* What a guest that knows the device says and sends. */
+static void step_right(uint8_t what, struct input *in)
+{
+	bool command = what & 0x80;
+
+	if (command && n.coalesces && what & 0x40)
+		step_coalesce(in);
+	else if (command && n.hashes && !(what & 0x20))
+		step_rss(in);
+	else if (command && n.pairs)
+		step_pairs(in);
+	else
+		step_headers(in);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, data + size };
@@ -445,25 +571,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	begin(&in);
 	for (unsigned i = 0; i < STEPS_MAX && in_left(&in); i++) {
 		uint8_t what = in_u8(&in);
+		bool second = what & 0x80 && n.pairs;
 
 		switch (what % 8) {
 		case 0:
-			fg_chain(&n.guest[TRANSMIT], &in);
+			fg_chain(&n.guest[second ? TRANSMIT_2 : TRANSMIT], &in);
 			continue;
 		case 1:
-			fg_chain(&n.guest[RECEIVE], &in);
+			fg_chain(&n.guest[second ? RECEIVE_2 : RECEIVE], &in);
 			continue;
 		case 2:
 			fg_chain(&n.guest[CONTROL], &in);
 			continue;
 		case 3:
-			fg_step(&n.guest[what / 8 % N_QUEUES], &in);
+			fg_step(&n.guest[what / 8 % (n.pairs ? N_QUEUES : RECEIVE_2)], &in);
 			continue;
 		case 4:
-			if (n.hashes && what & 0x80)
-				step_rss(&in);
-			else
-				step_headers(&in);
+			step_right(what, &in);
 			continue;
 		case 5:
 			step_forward(&in);

@@ -28,6 +28,8 @@
 #define PAIRS 3
 #define BYTES_MAX (STATE_MAX + 1000)
 #define HEADER_BYTES 24
+#define RSS_BYTES 308	    /* of STATE_NET_RSS, */
+#define COALESCE_BYTES 2048 /* of STATE_NET_COALESCE */
 
 enum { BLK, NET, N_DEVICES };
 
@@ -97,6 +99,33 @@ static void add_field(uint16_t tag, uint16_t said, const void *bytes, size_t len
 	add(bytes, len);
 }
 
+/*
+ * What a card's driver has set over its control queue, right but for some of its bytes: a table, or
+ * what notifications wait for.
+ */
+static void driver_field(struct input *in, bool coalesces)
+{
+	uint8_t bytes[COALESCE_BYTES] = { 0x3f }, how = in_u8(in), last = (1u << how % 8) - 1;
+	uint16_t len = coalesces ? COALESCE_BYTES : RSS_BYTES;
+
+	bytes[4] = last;
+	bytes[8] = 1; /* transmit queues */
+	bytes[10] = how >> 3 & 1;
+	bytes[11] = 40;
+	for (unsigned i = 0; !coalesces && i <= last; i++)
+		bytes[52 + 2 * i] = i % PAIRS;
+	if (coalesces)
+		in_bytes(in, bytes, 16 + 8 * 2 * PAIRS);
+	for (unsigned i = how >> 6; i > 0; i--) {
+		uint16_t place = in_u16(in);
+
+		bytes[place % len] = in_u8(in);
+	}
+	if (how & 0x20)
+		len -= in_u8(in);
+	add_field(coalesces ? STATE_NET_COALESCE : STATE_NET_RSS, len, bytes, len);
+}
+
 /* A field that is known, nearly, or none at all. */
 static void any_field(struct input *in)
 {
@@ -105,6 +134,10 @@ static void any_field(struct input *in)
 	uint64_t capacity = htole64(DISK_BYTES);
 	uint16_t tag = 1 + (how >> 3 & 1), len = tag == 1 ? 6 : 2;
 
+	if (s.kind == NET && how & 0x80) {
+		driver_field(in, how & 0x20);
+		return;
+	}
 	in_bytes(in, bytes, sizeof(bytes));
 	if (s.kind == BLK && tag == 1) {
 		len = 8;
@@ -120,6 +153,7 @@ static void any_field(struct input *in)
 	}
 	switch (how % 8) {
 	case 5: /* of a tag that may be left out, or not; long, perhaps */
+		bytes[0] += bytes[0] == STATE_NET_FILTER; /* not read here */
 		len = (uint16_t)(bytes[1] * 8u);
 		add_field(bytes[0] | (how & 0x10 ? STATE_OPTIONAL : 0), len, zero, len);
 		break;
@@ -163,10 +197,17 @@ static void any_state(struct input *in)
 
 struct said {
 	bool good;
-	unsigned n[3];	 /* how many fields of each kind: 1, 2 */
-	unsigned len[3]; /* of the last */
-	uint8_t value[3][8];
+	unsigned n[5];	 /* how many fields of each kind: 1 to 4 */
+	unsigned len[5]; /* of the last */
+	uint8_t value[5][COALESCE_BYTES];
 };
+
+static unsigned known_field(unsigned tag)
+{
+	if (s.kind == NET)
+		return tag >= 1 && tag <= 4 ? tag : 0;
+	return tag == 1 ? 1 : tag == 0x8002 ? 2 : 0;
+}
 
 static struct said read_state(void)
 {
@@ -189,11 +230,11 @@ static struct said read_state(void)
 		at += 4;
 		if (len > s.len - at)
 			return r;
-		known = tag == 1 ? 1 : tag == (s.kind == NET ? 2 : 0x8002) ? 2 : 0;
+		known = known_field(tag);
 		if (known) {
 			r.n[known]++;
 			r.len[known] = len;
-			memcpy(r.value[known], s.bytes + at, MIN(len, 8u));
+			memcpy(r.value[known], s.bytes + at, MIN(len, (unsigned)COALESCE_BYTES));
 		} else if (!(tag & 0x8000)) {
 			return r;
 		}
@@ -201,6 +242,29 @@ static struct said read_state(void)
 	}
 	r.good = true;
 	return r;
+}
+
+static unsigned word(const uint8_t *at)
+{
+	return at[0] | at[1] << 8;
+}
+
+/* virtio 1.3 5.1.6.5.7.1, and what the configuration space promises (5.1.4). */
+static bool table_is_right(const uint8_t *t)
+{
+	unsigned entries = word(t + 4) + 1u;
+
+	if (t[10] > 1 || t[0] & ~0x3f || t[1] || t[2] || t[3] || t[11] > 40)
+		return false;
+	if (!t[10])
+		return true;
+	if (entries > 128 || !IS_POWER_OF_2(entries) || word(t + 6) >= PAIRS || word(t + 8) < 1 ||
+	    word(t + 8) > PAIRS)
+		return false;
+	for (unsigned i = 0; i < entries; i++)
+		if (word(t + 52 + 2 * i) >= PAIRS)
+			return false;
+	return true;
 }
 
 static bool acceptable(const struct said *r)
@@ -215,8 +279,12 @@ static bool acceptable(const struct said *r)
 		return r->len[1] == 8 && le64toh(capacity) == DISK_BYTES && r->n[2] <= 1 &&
 		       (r->n[2] == 0 || r->len[2] != 1 || r->value[2][0] <= 1);
 	}
+	if (r->n[3] > 1 || (r->n[3] && (r->len[3] != RSS_BYTES || !table_is_right(r->value[3]))))
+		return false;
+	if (r->n[4] > 1 || (r->n[4] && r->len[4] != COALESCE_BYTES))
+		return false;
 	return r->n[2] == 1 && r->len[1] == 6 && r->len[2] == 2 && !(r->value[1][0] & 1) &&
-	       (r->value[2][0] | r->value[2][1] << 8) <= PAIRS;
+	       word(r->value[2]) <= PAIRS;
 }
 
 static struct state_blob saved(void)
@@ -228,10 +296,30 @@ static struct state_blob saved(void)
 	return b;
 }
 
+/*
+ * It says of itself the first @n bytes of what it was told of the driver (@len, if it was: else all
+ * is zero), and zeros behind them; nothing at all where @none.
+ */
+static void check_driver_field(const struct state_blob *b, enum state_tag tag, const struct said *r,
+			       unsigned n, unsigned len, bool none)
+{
+	static const uint8_t zero[COALESCE_BYTES];
+	uint8_t said[COALESCE_BYTES];
+
+	FUZZ_CHECK(state_has(b, tag) == !none, "field %d", tag);
+	if (none)
+		return;
+	FUZZ_CHECK(state_get(b, tag, said, len));
+	FUZZ_CHECK(memcmp(said, r->value[tag], n) == 0 && memcmp(said + n, zero, len - n) == 0,
+		   "field %d", tag);
+}
+
 /* What the device says of itself after it took @r, having said @before. */
 static void check_taken(const struct said *r, const struct state_blob *before)
 {
 	struct state_blob after = saved();
+	const unsigned known = 16 + 8 * 2 * PAIRS;
+	static const uint8_t zero[COALESCE_BYTES];
 	uint8_t mac[6], pairs[2], old[2];
 
 	if (s.kind == BLK)
@@ -239,6 +327,11 @@ static void check_taken(const struct said *r, const struct state_blob *before)
 	FUZZ_CHECK(state_get(&after, STATE_NET_MAC, mac, 6) &&
 		   state_get(&after, STATE_NET_PAIRS, pairs, 2) &&
 		   state_get(before, STATE_NET_PAIRS, old, 2));
+	/* Of a queue that the card lacks nothing is kept. */
+	check_driver_field(&after, STATE_NET_COALESCE, r, known, COALESCE_BYTES,
+			   memcmp(r->value[4], zero, known) == 0);
+	check_driver_field(&after, STATE_NET_RSS, r, RSS_BYTES, RSS_BYTES,
+			   !r->value[3][10] && !r->value[3][0]);
 	FUZZ_CHECK(memcmp(mac, r->value[1], 6) == 0);
 	/* 0: the front-end tells of pairs, and nothing changes. */
 	FUZZ_CHECK(memcmp(pairs, r->value[2][0] | r->value[2][1] ? r->value[2] : old, 2) == 0);

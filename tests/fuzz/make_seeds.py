@@ -30,6 +30,42 @@ def state(kind, fields, said=None):
     return b"sluicest" + struct.pack("<IIII", 1, kind, len(fields) if said is None else said, 0) + fields
 
 
+def rss(types=0x3f, mask=3, unclassified=0, max_tx=1, steers=1, key_len=40, table=(0, 1, 2, 0), other=0):
+    """STATE_NET_RSS; other: what the table has behind its end."""
+    words = [*table] + (128 - len(table)) * [other]
+    return field(3, struct.pack("<IHHHBB", types, mask, unclassified, max_tx, steers, key_len) + bytes(range(40)) +
+                 struct.pack("<128H", *words))
+
+
+def driver_states(right):
+    """What a driver has set over the control queue of a card of 3 pairs."""
+    coalesce = field(4, struct.pack("<512I", *range(1, 17), *496 * [0]))
+    yield "a table", right + rss()
+    yield "a table of 128 entries", right + rss(mask=127, table=128 * [2])
+    yield "hash reports without a table", right + rss(steers=0, mask=0xffff, table=(9,))
+    yield "a table, and no hash", right + rss(types=0)
+    yield "a table with anything behind its end", right + rss(other=0xffff)
+    yield "a table of two", right + rss() + rss()
+    yield "a table that is cut off", right + field(3, rss()[4:-1])
+    yield "a flag of 2", right + rss(steers=2)
+    yield "hashes that there are not", right + rss(types=0x40)
+    yield "hashes that there are not, without a table", right + rss(types=0x40, steers=0)
+    yield "a key of 41", right + rss(key_len=41)
+    yield "a table of 3 entries", right + rss(mask=2)
+    yield "a table of 256 entries", right + rss(mask=255)
+    yield "a table of 65536 entries", right + rss(mask=0xffff)
+    yield "a pair that there is not", right + rss(table=(0, 1, 2, 3))
+    yield "a pair that there is not, for the rest", right + rss(unclassified=3)
+    yield "no transmit queue", right + rss(max_tx=0)
+    yield "too many transmit queues", right + rss(max_tx=4)
+    yield "notifications that wait", right + coalesce
+    yield "notifications that wait, and a table", right + coalesce + rss()
+    yield "notifications of queues that there are not", right + field(4, bytes(2040) + 8 * b"\1")
+    yield "notifications that wait, twice", right + coalesce + coalesce
+    yield "notifications that wait, cut off", right + field(4, coalesce[4:-1])
+    yield "notifications that wait, too long", right + field(4, coalesce[4:] + b"\0")
+
+
 def states():
     """(what, kind, bytes)"""
     mac, size = field(1, b"\x52\0\0\0\0\1"), field(1, struct.pack("<Q", 1 << 20))
@@ -40,6 +76,8 @@ def states():
         yield f"a write cache of {cache.hex()}", 2, state(2, size + field(0x8002, cache))
     yield "two write caches", 2, state(2, size + 2 * field(0x8002, b"\1"))
     yield "a group address", 1, state(1, field(1, b"\x53\0\0\0\0\1") + field(2, b"\1\0"))
+    for what, fields in driver_states(mac + field(2, b"\3\0")):
+        yield what, 1, state(1, fields)
     for kind, right in ((1, mac + field(2, b"\1\0")), (2, size)):
         optional = field(0x8007, b"")
         yield "right", kind, state(kind, right)
@@ -62,6 +100,77 @@ def state_seeds():
         yield (bytes([2 | kind & 1, 0xff, 0x80]) + data).hex()
 
 
+def forgotten_states():
+    """A driver's state, then one of a driver that has set nothing of it."""
+    plain = bytes([0]) + bytes([0x52, 0, 0, 0, 0, 2, 0, 0]) + bytes([8, 2]) + bytes(7)
+    for field_of_driver in (bytes([0xa0, 0]) + bytes(range(1, 65)), bytes([0x80, 0x0a])):
+        yield bytes([3, 0xff, 3]) + plain + field_of_driver + bytes([3, 0xff, 2]) + plain
+
+
+def net_inputs():
+    """A guest that says over its control queue how frames are steered, and when it is to be called, and has
+    frames come and go. (what, bytes)"""
+    coalesce, pairs = 0xc4, 0xa4
+    receive, receive_2 = bytes([1, 0, 1 << 3, 64, 0, 208]), bytes([0x81, 0, 1 << 3, 64, 0, 208])
+    transmit = bytes([0, 0, 1, 0x80, 26]) + bytes(12) + b"\x52\x54\0\0\0\2\x52\x54\0\0\0\1\x88\xb5" + bytes([72])
+    forward, run, park = bytes([5, 0, 0, 0]), bytes([6]), bytes([7])
+    traffic = receive + receive + transmit + run + forward + transmit + run + forward
+    both = traffic + receive_2 + receive_2 + 2 * forward + run + park
+    both += 2 * (receive + receive_2) + forward + run + park + park
+    waits = [("for packets or a long time", bytes([4, 200, 200])), ("for one packet", bytes([4, 1, 200])),
+             ("for hardly any time", bytes([0]) + struct.pack("<II", 200, 1)), ("no more", bytes([0]) + bytes(8))]
+    for layout, ring, more in (("split", bytes([0, 3, 0]), 0), ("packed", bytes([1, 4, 0]), 8)):
+        def begin(hashes, features):
+            return struct.pack("<HH", hashes << 15, (features | more) << 12) + 3 * ring
+        for what, how in waits:
+            for who in (0, 1):  # transmit, receive
+                said = bytes([coalesce, how[0] | who]) + how[1:]
+                yield f"{layout}: it waits {what}", begin(0, 5) + said + run + both
+            for queue in (0, 1, 2, 3, 4, 5):
+                said = bytes([coalesce, how[0] | 2 | queue << 4]) + how[1:] + bytes([coalesce, 3 | queue << 4]) + bytes(8)
+                yield f"{layout}: queue {queue} waits {what}", begin(0, 6) + said + run + both
+        for features in (0, 1, 2, 3):
+            said = b"".join(bytes([coalesce, 4 | cmd, 9, 9]) for cmd in range(4))
+            yield f"{layout}: all commands, with features {features}", begin(0, features) + said + run + traffic
+        for length in range(19):
+            said = b"".join(bytes([coalesce, 0x84 | cmd, 9, 9, length]) for cmd in range(4))
+            yield f"{layout}: commands of {length} bytes", begin(0, 3) + said + run + traffic
+        yield f"{layout}: index 0xffff", begin(0, 6) + bytes([coalesce, 0x76, 0xff, 0xff, 9, 9]) + run + both
+        yield f"{layout}: enabled anew", begin(0, 5) + bytes([coalesce, 5, 9, 9, coalesce, 0x0d, 9, 9]) + run + both
+        for n in range(5):
+            yield f"{layout}: {n} pairs", begin(0, 4) + bytes([pairs, n & 3, 0x80 * (n > 3)]) + run + both
+        for how in range(0x10):  # tables of 1 to 128 entries, or hash reports alone, then a chain that has it
+            for place in (None, 6, 7, 8, 10):
+                said = bytes([0x84, 0, how | 0x10 * (how > 7) | (0x40 if place is not None else 0)]) + bytes(range(8))
+                said += struct.pack("<HB", place, 7) if place is not None else b""
+                command = bytes([2, 0, 2 | 1 << 3, 0, 0, 191, 191, 1])
+                yield f"{layout}: a table", begin(1, 0) + said + command + run + both
+
+
+def blk_request(kind, sector, pieces, reads):
+    header = struct.pack("<IIQ", kind, 0, sector)
+    shape = 1 | (len(pieces) + 1) << 3 if reads else len(pieces) + 1 | 1 << 3
+    return bytes([0, 0, shape, 0, 16]) + header + bytes([16, *pieces, 1])
+
+
+def blk_inputs():
+    """A disk in a file, whose requests go badly in one way each. (what, bytes)"""
+    sector, four, sixteen = 200, 204, 205  # as any_length() has it: 512, 4096, 16384
+    requests = [blk_request(1, 8, [sector], False), blk_request(0, 8, [sector], True), blk_request(1, 3, 2 * [four], False),
+                blk_request(0, 2, [four, sector, four], True), blk_request(1, 1, [100, 156, 201, 203], False),
+                blk_request(0, 9, 2 * [sixteen], True), blk_request(4, 0, [], False), blk_request(8, 0, [20], True),
+                blk_request(0, 508, [four, sector], True), blk_request(11, 0, [16], False), blk_request(13, 0, [16], False)]
+    run = bytes([4, 4])
+    troubles = [0, 1, 2, 3, 0x5555, 0xaaaa, 0xffff, 0x12345678]
+    for layout, ring in (("split", bytes([0, 6, 0])), ("packed", bytes([1, 7, 0]))):
+        for how in (0x0c, 0x0d, 0x0e, 0x0f):
+            for trouble in troubles:
+                begin = bytes([how]) + ring + struct.pack("<I", trouble)
+                yield f"{layout}: one after the other, trouble {trouble:#x}", begin + run.join(requests) + run
+                yield f"{layout}: all at once, trouble {trouble:#x}", begin + 2 * b"".join(requests) + run
+            yield f"{layout}: none is run before the end", bytes([how]) + ring + bytes(4) + 40 * requests[0]
+
+
 def write(target, name, lines):
     out = ROOT / "tests/fuzz/seeds" / target / name
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +178,12 @@ def write(target, name, lines):
 
 
 def main():
-    write("state", "rules.hex", ["# One rule of the format a line; made by make_seeds.py.", *state_seeds()])
+    write("state", "rules.hex", ["# One rule of the format a line; made by make_seeds.py.", *state_seeds(),
+                                 "# What was set is forgotten", *(s.hex() for s in forgotten_states())])
+    write("net", "commands.hex", ["# Commands of the control queue, one rule a line; made by make_seeds.py.",
+                                  *(f"# {what}\n{data.hex()}" for what, data in net_inputs())])
+    write("blk", "file.hex", ["# Requests to a disk in a file; made by make_seeds.py.",
+                              *(f"# {what}\n{data.hex()}" for what, data in blk_inputs())])
     lines = ["# One line for each row of messages.def and kind of device; made by make_seeds.py."]
     for row, name in enumerate(ROWS):
         for device in (0, 1):

@@ -50,12 +50,18 @@ static int add(struct guest_blk *b, const struct driver_seg *segs, unsigned n_ou
 	return rc;
 }
 
+/* Whose answer need not fill the buffer. */
+static bool is_question(uint32_t type)
+{
+	return type == VIRTIO_BLK_T_GET_ID || type == GUEST_BLK_T_GET_LIFETIME;
+}
+
 int guest_blk_submit(struct guest_blk *b, uint32_t type, uint64_t sector,
 		     const struct driver_seg *data, unsigned n_data, void *cookie)
 {
 	struct driver_seg segs[GUEST_BLK_DATA_SEGS_MAX + 2];
 	struct virtio_blk_outhdr h = { .type = type, .sector = sector };
-	bool in = type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID;
+	bool in = type == VIRTIO_BLK_T_IN || is_question(type);
 	struct guest_blk_slot *s;
 	uint64_t bytes = 0;
 
@@ -111,8 +117,7 @@ static int finish(struct guest_blk *b, const struct driver_used *u, struct guest
 		return frontend_fail(b->f, -EPROTO, "request of type %u: no status was written",
 				     s->type);
 	/* 2.7.8: len counts from the first writable byte on; all was written, data and status. */
-	if (done->status == VIRTIO_BLK_S_OK && s->type != VIRTIO_BLK_T_GET_ID &&
-	    u->len != s->data_in + 1)
+	if (done->status == VIRTIO_BLK_S_OK && !is_question(s->type) && u->len != s->data_in + 1)
 		return frontend_fail(b->f, -EPROTO,
 				     "request of type %u: used length %u, %llu were written",
 				     s->type, u->len, (unsigned long long)s->data_in + 1);

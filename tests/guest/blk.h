@@ -10,6 +10,8 @@
 
 #include <linux/virtio_blk.h>
 
+#define GUEST_BLK_T_GET_LIFETIME 10 /* virtio 1.3 5.2.6; not in Linux's header */
+
 #define GUEST_BLK_DATA_SEGS_MAX 254 /* data segments of one request */
 
 struct guest_blk_slot {
@@ -40,8 +42,8 @@ int guest_blk_open(struct guest_blk *b, struct frontend *f, unsigned queue);
 void guest_blk_close(struct guest_blk *b);
 
 /*
- * Adds a request: VIRTIO_BLK_T_IN and _GET_ID write to @data, the others read it. @return 0, or
- * -ENOSPC when ring or slots are full. Nothing is seen before guest_blk_kick().
+ * Adds a request: VIRTIO_BLK_T_IN, _GET_ID and _GET_LIFETIME write to @data, the others read it.
+ * @return 0, or -ENOSPC when ring or slots are full. Nothing is seen before guest_blk_kick().
  */
 int guest_blk_submit(struct guest_blk *b, uint32_t type, uint64_t sector,
 		     const struct driver_seg *data, unsigned n_data, void *cookie);

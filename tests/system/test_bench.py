@@ -128,6 +128,18 @@ def test_the_highest_rate_is_searched_for(daemon, folder):
     assert daemon.poll() is None
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_rate_is_too_high_once_all_of_its_attempts_failed(daemon, folder, attempts):
+    # Cards of other networks: every trial fails. By halves from 1000, 500 and 250 remain above the resolution.
+    done = bench("net", folder / "a.sock", folder / "z.sock", "--search", "--rate", 1000, "--trial", 20, "--resolution", 20,
+                 "--attempts", attempts, "--json")
+    assert done.returncode == 1 and "no rate was found" in done.stderr
+    rates = [int(x) for x in re.findall(r"^ *(\d+) frames a second:", done.stderr, re.M)]
+    for rate in (1000, 500, 250):
+        assert attempts <= rates.count(rate) <= attempts + 2
+    assert daemon.poll() is None
+
+
 def test_frames_that_nobody_takes_are_lost_and_told(daemon, folder):
     # Cards of other networks: what is sent does not arrive.
     done = bench("net", folder / "a.sock", folder / "z.sock", "--time", 1)
@@ -149,10 +161,33 @@ def test_a_network_that_dies_or_stands_still_ends_the_run(daemon, folder, signal
     assert done.returncode == 1 and says in done.stderr
 
 
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("load", [[], ["--both"], ["--latency"]], ids=str)
+def test_nothing_is_lost_of_a_closed_loop_whose_back_end_pauses(daemon, folder, ring, load):
+    over = threading.Event()
+
+    def pauses():
+        while not over.wait(0.02):
+            os.kill(daemon.pid, signal.SIGSTOP)
+            time.sleep(0.05)
+            os.kill(daemon.pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=pauses)
+    thread.start()
+    try:
+        done = bench("net", folder / "a.sock", folder / "b.sock", "--ring", ring, "--time", 1, "--json", *load)
+    finally:
+        over.set()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["lost"] == 0 and daemon.poll() is None
+
+
 @pytest.mark.parametrize("wrong, says", [
     (["--size", "59"], "from 60"), (["--size", "9015"], "takes --tso"), (["--imix", "--size", "64"], "leave --size"),
     (["--tso", "--size", "60"], "72 bytes or more"), (["--mss", "100"], "use --tso"), (["--loss", "x"], "not a percentage"),
-    (["--search", "--open"], "leave --open"), (["--resolution", "1"], "use --search"), (["--flows", "0"], "from 1 to"),
+    (["--search", "--open"], "leave --open"), (["--resolution", "1"], "use --search"), (["--attempts", "1"], "use --search"),
+    (["--flows", "0"], "from 1 to"),
     (["--both", "--latency"], "--both takes"), (["--send-only"], "takes one socket"), (["--rate", "0"], "from 1 to"),
     (["--open", "--rate", "1"], "--open knows no"), (["--segments", "9", "--queue-size", "8"], "has 8 descriptors"),
     (["--no-mergeable", "--rx-buffer", "512"], "leave --no-mergeable"), (["third.sock"], "one or two sockets")])
@@ -258,6 +293,22 @@ def test_another_projects_back_end_is_driven_too(folder):
             assert json.loads(done.stdout)["verified"] > 0
             done = bench("blk", socket, "--ring", "packed")
             assert done.returncode == 1 and "does not offer VIRTIO_F_RING_PACKED; use --ring split" in done.stderr
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("size", [60, 1514])
+def test_the_floor_copies_every_byte_both_ways(folder, ring, size):
+    sockets = [folder / "a", folder / "b"]
+    with subprocess.Popen([BUILD / "bench/ring/net-floor", *sockets]) as process:
+        try:
+            wait_for(sockets[1], process)
+            done = bench("net", *sockets, "--ring", ring, "--size", size, "--both", "--verify", "--time", 1, "--no-indirect",
+                         "--no-event-idx", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["received"] > 0
+            assert process.wait(20) == 0  # it ends with its front-ends
         finally:
             process.kill()
 

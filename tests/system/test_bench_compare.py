@@ -141,7 +141,8 @@ def test_ratios_are_of_the_rounds_and_not_of_the_medians(tmp_path):
 def test_a_round_that_one_of_them_lacks_is_in_no_ratio(tmp_path):
     read, bench, results = scripted(tmp_path, {"a": [20, 100, 100], "b": [10, None]})
     assert results["reads"].ratio("a", "b") == 2 and bench.order == ["a", "b", "a", "b", "a"]
-    assert "- **b**: gave up" in report.markdown(read, results)
+    text = report.markdown(read, results)
+    assert "- **b**: gave up" in text and "| reads | 100 (80 %) | 10.0 (0 %; 1 round only) |" in text
 
 
 def measured(tmp_path, name, workloads, only, *arguments):

@@ -51,6 +51,29 @@ def test_kill_under_load_loses_nothing(options, folder):
     assert int(found[3]) > 0
 
 
+CARD_VARIANTS = [
+    ["--size", "64"],
+    ["--size", "16", "--mergeable", "--in-order"],
+    ["--size", "64", "--packed"],
+    ["--size", "256", "--packed", "--mergeable"],
+    ["--size", "100", "--packed", "--mergeable", "--in-order", "--workers", "1"],
+]
+
+
+@pytest.mark.parametrize("options", CARD_VARIANTS, ids=lambda o: " ".join(o).replace("--", ""))
+def test_kill_under_traffic_loses_no_buffer(options, folder):
+    done = subprocess.run(
+        [BUILD / "tests/crash/crash-net", "--rounds", str(ROUNDS), "--folder", folder, *options,
+         BUILD / "daemon/sluiced"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=60 + 3 * ROUNDS, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout
+    found = re.search(r"(\d+) kills, (\d+) orderly ends, (\d+) frames received", done.stdout)
+    assert int(found[1]) + int(found[2]) == ROUNDS + 1  # and the end of the last daemon
+    assert int(found[3]) > 0
+
+
 GUEST_ROWS = [
     {"qemu": "7.2", "packed": False, "cache": "none", "qemu_listens": True},
     {"qemu": "7.2", "packed": True, "cache": "writeback", "qemu_listens": False},

@@ -210,6 +210,7 @@ void ng_connect(struct net_guest *g)
 		frontend_hello(&g->fe,
 			       VU_PF_USUAL | VU_PF_RARP | VU_PF_NET_MTU |
 				       (o->iommu || o->backend_channel ? VU_PF_BACKEND_REQ : 0) |
+				       (o->inflight ? VU_PF_INFLIGHT_SHMFD : 0) |
 				       (o->share ? VU_PF_PAGEFAULT : 0)),
 		0, "%s", g->fe.error);
 	cr_assert_eq(wanted & ~g->fe.offered, 0, "features %lx were not offered",
@@ -230,6 +231,12 @@ void ng_connect(struct net_guest *g)
 	for (unsigned i = 0; i < NG_TX_SLOTS; i++) {
 		g->tx[i] = ng_alloc(g, NG_FRAME_MAX, &g->tx_gpa[i]);
 		g->tx_gpa[i] += g->fe.iova_base;
+	}
+	if (o->inflight) {
+		cr_assert_eq(
+			frontend_get_inflight(&g->fe, o->inflight, 2 * o->run_pairs, o->ring_size),
+			0, "%s", g->fe.error);
+		cr_assert_eq(frontend_set_inflight(&g->fe, o->inflight), 0, "%s", g->fe.error);
 	}
 	g->tx_next = 0;
 	memset(g->tx_out, 0, sizeof(g->tx_out));

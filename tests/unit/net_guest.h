@@ -7,7 +7,7 @@
 #define SLUICE_TESTS_NET_GUEST_H
 
 #include "net/net.h"
-#include "tests/guest/frontend.h"
+#include "tests/guest/frontend_inflight.h"
 
 #include <linux/virtio_net.h>
 
@@ -42,6 +42,7 @@ struct ng_options {
 	unsigned rx_count;    /* receive chains; 0: as many as fit */
 	bool rx_idle;	      /* none is made available before ng_fill() */
 	bool backend_channel; /* opened: what the device says is the test's to read */
+	struct frontend_inflight *inflight; /* not NULL: one is asked for, and set */
 	bool has_mac;
 	uint16_t mtu;
 	const struct port_rules *rules; /* NULL: none */

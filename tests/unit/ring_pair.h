@@ -56,6 +56,7 @@ struct pair {
 	uint64_t brk; /* gpa: MAIN from here on is free */
 	int call_fd, err_fd;
 	bool may_break;
+	bool base_is_used; /* see struct ring_config */
 	struct chain chains[256];
 	struct iovec segs[4 * RING_CHAIN_SEGS_MAX];
 };
@@ -119,6 +120,7 @@ static inline void pair_device(struct pair *p, uint32_t base)
 		.indirect = p->kind.indirect != DRIVER_DIRECT,
 		.event_idx = p->kind.event_idx,
 		.base = base,
+		.base_is_used = p->base_is_used,
 		.map = p->map,
 		.name = "test",
 	};

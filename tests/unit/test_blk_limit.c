@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Limits of a disk: the clocks, by a time that the test makes; and queues that wait for them. */
 #include "blk/limit.h"
+#include "blk/queue.h"
 #include "tests/unit/blk_util.h"
 
 #define S UINT64_C(1000000000)
@@ -357,5 +358,32 @@ BLK_TEST(blk_limit, between_turns_a_worker_does_not_spin)
 	/* Some for each time that it wakes; who spins for idle_us before each sleep makes 200. */
 	cr_assert_leq(counter_read(&s->rounds) - rounds, 20 * 800);
 	cr_assert_eq(failed, 0);
+	vm_stop(&vm);
+}
+
+static uint32_t share_of(unsigned i)
+{
+	return ((const struct blk_queue *)blk_device_vhost(vm.dev)->queues[i].priv)->poller.share;
+}
+
+/* What it means is poll/'s, test_poll_fair.c. */
+BLK_TEST(blk_limit, a_disk_has_its_share_by_configuration_by_command_and_after_a_move)
+{
+	struct virtqueue *queues;
+	struct error err = { 0 };
+
+	limited_by(v, (struct blk_limits) { .share = 300 }, 2);
+	queues = blk_device_vhost(vm.dev)->queues;
+	cr_assert_eq(share_of(0), 300);
+	cr_assert_eq(share_of(1), 300);
+	cr_assert_eq(blk_device_limit(vm.dev, &(struct blk_limits) { .share = 7 }, &err), 0);
+	cr_assert_eq(share_of(1), 7);
+	vhost_queue_move(&queues[1],
+			 workers_get(vm.workers, queues[1].worker == workers_get(vm.workers, 0)));
+	submit(1, VIRTIO_BLK_T_OUT, 1, 512);
+	vm_wait(&vm, 1, 1, VIRTIO_BLK_S_OK);
+	cr_assert_eq(share_of(1), 7);
+	cr_assert_eq(blk_device_limit(vm.dev, &(struct blk_limits) { 0 }, &err), 0);
+	cr_assert_eq(share_of(0), POLLER_SHARE);
 	vm_stop(&vm);
 }

@@ -175,7 +175,8 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 {
 	expect_problem(DISK("    fille: /x\n"),
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
-		       "name, socket, connect, mode, group, file, null, ram, read_only, cache, "
+		       "name, socket, connect, mode, group, file, null, ram, nbd, connections, "
+		       "reconnect, read_only, cache, "
 		       "lock, discard, "
 		       "queues, serial, limit, on_error)");
 	expect_problem(
@@ -228,7 +229,7 @@ Test(config, missing_keys_are_named)
 				"unix socket",
 				NULL });
 	expect_problem(DISK("    queues: 2\n"), "t.yaml:2: disks[0].file: is missing; a disk needs "
-						"a file, or a size for null or ram");
+						"a file, an nbd URI, or a size for null or ram");
 	expect_problem("networks: [{name: lan, ports: [{name: a}]}]\n",
 		       "t.yaml:1: networks[0].ports[0].socket: is missing; a port needs a socket "
 		       "for a guest, or a dpdk device");
@@ -357,7 +358,7 @@ Test(config, cpus_exist_and_stand_once)
 Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
 {
 	struct config *c = parse_good(DISK("    ram: 1M\n    limit: { iops: 20k, iops_max: 1M, "
-					   "bandwidth_write: 200M, burst: 30 }\n"));
+					   "bandwidth_write: 200M, burst: 30, share: 300 }\n"));
 	const struct blk_limits *l = &config_disk(c, 0)->limit.limits;
 
 	cr_expect_eq(l->ops[BLK_LIMIT_ALL].rate, 20000);
@@ -365,7 +366,11 @@ Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
 	cr_expect_eq(l->bytes[BLK_LIMIT_WRITE].rate, 200 << 20);
 	cr_expect_eq(l->bytes[BLK_LIMIT_ALL].rate, 0);
 	cr_expect_eq(l->burst_s, 30);
+	cr_expect_eq(l->share, 300);
 	config_free(c);
+	expect_problem(DISK("    ram: 1M\n    limit: { share: 10001 }\n"),
+		       "t.yaml:5: disks[0].limit.share: \"10001\" is not a whole number from 0 to "
+		       "10000");
 	expect_problem(DISK("    ram: 1M\n    limit: { iops_max: 5 }\n"),
 		       "t.yaml:5: disks[0].limit.iops_max: is how far iops may be exceeded for a "
 		       "while, and that is not set; set it, too");
@@ -385,9 +390,10 @@ Test(config, limits_are_read_and_maxima_are_above_what_they_exceed)
 
 Test(config, keys_that_exclude_each_other)
 {
-	expect_problem(DISK("    file: /x\n    ram: 1M\n"),
-		       "t.yaml:5: disks[0].ram: a disk is one of file, null and ram; leave the "
-		       "others out");
+	expect_problem(
+		DISK("    file: /x\n    ram: 1M\n"),
+		"t.yaml:5: disks[0].ram: a disk is one of file, nbd, null and ram; leave the "
+		"others out");
 	expect_problem(DISK("    ram: 1M\n    cache: none\n"),
 		       "t.yaml:5: disks[0].cache: only goes with a file; leave it out");
 	expect_problem(DISK("    ram: 1M\n    connect: true\n    mode: 0600\n"),
@@ -421,8 +427,9 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
+				"nbd, connections, reconnect, "
 				"read_only, cache, lock, discard, queues, serial, limit, on_error)",
-				"t.yaml:4: disks[1].ram: a disk is one of file, null and ram; "
+				"t.yaml:4: disks[1].ram: a disk is one of file, nbd, null and ram; "
 				"leave the others out",
 				"t.yaml:4: disks[1].name: \"a\" is already taken by disks[0].name "
 				"(line 3); give each disk and port its own name",

@@ -416,11 +416,56 @@ static void refuse_rss(struct net_guest *g, const uint8_t *good, size_t n, unsig
 	cr_assert_neq(load(&g->fe, false, state, n), 0, "byte %u", at);
 }
 
+/* Everything that there is: modes, one address of each kind, a VLAN. */
+static void set_filter(struct net_guest *g)
+{
+	static const uint8_t macs[] = { 1, 0, 0, 0, 2, 4, 6, 8, 10, 12,
+					1, 0, 0, 0, 3, 5, 7, 9, 11, 13 };
+
+	cr_assert_eq(ctrl(g, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, "", 1), 0);
+	cr_assert_eq(ctrl(g, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, "\1", 1), 0);
+	cr_assert_eq(
+		ctrl(g, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, macs, sizeof(macs)), 0);
+	cr_assert_eq(ctrl(g, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\x41", 2), 0);
+}
+
+static void see_filter(const uint8_t *field)
+{
+	cr_assert_not_null(field);
+	cr_assert_arr_eq(field + 4, "\2\0\1\1\2\4\6\10\12\14", 10);
+	cr_assert_arr_eq(field + 8 + 6 * 64, "\3\5\7\11\13\15", 6);
+	cr_assert_eq(field[8 + 2 * 6 * 64 + 8], 2);
+}
+
+/* Modes that there are not, and more addresses than fit. */
+static void refuse_filter(struct net_guest *g, const uint8_t *state, size_t n)
+{
+	static const struct {
+		unsigned at;
+		uint8_t value;
+	} bad[] = { { 1, 1 }, { 2, 65 }, { 3, 255 } };
+	uint8_t copy[STATE_MAX], *field;
+
+	for (unsigned i = 0; i < 3; i++) {
+		memcpy(copy, state, n);
+		field_of(copy, n, STATE_NET_FILTER)[4 + bad[i].at] = bad[i].value;
+		cr_assert_neq(load(&g->fe, false, copy, n), 0, "byte %u", bad[i].at);
+	}
+	memcpy(copy, state, n);
+	field = field_of(copy, n, STATE_NET_FILTER);
+	field[2] -= 1; /* a byte shorter */
+	copy[16] -= 1;
+	memmove(field + 4, field + 5, n - (size_t)(field + 5 - copy));
+	cr_assert_neq(load(&g->fe, false, copy, n - 1), 0);
+}
+
 Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .timeout = 30)
 {
 	uint8_t state[STATE_MAX], again[STATE_MAX], *field;
 	struct ng_options o = { .features = NG_BIT(VIRTIO_NET_F_CTRL_VQ) |
 					    NG_BIT(VIRTIO_NET_F_RSS) |
+					    NG_BIT(VIRTIO_NET_F_CTRL_RX) |
+					    NG_BIT(VIRTIO_NET_F_CTRL_VLAN) |
 					    NG_BIT(VIRTIO_NET_F_NOTF_COAL),
 				.pairs = 3 };
 	struct net_guest g, small;
@@ -435,12 +480,14 @@ Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .tim
 	cr_assert_eq(ctrl(&g, VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_RX_SET,
 			  coalesce_command, sizeof(coalesce_command)),
 		     0);
+	set_filter(&g);
 	for (unsigned i = 0; i < 7; i++)
 		cr_assert_eq(frontend_queue_stop(&g.fe, i, NULL), 0);
 	cr_assert_eq(
 		frontend_u64_set(&g.fe, VU_SET_PROTOCOL_FEATURES, g.fe.protocol | PF_DEVICE_STATE),
 		0);
 	n = save(&g.fe, false, state, sizeof(state));
+	see_filter(field_of(state, n, STATE_NET_FILTER));
 	field = field_of(state, n, STATE_NET_RSS);
 	cr_assert_not_null(field);
 	cr_assert_arr_eq(field + 4, rss_command, 8);
@@ -452,6 +499,8 @@ Test(device_state, a_card_brings_its_steering_and_a_hostile_one_is_refused, .tim
 	g.rx = NULL;
 	/* What a driver has not set is not in the state: an older back-end can take it. */
 	cr_assert_null(field_of(again, save(&g.fe, false, again, sizeof(again)), STATE_NET_RSS));
+	cr_assert_null(field_of(again, save(&g.fe, false, again, sizeof(again)), STATE_NET_FILTER));
+	refuse_filter(&g, state, n);
 	/* Hash types, mask, queues, the key's length, a bool. Entries are behind the key. */
 	refuse_rss(&g, state, n, 0, 0x40);
 	refuse_rss(&g, state, n, 3, 0x80);

@@ -39,6 +39,7 @@ LIBRARIES = [
     (re.compile(r"rte_"), {"net", "bench/ring"}, "DPDK"),
     (re.compile(r"liburing"), {"blk", "poll"}, "io_uring"),
     (re.compile(r"linux/io_uring"), {"blk", "poll"}, "io_uring"),
+    (re.compile(r"libnbd"), {"blk"}, "NBD"),
     (re.compile(r"(yaml|cyaml)"), {"daemon", "cli"}, "YAML"),
     (re.compile(r"jansson"), {"daemon", "cli"}, "JSON"),
 ]
@@ -112,6 +113,7 @@ SELF_TEST = {
     "daemon/bad_path.c": '#include "a.h"\n',
     "daemon/bad_dpdk.c": "#include <rte_ethdev.h>\n",
     "net/bad_uring.c": "#include <liburing.h>\n",
+    "daemon/bad_nbd.c": "#include <libnbd.h>\n",
     "vhost/bad_json.c": "#include <jansson.h>\n",
     "blk/bad_yaml.c": "#include <yaml.h>\n",
 }

@@ -404,8 +404,7 @@ Test(net_life, queue_num_and_configuration_space, .timeout = 60)
 	bits = NG_BIT(VIRTIO_NET_F_MAC) | NG_BIT(VIRTIO_NET_F_MTU) | MQ;
 	cr_assert_eq(a.fe.offered & bits, bits);
 	cr_assert_eq(b.fe.offered & bits, 0);
-	bits = NG_BIT(VIRTIO_NET_F_GUEST_UFO) | NG_BIT(VIRTIO_NET_F_HOST_UFO) |
-	       NG_BIT(VIRTIO_NET_F_CTRL_RX) | NG_BIT(VIRTIO_NET_F_CTRL_VLAN);
+	bits = NG_BIT(VIRTIO_NET_F_GUEST_UFO) | NG_BIT(VIRTIO_NET_F_HOST_UFO);
 	cr_assert_eq(a.fe.offered & bits, 0);
 	cr_assert_eq(frontend_u64_set(&a.fe, VU_NET_SET_MTU, 1400), 0, "%s", a.fe.error);
 	cr_assert_eq(frontend_get_config(&a.fe, 10, &c.mtu, 2), 0);

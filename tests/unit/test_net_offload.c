@@ -6,7 +6,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
-#define ALLOW_ALL (OFFLOAD_CSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_ECN)
+#define ALLOW_ALL (OFFLOAD_CSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_ECN | OFFLOAD_USO)
 #define SEGS_MAX 700
 
 /*
@@ -287,7 +287,8 @@ BAD(gso_size_0, h->gso_size = 0)
 BAD(gso_size_1, h->gso_size = 1)
 BAD(gso_size_47, h->gso_size = GSO_SIZE_MIN - 1)
 BAD(gso_type_udp, h->gso_type = VIRTIO_NET_HDR_GSO_UDP)
-BAD(gso_type_unknown, h->gso_type = 5)
+BAD(gso_type_unknown, h->gso_type = 6)
+BAD(gso_type_uso, h->gso_type = VIRTIO_NET_HDR_GSO_UDP_L4)
 BAD(gso_type_2, h->gso_type = 2)
 BAD(gso_type_other_family, h->gso_type ^= VIRTIO_NET_HDR_GSO_TCPV4 ^ VIRTIO_NET_HDR_GSO_TCPV6)
 BAD(ecn_without_tso, h->gso_type = VIRTIO_NET_HDR_GSO_ECN)
@@ -367,6 +368,7 @@ static const struct bad_case bad_cases[] = {
 	ROW(gso_size_47),
 	ROW(gso_type_udp),
 	ROW(gso_type_unknown),
+	ROW(gso_type_uso),
 	ROW(gso_type_2),
 	ROW(gso_type_other_family),
 	ROW6(gso_type_other_family),
@@ -392,7 +394,7 @@ static const struct bad_case bad_cases[] = {
 	ROW(ihl_past_tcp),
 	ROW(fragment),
 	ROW(fragment_offset),
-	ROW_WHY(udp, "TSO of something other than TCP"),
+	ROW_WHY(udp, "GSO type and protocol disagree"),
 	ROW6(udp6),
 	ROW6(fragment6),
 	ROW6(routing6),

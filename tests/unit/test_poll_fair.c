@@ -161,3 +161,62 @@ Test(poll_fair, a_moment_without_work_of_others_does_not_forgive_a_debt)
 		     worked, took / clock_cycles_per_us());
 	stop();
 }
+
+#define BIG_SHARE 800
+
+static void share_as_usual(void *arg)
+{
+	poller_set_share(&((struct spinner *)arg)->poller, 0);
+}
+
+static void share_least(void *arg)
+{
+	poller_set_share(&((struct spinner *)arg)->poller, 1);
+}
+
+/*
+ * Work counted, not time: of two that do the same in each poll, and always have more, one is polled
+ * as many times as often as its share is larger. What the kernel takes of the CPU falls on either.
+ */
+Test(poll_fair, time_is_had_in_proportion_to_shares_and_they_change_while_it_runs)
+{
+	struct spinner *a = &light[0], *b = &light[1];
+	uint64_t before_a, before_b;
+	double ratio = 0;
+
+	ws = start_workers(1, 100);
+	for (unsigned i = 0; i < 2; i++) {
+		light[i] = (struct spinner) {
+			.poller = { .ops = &ops, .event_fd = -1, .share = i ? 0 : BIG_SHARE },
+			.us = 50,
+		};
+		worker_add(workers_get(ws, 0), &light[i].poller);
+	}
+	cr_assert_eq(b->poller.share, POLLER_SHARE);
+	for (unsigned i = 0; i < 40 && (ratio < 6 || ratio > 10); i++) {
+		before_a = LOAD(a->polls);
+		before_b = LOAD(b->polls);
+		cr_assert(EVENTUALLY(LOAD(b->polls) > before_b + 300, 20000));
+		ratio = (double)(LOAD(a->polls) - before_a) / (double)(LOAD(b->polls) - before_b);
+	}
+	cr_assert(ratio > 6 && ratio < 10, "%f", ratio);
+	worker_call_wait(workers_get(ws, 0), share_as_usual, a);
+	for (unsigned i = 0; i < 40 && (ratio < 0.7 || ratio > 1.4); i++) {
+		before_a = LOAD(a->polls);
+		before_b = LOAD(b->polls);
+		cr_assert(EVENTUALLY(LOAD(b->polls) > before_b + 300, 20000));
+		ratio = (double)(LOAD(a->polls) - before_a) / (double)(LOAD(b->polls) - before_b);
+	}
+	cr_assert(ratio > 0.7 && ratio < 1.4, "%f", ratio);
+	/* The least share of a worker that nobody else wants is all of it. */
+	STORE(a->idle, true);
+	worker_call_wait(workers_get(ws, 0), share_least, b);
+	before_b = LOAD(b->polls);
+	before_a = counter_read(&worker_stats(workers_get(ws, 0))->rounds);
+	cr_assert(EVENTUALLY(LOAD(b->polls) > before_b + 500, 20000));
+	before_a = counter_read(&worker_stats(workers_get(ws, 0))->rounds) - before_a;
+	cr_assert_lt(before_a, 3 * (LOAD(b->polls) - before_b));
+	worker_remove(&a->poller);
+	worker_remove(&b->poller);
+	workers_stop(ws);
+}

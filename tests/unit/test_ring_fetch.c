@@ -124,6 +124,34 @@ RING_TEST_FOR(RING_INDIRECT_CASES, ring_fetch, table_length_is_read_once_T5)
 	assert_segs(p, &p->chains[0], segs, 1, 1);
 }
 
+/* Chains like those before them are taken in a run, each word of theirs read once too. */
+RING_TEST_FOR(RING_DIRECT_CASES, ring_fetch, every_word_of_a_run_is_read_once_T5)
+{
+	uint8_t *ring = driver_desc_area(&p->d);
+
+	for (unsigned in = 0; in <= 1; in++) {
+		struct driver_seg seg = { MAIN_GPA + MAIN_BYTES / 2, 8 };
+
+		pair_ring(p, PAIR_SIZE, driver_base_start(p->kind.layout));
+		p->r.run = in ? RING_RUN_IN : RING_RUN_OUT;
+		for (unsigned i = 0; i < PAIR_SIZE; i++, seg.gpa += 64, seg.len++)
+			cr_assert_eq(drv_add(p, &seg, !in, in, i), 0);
+		drv_publish(p);
+		if (PAIR_SPLIT(p))
+			p->r.avail_seen = p->d.split.avail->idx;
+		shim_start(ring, MAIN_BYTES - (ring - p->map->region[MAIN].host));
+		cr_assert_eq(dev_pop(p, PAIR_SIZE), PAIR_SIZE);
+		shim_stop();
+		cr_assert_eq(shim.reads, PAIR_SIZE * (2 + (PAIR_SPLIT(p) ? 1 : 0)));
+		for (unsigned i = 0; i < PAIR_SIZE; i++) {
+			seg = (struct driver_seg) { MAIN_GPA + MAIN_BYTES / 2 + i * 64, 8 + i };
+			assert_segs(p, &p->chains[i], &seg, !in, in);
+			cr_assert_eq(p->chains[i].out_len, in ? 0 : seg.len);
+			cr_assert_eq(p->chains[i].in_len, in ? seg.len : 0);
+		}
+	}
+}
+
 #define FLIP_ROUNDS 10000
 
 /* The second thread: writes any plausible and implausible value into ring and tables. */

@@ -148,6 +148,53 @@ RING_TEST(ring_hostile, address_that_wraps_breaks_T1)
 	BREAKS(p, OUTSIDE, { LAST_GPA + LAST_BYTES - 1, UINT32_MAX, 0, 0 });
 }
 
+/*
+ * @raw, with @id as its head or id, behind chains of any kind and in any region: what comes next is
+ * guessed to be like them, and taken in a run.
+ */
+static void breaks_in_a_run(struct pair *p, struct raw raw, uint16_t id, const char *why)
+{
+	for (unsigned i = 0; i < N_REGIONS * 3; i++) {
+		mend(p);
+		p->r.map_hint = i / 3;
+		p->r.run = i % 3; /* RING_RUN_* */
+		offer(p, &raw, 1);
+		if (PAIR_SPLIT(p)) {
+			p->d.split.avail->ring[0] = id;
+			p->d.split.avail->ring[1] = 0;
+			p->d.split.avail->idx = 2; /* one alone is no run */
+		} else {
+			p->d.packed.desc[0].id = id;
+		}
+		assert_broken(p, why);
+	}
+}
+
+RING_TEST(ring_hostile, what_breaks_alone_breaks_in_a_run_T1)
+{
+	for (uint16_t flags = 0; flags <= WRITE_F; flags += WRITE_F) {
+		const struct raw bad[] = {
+			{ HOLE_GPA, 1, flags, 0 },
+			{ 0, 1, flags, 0 },
+			{ MAIN_GPA - 1, 1, flags, 0 },
+			{ MAIN_GPA - 1, 2, flags, 0 },
+			{ HOLE_GPA - 1, 2, flags, 0 },
+			{ NEXT_GPA, UINT32_MAX, flags, 0 },
+			{ LATE_GPA + LATE_BYTES - 8, 9, flags, 0 },
+			{ LATE_GPA + LATE_BYTES, 1, flags, 0 },
+			{ LAST_GPA, LAST_BYTES + 1, flags, 0 },
+			{ UINT64_MAX - 1, UINT32_MAX, flags, 0 },
+		};
+
+		for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+			breaks_in_a_run(p, bad[i], 0, OUTSIDE);
+		breaks_in_a_run(p, (struct raw) { MAIN_GPA, 8, flags, 0 }, PAIR_SIZE,
+				"outside the queue");
+		breaks_in_a_run(p, (struct raw) { MAIN_GPA, 8, flags, 0 }, UINT16_MAX,
+				"outside the queue");
+	}
+}
+
 /* Every segment that came out lies within the host memory of one region. */
 static void assert_segments_mapped(struct pair *p, const struct chain *c)
 {

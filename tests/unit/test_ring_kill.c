@@ -7,14 +7,10 @@
  * recovery that is killed.
  */
 #include "tests/unit/ring_pair.h"
+#include "tests/unit/ring_step.h"
 #include "vhost/ring_track.h"
 
-#include <signal.h>
 #include <stdio.h>
-#include <sys/wait.h>
-#ifdef __x86_64__
-#include <x86intrin.h>
-#endif
 
 #define SIZE 8
 #define N_CHAINS 7
@@ -23,9 +19,7 @@
 static struct pair *both;
 static bool in_order;
 static void *region;
-static uint8_t *area, *last; /* what is shared with the front-end; and as it was before */
-static size_t area_len;
-static unsigned looks, kills;
+static unsigned kills;
 static unsigned *kills_in_recovery; /* shared */
 
 /* What the driver gave away: cookie n is of n % 3 + 1 segments, the first of 64 + n bytes. */
@@ -81,15 +75,6 @@ static void work(void)
 		dev_push(both, &c[4 + i], c[4 + i].in_len);
 	dev_publish(both);
 }
-
-#define EXPECT(cond, ...)                                      \
-	do {                                                   \
-		if (!(cond)) {                                 \
-			fprintf(stderr, "kill: " __VA_ARGS__); \
-			fputc('\n', stderr);                   \
-			_exit(1);                              \
-		}                                              \
-	} while (0)
 
 static uint64_t seen; /* cookies that came back, a bit each */
 
@@ -175,15 +160,6 @@ static void recover_and_finish(unsigned n, bool driver_goes_on)
 	       (unsigned long long)seen);
 }
 
-static void check_child(pid_t pid, const char *what)
-{
-	int status;
-
-	cr_assert_eq(waitpid(pid, &status, 0), pid);
-	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0,
-		  "%s, killed at look %u: the next one ended with %x", what, looks, status);
-}
-
 static void check_here(unsigned n)
 {
 	/* In recovery one of the two will do: there are many looks. */
@@ -196,45 +172,6 @@ static void check_here(unsigned n)
 		}
 		check_child(pid, goes_on ? "driver goes on" : "driver stands still");
 	}
-}
-
-static unsigned long steps;
-static void (*on_change)(unsigned n);
-static unsigned n_chains;
-
-static void on_trap(int sig)
-{
-	(void)sig;
-	steps++;
-	if (memcmp(last, area, area_len) == 0)
-		return;
-	memcpy(last, area, area_len);
-	looks++;
-	on_change(n_chains);
-}
-
-/* Runs @fn, and calls @change after each instruction of it that has changed what is shared. */
-static void step(void (*fn)(void), void (*change)(unsigned n), unsigned n)
-{
-#ifdef __x86_64__
-	/* A look may step as well, in a process of its own. */
-	struct sigaction sa = { .sa_handler = on_trap, .sa_flags = SA_NODEFER };
-	const unsigned long long trap = 1 << 8;
-
-	memcpy(last, area, area_len);
-	steps = 0;
-	on_change = change;
-	n_chains = n;
-	sigaction(SIGTRAP, &sa, NULL);
-	__writeeflags(__readeflags() | trap);
-	fn();
-	__writeeflags(__readeflags() & ~trap);
-	if (steps < 100)
-		abort();
-#else
-	(void)fn, (void)change, (void)n;
-	cr_skip_test("only x86 processors step here");
-#endif
 }
 
 static void recover(void)

@@ -238,7 +238,7 @@ static int touch_files(const char *ours, const char *theirs)
 	snprintf(file, sizeof(file), "%s/file", theirs);
 	snprintf(other, sizeof(other), "%s/file", ours);
 	close(creat(file, 0600));
-	version = sandbox_landlock(folders, 2, &err);
+	version = sandbox_landlock(folders, 2, NULL, 0, &err);
 	if (version <= 0)
 		return version == 0 ? 77 : 1;
 	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/socket", ours);

@@ -459,6 +459,43 @@ Test(switch, port_floods_only_so_much, .timeout = 30)
 	stop();
 }
 
+/*
+ * A port that cannot wait (a DPDK port's limit.tx): one burst is judged by one look at the clock,
+ * so that what of it is too much does not depend on the time that the test takes.
+ */
+static void policed(struct port_rate in)
+{
+	unsigned stations[40];
+	struct port_stats s;
+
+	for (unsigned i = 0; i < 20; i++) {
+		stations[2 * i] = 1;
+		stations[2 * i + 1] = BROADCAST;
+	}
+	rules[0].in = in;
+	start(4);
+	send_burst(0, stations, 20);
+	port_stats_sum(&ports[0].port, WORKERS, &s);
+	cr_assert(ports[1].n_seen >= 1 && ports[1].n_seen <= 6, "%u", ports[1].n_seen);
+	cr_assert_eq(s.rx_limited + ports[1].n_seen, 20);
+	cr_assert_eq(ports[2].n_seen, ports[1].n_seen);
+	cr_assert_eq(s.rx_held, 0);
+	forget();
+	send_burst(1, stations, 20);
+	EXPECT(20, 0, 20, 20);
+	stop();
+}
+
+Test(switch, port_that_cannot_wait_loses_packets_beyond_its_limit, .timeout = 30)
+{
+	policed((struct port_rate) { .packets = 1, .packets_burst = 5 });
+}
+
+Test(switch, port_that_cannot_wait_loses_bits_beyond_its_limit, .timeout = 30)
+{
+	policed((struct port_rate) { .bits = 480, .bits_burst = 5 * 480 });
+}
+
 Test(switch, port_with_a_limit_learns_so_many_and_takes_no_more_over, .timeout = 30)
 {
 	struct port_stats s;

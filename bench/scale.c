@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sluice-bench scale: what a back-end's number of disks costs. Each is attached as a guest does it,
+ * one after the other; then all are silent; then one at a time wakes the back-end; then one, and
+ * then all, are busy. One thread is all guests.
+ */
+#include "base/clock.h"
+#include "bench/bench.h"
+#include "tests/guest/blk.h"
+
+#include <err.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define DEPTH 8u
+#define BS 4096u
+#define PAUSE_US 3000 /* before a wake-up: longer than a worker looks for work before it sleeps */
+
+struct device {
+	struct rig *rig;
+	struct guest_blk blk;
+	struct driver_seg data[DEPTH];
+	uint64_t sector, n_sectors, done;
+};
+
+struct scale {
+	struct rig_options opt;
+	unsigned n, wakes;
+	struct device *device;
+	/* Results. */
+	struct histogram first, wake;
+	double anon_one,
+		anon_all;	 /* KiB of the back-end's own memory, with one attached, and all */
+	double idle_cpu, idle_s; /* seconds; -1: unknown */
+	double one, all;	 /* requests a second */
+	uint64_t least, most;	 /* requests of one disk while all are busy */
+};
+
+#define COMMON_OPTIONS "ring queue-size queues time timeout cpu json"
+
+static void usage(FILE *to)
+{
+	fprintf(to,
+		"Usage: sluice-bench scale SOCKET... [OPTION]...\n"
+		"Attaches a guest to each of these disks, and measures the time from connecting to "
+		"the first\nrequest's end, memory of the back-end's own, CPU time while all are "
+		"silent, wake-ups, and\nreads of 4 KiB at depth 8 of one guest, and of all.\n\n"
+		"  --wakes N         how often to wake the back-end (500)\n");
+	rig_print_options(to, COMMON_OPTIONS);
+}
+
+/* Private memory of a process, in KiB: what is shared with guests is not in it. -1: unknown. */
+static double anon_kib(pid_t pid)
+{
+	char name[64], line[128];
+	double kib = -1;
+	FILE *f;
+
+	snprintf(name, sizeof(name), "/proc/%d/status", pid);
+	f = fopen(name, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, "RssAnon:", 8) == 0)
+			kib = strtod(line + 8, NULL);
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+/* Some sockets, files and eventfds for each guest. */
+static void raise_files_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static void submit(struct device *d, struct driver_seg *data)
+{
+	d->sector = (d->sector + 7 * BS / 512) % (d->n_sectors - BS / 512);
+	if (guest_blk_submit(&d->blk, VIRTIO_BLK_T_IN, d->sector, data, 1, data) < 0)
+		errx(1, "%s: the ring is full", d->rig->path);
+}
+
+static void check_done(const struct device *d, int rc, const struct guest_blk_done *done)
+{
+	if (rc < 0)
+		rig_die(d->rig, "waiting for a request");
+	if (done->status != VIRTIO_BLK_S_OK)
+		errx(1, "%s: a read failed with status %u", d->rig->path, done->status);
+}
+
+/* One request of a guest that sleeps until it is called. */
+static void one_request(struct device *d)
+{
+	struct guest_blk_done done;
+
+	submit(d, &d->data[0]);
+	guest_blk_kick(&d->blk);
+	check_done(d, guest_blk_wait(&d->blk, &done), &done);
+}
+
+static void attach(struct scale *s, struct device *d, const char *path)
+{
+	uint64_t start = clock_cycles(), capacity = 0;
+
+	d->rig = rig_open(&s->opt, path, s->opt.queues, 0, DEPTH * BS + (1u << 16));
+	if (frontend_get_config(&d->rig->frontend, 0, &capacity, sizeof(capacity)) < 0)
+		rig_die(d->rig, "reading its configuration");
+	if (capacity <= BS / 512 || guest_blk_open(&d->blk, &d->rig->frontend, 0) < 0)
+		errx(1, "%s: no disk of more than %u bytes", path, BS);
+	d->n_sectors = capacity;
+	for (unsigned i = 0; i < DEPTH; i++) {
+		if (!guest_alloc(&d->rig->memory, BS, 4096, &d->data[i].gpa))
+			errx(1, "no guest memory");
+		d->data[i].len = BS;
+	}
+	one_request(d);
+	histogram_add(&s->first, clock_cycles() - start);
+}
+
+static void attach_all(struct scale *s, char **paths)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		attach(s, &s->device[i], paths[i]);
+		if (i == 0)
+			s->anon_one = anon_kib(s->device[0].rig->pid);
+	}
+	s->anon_all = anon_kib(s->device[0].rig->pid);
+}
+
+static void stay_idle(struct scale *s)
+{
+	pid_t pid = s->device[0].rig->pid;
+	uint64_t start;
+	double cpu;
+
+	usleep(200000); /* for what is still to be tidied up */
+	start = clock_ns();
+	cpu = rig_cpu_seconds(pid);
+	sleep(s->opt.time_s);
+	s->idle_cpu = rig_spent(cpu, rig_cpu_seconds(pid));
+	s->idle_s = (double)(clock_ns() - start) / 1e9;
+}
+
+/* From the kick of a back-end that sleeps to the call of a guest that does. */
+static void wake_up(struct scale *s)
+{
+	for (unsigned i = 0; i < s->wakes; i++) {
+		uint64_t start;
+
+		usleep(PAUSE_US);
+		start = clock_cycles();
+		one_request(&s->device[i % s->n]);
+		histogram_add(&s->wake, clock_cycles() - start);
+	}
+}
+
+/* Takes what is done, and asks for as much again unless it is @over. @return how many. */
+static unsigned work(struct device *d, bool over)
+{
+	struct guest_blk_done done;
+	unsigned n = 0;
+	int rc;
+
+	for (; (rc = guest_blk_poll(&d->blk, &done)) != 0; n++) {
+		check_done(d, rc, &done);
+		if (!over)
+			submit(d, done.cookie);
+	}
+	if (n && !over)
+		guest_blk_kick(&d->blk);
+	d->done += n;
+	return n;
+}
+
+/* The first @n guests are busy, and poll. @return requests a second. */
+static double be_busy(struct scale *s, unsigned n)
+{
+	uint64_t start, end, now, last, sum = 0, left = (uint64_t)n * DEPTH;
+
+	for (unsigned i = 0; i < n; i++) {
+		rig_calls_off(s->device[i].rig, 0);
+		s->device[i].done = 0;
+		for (unsigned k = 0; k < DEPTH; k++)
+			submit(&s->device[i], &s->device[i].data[k]);
+		guest_blk_kick(&s->device[i].blk);
+	}
+	start = now = clock_ns();
+	end = start + (uint64_t)s->opt.time_s * 1000000000;
+	for (last = now; now < end; now = clock_ns()) {
+		unsigned some = 0;
+
+		for (unsigned i = 0; i < n; i++)
+			some += work(&s->device[i], false);
+		sum += some;
+		last = some ? now : last;
+		rig_check_alive(s->device[0].rig, now - last, s->opt.timeout_ms);
+	}
+	s->least = UINT64_MAX;
+	s->most = 0;
+	for (unsigned i = 0; i < n; i++) {
+		s->least = MIN(s->least, s->device[i].done);
+		s->most = MAX(s->most, s->device[i].done);
+	}
+	for (last = clock_ns(); left;) {
+		for (unsigned i = 0; i < n; i++)
+			left -= work(&s->device[i], true);
+		rig_check_alive(s->device[0].rig, clock_ns() - last, s->opt.timeout_ms);
+	}
+	return (double)sum / ((double)(now - start) / 1e9);
+}
+
+static double kib_each(const struct scale *s)
+{
+	return s->n > 1 && s->anon_one >= 0 ? (s->anon_all - s->anon_one) / (s->n - 1) : -1;
+}
+
+static void report_json(const struct scale *s)
+{
+	printf("{ \"kind\": \"scale\", \"devices\": %u, \"queues\": %u, \"ring\": \"%s\", "
+	       "\"first_request_us\": ",
+	       s->n, s->opt.queues, s->opt.packed ? "packed" : "split");
+	rig_print_histogram(&s->first, true);
+	printf(", \"wake_us\": ");
+	rig_print_histogram(&s->wake, true);
+	printf(", \"idle_cpu_s\": %.6f, \"idle_s\": %.3f, \"one_busy\": %.0f, \"all_busy\": %.0f, "
+	       "\"least\": %llu, \"most\": %llu, \"anon_kib_one\": %.0f, \"anon_kib_all\": %.0f, "
+	       "\"kib_each\": %.2f }\n",
+	       s->idle_cpu, s->idle_s, s->one, s->all, (unsigned long long)s->least,
+	       (unsigned long long)s->most, s->anon_one, s->anon_all, kib_each(s));
+}
+
+static void report(const struct scale *s)
+{
+	if (s->opt.json) {
+		report_json(s);
+		return;
+	}
+	printf("%u disks, %u queue%s each, %s\n", s->n, s->opt.queues,
+	       s->opt.queues == 1 ? "" : "s", s->opt.packed ? "packed" : "split");
+	printf("to the first request's end, us    ");
+	rig_print_histogram(&s->first, false);
+	printf("a wake-up, kick to call, us       ");
+	rig_print_histogram(&s->wake, false);
+	if (s->idle_cpu >= 0)
+		printf("CPU time of the back-end, idle    %.3f s in %.1f s\n", s->idle_cpu,
+		       s->idle_s);
+	if (kib_each(s) >= 0)
+		printf("memory of the back-end            %.0f KiB with one attached, %.1f KiB for "
+		       "each more\n",
+		       s->anon_one, kib_each(s));
+	printf("one busy, the others silent       %.0f requests/s\n", s->one);
+	printf("all busy                          %.0f requests/s; a disk %llu to %llu\n", s->all,
+	       (unsigned long long)s->least, (unsigned long long)s->most);
+}
+
+static void parse(int argc, char **argv, struct scale *s, int *at)
+{
+	const struct rig_option own[] = { { "wakes", RIG_NUMBER, &s->wakes, 1, 1000000 } };
+
+	*at = rig_parse(argc, argv, &s->opt,
+			&(struct rig_command) { own, ARRAY_SIZE(own), COMMON_OPTIONS, usage });
+	if (*at >= argc)
+		errx(2,
+		     "scale takes the sockets of one or more disks; see sluice-bench scale --help");
+	if (s->opt.queue_size < 4 * DEPTH)
+		errx(2, "--queue-size %u: say %u or more", s->opt.queue_size, 4 * DEPTH);
+	s->n = (unsigned)(argc - *at);
+	s->opt.sleep = true;
+}
+
+int bench_scale(int argc, char **argv)
+{
+	static struct scale s = { .opt = RIG_OPTIONS_DEFAULT, .wakes = 500 };
+	int at;
+
+	s.opt.time_s = 1;
+	parse(argc, argv, &s, &at);
+	s.device = calloc(s.n, sizeof(*s.device));
+	if (!s.device)
+		errx(1, "out of memory");
+	raise_files_limit();
+	rig_pin(s.opt.cpu);
+	clock_cycles_per_us();
+	attach_all(&s, argv + at);
+	stay_idle(&s);
+	wake_up(&s);
+	s.one = be_busy(&s, 1);
+	s.all = be_busy(&s, s.n);
+	report(&s);
+	for (unsigned i = 0; i < s.n; i++) {
+		guest_blk_close(&s.device[i].blk);
+		rig_close(s.device[i].rig);
+	}
+	free(s.device);
+	return 0;
+}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sluice-bench scale: what is told of many disks, and what is said when it cannot be."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(os.environ["SLUICE_BUILD"])
+N = 5
+
+
+def scale(*arguments):
+    return subprocess.run([str(a) for a in (BUILD / "bench/sluice-bench", "scale", *arguments)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the back-end did not start"
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="folder")
+def fixture_folder():
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+@pytest.fixture(name="daemon")
+def fixture_daemon(folder):
+    config = {"control": {"socket": f"{folder}/control.sock"},
+              "disks": [{"name": f"d{i}", "socket": f"{folder}/d{i}.sock", "null": "64M", "queues": 2} for i in range(N)]}
+    (folder / "c.yaml").write_text(json.dumps(config))
+    with subprocess.Popen([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
+        wait_for(folder / f"d{N - 1}.sock", process)
+        yield process
+        process.kill()
+
+
+def sockets(folder):
+    return [folder / f"d{i}.sock" for i in range(N)]
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+@pytest.mark.parametrize("ring", ["split", "packed"])
+def test_each_figure_is_of_as_many_disks_and_queues_as_asked_for(daemon, folder, ring, queues):
+    done = scale(*sockets(folder), "--ring", ring, "--queues", queues, "--wakes", 2 * N + 1, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["devices"], found["queues"], found["ring"]) == (N, queues, ring)
+    assert 0 < found["first_request_us"]["min"] <= found["first_request_us"]["max"]
+    assert 0 < found["wake_us"]["min"] <= found["wake_us"]["max"]
+    assert found["one_busy"] > 0 and found["all_busy"] > 0 and 0 < found["least"] <= found["most"]
+    assert 0 < found["anon_kib_one"] <= found["anon_kib_all"]
+    # A worker that polled would take all of it.
+    assert 0 <= found["idle_cpu_s"] < found["idle_s"] / 2
+    assert daemon.poll() is None
+
+
+def test_one_disk_is_told_as_text_and_has_no_others_to_compare_with(daemon, folder):
+    done = scale(folder / "d0.sock", "--wakes", 1)
+    assert done.returncode == 0, done.stderr
+    assert "1 disks, 1 queue each, split" in done.stdout and "for each more" not in done.stdout
+    assert daemon.poll() is None
+
+
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_back_end_that_dies_or_stands_still_is_told(daemon, folder, what):
+    timer = threading.Timer(0.7, lambda: os.kill(daemon.pid, what))
+    timer.start()
+    done = scale(*sockets(folder), "--time", 2, "--timeout", 700)
+    timer.join()
+    assert done.returncode == 1 and ".sock: " in done.stderr, done.stderr
+
+
+def test_wrong_options_are_told(folder):
+    for wrong, says in (([], "takes the sockets"), ([folder / "d", "--queue-size", 16], "say 32 or more"),
+                        ([folder / "d", "--wakes", 0], "from 1 to"), ([folder / "d", "--depth", 1], "unrecognized")):
+        done = scale(*wrong)
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+    done = scale(folder / "nobody.sock")
+    assert done.returncode == 1 and "is a back-end serving that socket" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="qemu-storage-daemon is not installed")
+def test_another_projects_disks_are_measured_too(folder):
+    command = ["qemu-storage-daemon"]
+    for i in range(N):
+        command += ["--blockdev", f"driver=null-co,size=67108864,read-zeroes=on,node-name=n{i}", "--export",
+                    f"type=vhost-user-blk,id=e{i},node-name=n{i},addr.type=unix,addr.path={folder}/d{i}.sock"]
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for(folder / f"d{N - 1}.sock", process)
+            done = scale(*sockets(folder), "--wakes", N, "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["least"] > 0
+        finally:
+            process.kill()

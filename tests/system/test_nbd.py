@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in formats of their own, served by qemu-nbd, under a real guest; and a server that is killed."""
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from lab import LabError, host, qemu
+from lab.daemon import Daemon, wait_for
+from lab.guest import Disk, Guest, Machine
+
+DISK_MIB = 16
+KILLS = int(os.environ.get("SLUICE_NBD_KILLS", "4"))
+HANG_S = 90
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-nbd"), reason="qemu-nbd (qemu-utils) is not here")
+
+
+class Server:
+    """qemu-nbd with an image."""
+
+    def __init__(self, folder, image, form):
+        self.socket = folder / "nbd.sock"
+        self._command = ["qemu-nbd", "--persistent", "--shared=8", f"--format={form}", "--discard=unmap",
+                         f"--socket={self.socket}", image]
+        self._process = None
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def start(self):
+        self.socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        wait_for(self._listens, 20, "qemu-nbd listens", 0.01)
+        self.socket.chmod(0o666)  # sluiced is somebody else
+        return self
+
+    def _listens(self):
+        if self._process.poll() is not None:
+            raise LabError(f"qemu-nbd has ended with code {self._process.returncode}")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(self.socket))
+            return True
+        return False
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait(60)
+
+
+def least(guest, since):
+    """What the guest's slowest process has done, by each of its reports since then."""
+    words = [word for line in guest.console[since:] for word in line.split() if word.startswith("least=")]
+    return [int(word[6:]) for word in words if word[6:].isdigit()]
+
+
+def progress(guest, kills):
+    since = len(guest.console)
+    wait_for(lambda: len(least(guest, since)) >= 2, HANG_S, f"the guest reports after {kills} kills")
+    before = least(guest, since)[1]
+    wait_for(lambda: least(guest, since)[-1] >= before + 2, HANG_S, f"no request hangs after {kills} kills")
+    wrong = [line for line in guest.console if "SLUICE error=" in line]
+    assert not wrong and guest.alive(), wrong
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_a_guest_does_not_notice_that_its_nbd_server_is_killed(form, packed, folder):
+    image, raw, seed = folder / f"disk.{form}", folder / "disk.raw", random.randrange(2**32)
+    host.run("qemu-img", "create", "-q", "-f", form, image, f"{DISK_MIB}M")
+    config = (f"disks: [{{ name: disk, socket: {folder}/disk.sock, queues: 2, connections: 2, reconnect: {HANG_S}, "
+              f"nbd: 'nbd+unix:///?socket={folder}/nbd.sock' }}]\n")
+    machine = Machine(cpus=2, packed=packed, disk=Disk(f"{folder}/disk.sock", queues=2))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    with Server(folder, image, form) as server, Daemon(folder, config) as daemon, Guest(machine) as guest:
+        guest.boot()
+        guest.begin("pattern", "churn", seed)
+        progress(guest, 0)
+        for kills in range(1, KILLS + 1):
+            time.sleep(rng.uniform(0, 0.5))
+            server.kill()
+            server.start()
+            progress(guest, kills)
+        guest.type("enough")
+        found = guest.end("pattern")
+        disk = daemon.disk("disk")
+        guest.poweroff()
+        assert daemon.stop() == 0
+        log = daemon.log.read_text()
+        server.stop()
+    assert disk["counters"]["errors"] == 0
+    assert log.count("the connection is lost") >= KILLS
+    print(f"{form}: {found['writes']} writes, {found['flushes']} flushes, {found['reads']} reads compared")
+    host.run("qemu-img", "convert", "-f", form, "-O", "raw", image, raw)
+    assert host.run(qemu.guest_files()["pattern"], "churn-check", raw, seed).strip().endswith(found["digest"])
