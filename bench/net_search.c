@@ -70,7 +70,7 @@ static double upper_bound(struct net_bench *b)
 void net_search(struct net_bench *b, struct search *s)
 {
 	double low = 0, high, step;
-	struct trial t;
+	struct trial t = { 0 };
 
 	*s = (struct search) { .limit = "the back-end" };
 	high = s->upper = upper_bound(b);

@@ -131,7 +131,7 @@ static int check(const struct nbd_address *a, bool is_unix, struct error *err)
 {
 	if (is_unix && (!a->path || !a->path[0]))
 		return error_set(err, -EINVAL, "it names no socket; add ?socket=PATH");
-	if (is_unix && a->host[0])
+	if (is_unix && a->host && a->host[0])
 		return error_set(err, -EINVAL,
 				 "it has a host, \"%s\", and a unix socket; write nbd+unix:///…",
 				 a->host);
@@ -139,7 +139,7 @@ static int check(const struct nbd_address *a, bool is_unix, struct error *err)
 		return error_set(err, -EINVAL, "it has a socket= and is not nbd+unix:");
 	if (is_unix && strlen(a->path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		return error_set(err, -EINVAL, "the path of its socket is too long");
-	if (!is_unix && !a->host[0])
+	if (!is_unix && (!a->host || !a->host[0]))
 		return error_set(err, -EINVAL, "it names no host");
 	if (!is_unix && !is_port(a->port))
 		return error_set(err, -EINVAL, "\"%s\" is no port; write a number from 1 to 65535",

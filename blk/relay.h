@@ -98,11 +98,10 @@ HOT struct relay_item *relay_take(struct relay *r)
 {
 	struct relay_item *i = r->taken;
 
-	if (!i) {
-		if (likely(relay_is_empty(&r->done)))
-			return NULL;
+	if (!i && unlikely(!relay_is_empty(&r->done)))
 		i = r->taken = relay_pop_all(&r->done);
-	}
+	if (likely(!i))
+		return NULL;
 	/*
 	 * Once these are out the queue may end, so whoever posted them has to be through with it.
 	 * They stay in taken until then, which is a few instructions, or our next round.

@@ -290,7 +290,7 @@ static void listen_at(struct device *d, const char *path)
 
 	if (strlen(path) >= sizeof(addr.sun_path))
 		errx(2, "%s: too long for a socket", path);
-	strcpy(addr.sun_path, path);
+	memcpy(addr.sun_path, path, strlen(path) + 1);
 	d->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (d->listener < 0 || bind(d->listener, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 	    listen(d->listener, 1) < 0)
