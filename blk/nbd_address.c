@@ -141,7 +141,7 @@ static int check(const struct nbd_address *a, bool is_unix, struct error *err)
 		return error_set(err, -EINVAL, "the path of its socket is too long");
 	if (!is_unix && (!a->host || !a->host[0]))
 		return error_set(err, -EINVAL, "it names no host");
-	if (!is_unix && !is_port(a->port))
+	if (!is_unix && (!a->port || !is_port(a->port)))
 		return error_set(err, -EINVAL, "\"%s\" is no port; write a number from 1 to 65535",
 				 a->port);
 	if (!a->tls && (a->certificates || a->psk_file || a->user))
@@ -203,7 +203,7 @@ uint16_t nbd_uri_port(const char *uri)
 	struct nbd_address a;
 	unsigned long port = 0;
 
-	if (nbd_address_parse(uri, &a, NULL) == 0 && !a.path)
+	if (nbd_address_parse(uri, &a, NULL) == 0 && !a.path && a.port)
 		port = strtoul(a.port, NULL, 10);
 	nbd_address_free(&a);
 	return port <= UINT16_MAX ? (uint16_t)port : 0;
