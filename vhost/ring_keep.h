@@ -79,7 +79,7 @@ HOT uint64_t ring_keep_turn(uint64_t half)
 /* As ring_push(), of a ring that is kept. */
 HOT void ring_push_kept(struct ring *r, uint16_t id, uint16_t n_slots, uint32_t written)
 {
-	uint64_t used = htole64(packed_used_word(r->used_wrap, id, written));
+	uint64_t used = htole64(packed_used_word(packed_used_bits(r->used_wrap), id, written));
 	uint64_t *half = (uint64_t *)(void *)&r->packed.desc[r->used_idx].len;
 
 	if (r->staged == 0) {
