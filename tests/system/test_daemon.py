@@ -674,7 +674,7 @@ def test_print_capabilities_ignores_everything_else(tmp_path, kind, want):
         ),
         (
             ["blk", "--socket-path", "/tmp/x", "--null", "1M", "--ram", "1M"],
-            "--ram: a disk is one of file, null and ram",
+            "--ram: a disk is one of file, nbd, null and ram",
         ),
         (
             ["net", "--socket-path", "/tmp/x", "--socket-path", "/tmp/x"],
