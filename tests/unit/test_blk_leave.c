@@ -10,6 +10,7 @@
 #include "vhost/inflight.h"
 
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -24,10 +25,10 @@ struct io_uring_sqe *__wrap_worker_sqe(struct worker *w);
 
 static bool disk_is_stuck;
 static struct file_queue *not_cancelled; /* whose requests the kernel cannot cancel */
+static int cancellation_over = -1;	 /* eventfd: what would be its cancellation comes back */
 
 struct io_uring_sqe *__wrap_worker_sqe(struct worker *w)
 {
-	static struct __kernel_timespec late = { .tv_sec = 1 };
 	static struct io_uring_sqe scratch;
 	struct file_queue *q = __atomic_load_n(&not_cancelled, __ATOMIC_SEQ_CST);
 	struct io_uring_sqe *sqe;
@@ -37,9 +38,10 @@ struct io_uring_sqe *__wrap_worker_sqe(struct worker *w)
 	sqe = __real_worker_sqe(w);
 	if (!q)
 		return sqe;
-	/* What would be a cancellation does nothing, and says so late. */
+	/* What would be a cancellation does nothing, and comes back when the test says so: a time
+	 * would be over before a test is that gets no CPU. */
 	q->cancel_op.owner = q->base.poller;
-	io_uring_prep_timeout(sqe, &late, 0, 0);
+	io_uring_prep_poll_add(sqe, cancellation_over, POLLIN);
 	io_uring_sqe_set_data(sqe, &q->cancel_op);
 	return &scratch;
 }
@@ -412,6 +414,7 @@ BLK_TEST(blk_leave, what_cannot_be_cancelled_is_waited_for_and_used)
 		cr_assert(at_disk(N));
 		usleep(20000);
 		q = blk_device_vhost(vm.dev)->queues[0].priv;
+		cancellation_over = eventfd(0, EFD_CLOEXEC);
 		__atomic_store_n(&not_cancelled,
 				 container_of(q->disk_queue, struct file_queue, base),
 				 __ATOMIC_SEQ_CST);
@@ -423,9 +426,11 @@ BLK_TEST(blk_leave, what_cannot_be_cancelled_is_waited_for_and_used)
 		let_on(pipe, N + (write ? 16 : 0), write);
 		cr_assert(VM_EVENTUALLY((write ? vm_stats(&vm).writes : vm_stats(&vm).reads) == N));
 		cr_assert_not(is_answered(), "it did not wait for the cancellation");
+		cr_assert_eq(eventfd_write(cancellation_over, 1), 0);
 		VM_OK(&vm,
 		      frontend_recv_reply(&vm.f, VU_GET_VRING_BASE, &s, sizeof(s), NULL, NULL));
 		__atomic_store_n(&not_cancelled, NULL, __ATOMIC_SEQ_CST);
+		close(cancellation_over);
 		close(pipe);
 		disk_works();
 		cr_assert_eq(marked(), 0);
