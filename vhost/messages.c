@@ -31,6 +31,18 @@ static enum quiet quiet_queue(const struct vhost_session *s, const struct messag
 }
 
 /*
+ * vhost-user GET_VRING_BASE, with GET_VRING_BASE_INFLIGHT: what is in flight may be left to whoever
+ * has the in-flight buffer next. Any other stop is ours, and the ring goes on here.
+ */
+static enum quiet quiet_queue_leaving(const struct vhost_session *s, const struct message *m)
+{
+	if (session_negotiated(s, VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT) &&
+	    message_queue(s, m))
+		return QUIET_LEAVING;
+	return quiet_queue(s, m);
+}
+
+/*
  * QEMU tells the same features again for each queue pair of a network card, while the pairs before
  * it run already: nothing changes, so nothing stops. Nor when only logging is switched: the guest
  * works on while it migrates.

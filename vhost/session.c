@@ -59,20 +59,15 @@ static void session_free(struct vhost_session *s)
 	device_session_ended(d); /* may free the device */
 }
 
-/*
- * vhost-user GET_VRING_BASE, with GET_VRING_BASE_INFLIGHT: what is in flight may be left to whoever
- * has the in-flight buffer next. Any other stop is ours, and the ring goes on here.
- */
-static bool may_leave(const struct vhost_session *s, const struct virtqueue *vq)
+/* Whether there is a buffer in which what is in flight could be left. */
+static bool can_leave(const struct virtqueue *vq)
 {
-	return !s->closing && s->rx.hdr.request == VHOST_USER_GET_VRING_BASE &&
-	       session_negotiated(s, VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT) &&
-	       vq->ring.track && vq->ring.track->region && !vq->ring.broken;
+	return vq->ring.track && vq->ring.track->region && !vq->ring.broken;
 }
 
 /*
- * Begins to stop @only (QUIET_QUEUE), the marked queues or all. @return whether any has to be
- * waited for.
+ * Begins to stop @only (QUIET_QUEUE, QUIET_LEAVING), the marked queues or all. @return whether any
+ * has to be waited for.
  */
 static bool stop_queues(struct vhost_session *s, enum quiet which, const struct virtqueue *only)
 {
@@ -81,11 +76,11 @@ static bool stop_queues(struct vhost_session *s, enum quiet which, const struct 
 	for (unsigned i = 0; i < d->n_queues && which != QUIET_NONE; i++) {
 		struct virtqueue *vq = &d->queues[i];
 
-		if ((which == QUIET_QUEUE && vq != only) ||
+		if (((which == QUIET_QUEUE || which == QUIET_LEAVING) && vq != only) ||
 		    (which == QUIET_MARKED && !vq->must_stop) || vq->state != VIRTQUEUE_RUNNING)
 			continue;
 		vq->must_stop = false;
-		vq->leaves = may_leave(s, vq);
+		vq->leaves = which == QUIET_LEAVING && can_leave(vq);
 		s->n_stopping++;
 		queue_stop(vq);
 	}

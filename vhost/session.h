@@ -91,7 +91,13 @@ typedef int message_fn(struct vhost_session *s, struct message *m, struct error 
  */
 #define HANDLER_AGAIN 1
 
-enum quiet { QUIET_NONE, QUIET_QUEUE, QUIET_MARKED, QUIET_ALL };
+enum quiet {
+	QUIET_NONE,
+	QUIET_QUEUE,   /* the one that the message names */
+	QUIET_LEAVING, /* that one; what is in flight may stay in the in-flight buffer */
+	QUIET_MARKED,
+	QUIET_ALL,
+};
 typedef enum quiet quiet_fn(const struct vhost_session *s, const struct message *m);
 
 struct message_row {
