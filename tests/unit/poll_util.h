@@ -18,16 +18,16 @@
 #define STORE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_SEQ_CST)
 
 /*
- * Waits for @cond to hold, ten times @ms at most, as a loaded machine may give a thread no CPU for
- * seconds. @return whether it did.
+ * Waits for @cond to hold, for @seconds at most: less than criterion gives the test, and many, as a
+ * loaded machine may give a thread no CPU for a while. @return whether it did.
  */
-#define EVENTUALLY(cond, ms)                                            \
-	({                                                              \
-		uint64_t ev_end = clock_ns() + (ms)*UINT64_C(10000000); \
-		bool ev_ok;                                             \
-		while (!(ev_ok = (cond)) && clock_ns() < ev_end)        \
-			usleep(50);                                     \
-		ev_ok;                                                  \
+#define EVENTUALLY(cond, seconds)                                              \
+	({                                                                     \
+		uint64_t ev_end = clock_ns() + (seconds)*UINT64_C(1000000000); \
+		bool ev_ok;                                                    \
+		while (!(ev_ok = (cond)) && clock_ns() < ev_end)               \
+			usleep(50);                                            \
+		ev_ok;                                                         \
 	})
 
 /* Starts @n unpinned workers that park after @idle_us. */

@@ -82,10 +82,11 @@ void leave_descriptors(unsigned n);
 		cr_assert_geq(ok_rc, 0, "%s: %d, %s", #call, ok_rc, (f)->error); \
 	} while (0)
 
-/* Steps the loop until @cond or two seconds. @return whether it came about. */
+/* Steps the loop until @cond, for 20 s: a loaded machine may give a thread no CPU for a while.
+ * @return whether it came about. */
 #define EVENTUALLY(cond)                                                         \
 	({                                                                       \
-		uint64_t eventually_end = clock_ns() + UINT64_C(2000000000);     \
+		uint64_t eventually_end = clock_ns() + UINT64_C(20000000000);    \
 		bool eventually_ok;                                              \
 		while (!(eventually_ok = (cond)) && clock_ns() < eventually_end) \
 			control_step(1000);                                      \

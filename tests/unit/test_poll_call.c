@@ -75,7 +75,7 @@ Test(poll_call, worker_runs_calls_of_many_threads_once_and_in_order, .timeout = 
 	start_posters(posters, workers_get(ws, 0));
 	for (unsigned i = 0; i < POSTERS; i++)
 		pthread_join(posters[i].thread, NULL);
-	cr_assert(EVENTUALLY(__atomic_load_n(&total, __ATOMIC_ACQUIRE) == POSTERS * CALLS, 5000));
+	cr_assert(EVENTUALLY(__atomic_load_n(&total, __ATOMIC_ACQUIRE) == POSTERS * CALLS, 50));
 	workers_stop(ws);
 	check_all_ran();
 }
@@ -229,7 +229,7 @@ Test(poll_call, rcu_grace_periods_end, .timeout = 20)
 	struct worker *w = workers_get(ws, 0);
 	struct queue q;
 
-	cr_assert(EVENTUALLY(counter_read(&worker_stats(w)->sleeps) > 0, 2000));
+	cr_assert(EVENTUALLY(counter_read(&worker_stats(w)->sleeps) > 0, 15));
 	urcu_qsbr_synchronize_rcu();
 	queue_open(&q);
 	worker_add(w, &q.poller);

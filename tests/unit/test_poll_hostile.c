@@ -47,7 +47,7 @@ static void check_endures(struct victim *v)
 {
 	uint64_t cpu, wall;
 
-	cr_assert(EVENTUALLY(stuck(v) > 0, 5000));
+	cr_assert(EVENTUALLY(stuck(v) > 0, 20));
 	usleep(50000); /* time between two looks grows */
 	cpu = worker_cpu_ns(v->w);
 	wall = clock_ns();
@@ -57,10 +57,10 @@ static void check_endures(struct victim *v)
 	cr_assert_lt(cpu * 5, wall, "%lu of %lu ns", (unsigned long)cpu, (unsigned long)wall);
 	for (unsigned i = 1; i <= 20; i++) {
 		STORE(v->q.avail, v->q.avail + 1);
-		cr_assert(EVENTUALLY(LOAD(v->q.used) == v->q.avail, 2000));
-		cr_assert(EVENTUALLY(PARKED(&v->neighbour), 2000));
+		cr_assert(EVENTUALLY(LOAD(v->q.used) == v->q.avail, 20));
+		cr_assert(EVENTUALLY(PARKED(&v->neighbour), 20));
 		queue_produce(&v->neighbour);
-		cr_assert(EVENTUALLY(LOAD(v->neighbour.used) == i, 2000));
+		cr_assert(EVENTUALLY(LOAD(v->neighbour.used) == i, 20));
 	}
 }
 
@@ -165,18 +165,18 @@ Test(poll_hostile, fd_that_falls_silent_is_watched_again, .timeout = 30)
 	cr_assert_eq(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
 	cr_assert_eq(write(ends[1], data, sizeof(data)), (ssize_t)sizeof(data));
 	victim_open(&v, ends[0]);
-	cr_assert(EVENTUALLY(stuck(&v) > 0, 5000));
+	cr_assert(EVENTUALLY(stuck(&v) > 0, 20));
 	while (read(ends[0], data, sizeof(data)) > 0)
 		;
-	cr_assert(EVENTUALLY(is_watched(&v), 5000));
+	cr_assert(EVENTUALLY(is_watched(&v), 20));
 	for (unsigned i = 0; i < 50; i++) {
 		uint64_t wakes = counter_read(&worker_stats(v.w)->wakes);
 
-		cr_assert(EVENTUALLY(PARKED(&v.q), 2000));
+		cr_assert(EVENTUALLY(PARKED(&v.q), 20));
 		STORE(v.q.avail, v.q.avail + 1);
 		cr_assert_eq(write(ends[1], data, 8), 8);
-		cr_assert(EVENTUALLY(LOAD(v.q.used) == v.q.avail, 2000));
-		cr_assert(EVENTUALLY(counter_read(&worker_stats(v.w)->wakes) > wakes, 2000));
+		cr_assert(EVENTUALLY(LOAD(v.q.used) == v.q.avail, 20));
+		cr_assert(EVENTUALLY(counter_read(&worker_stats(v.w)->wakes) > wakes, 20));
 	}
 	victim_close(&v);
 	close(ends[0]);
@@ -228,9 +228,9 @@ Test(poll_hostile, eventfd_that_blocks_and_is_emptied_by_another, .timeout = 30)
 	pthread_join(thread, NULL);
 	/* And it is an honest one from here on. */
 	for (unsigned i = 0; i < 20; i++) {
-		cr_assert(EVENTUALLY(PARKED(&v.q) && LOAD(v.q.wants_event), 2000));
+		cr_assert(EVENTUALLY(PARKED(&v.q) && LOAD(v.q.wants_event), 20));
 		queue_produce(&v.q);
-		cr_assert(EVENTUALLY(LOAD(v.q.used) == v.q.avail, 2000));
+		cr_assert(EVENTUALLY(LOAD(v.q.used) == v.q.avail, 20));
 	}
 	victim_close(&v);
 	close(t.fd);
@@ -250,7 +250,7 @@ Test(poll_hostile, kicks_without_work_storm, .timeout = 30)
 			cr_assert_eq(write(v.q.poller.event_fd, &n, sizeof(n)), (ssize_t)sizeof(n));
 		queue_produce(&v.neighbour);
 		served++;
-		cr_assert(EVENTUALLY(LOAD(v.neighbour.used) == served, 2000));
+		cr_assert(EVENTUALLY(LOAD(v.neighbour.used) == served, 20));
 	}
 	cr_assert_gt(served, 10u);
 	victim_close(&v);
@@ -299,7 +299,7 @@ Test(poll_hostile, write_that_blocks_is_ended_by_the_watchdog, .timeout = 30)
 	worker_add(workers_get(ws, 1), &b.poller);
 	start = clock_ns();
 	STORE(b.writes, 3);
-	cr_assert(EVENTUALLY(LOAD(b.interrupted) == 3, 10000));
+	cr_assert(EVENTUALLY(LOAD(b.interrupted) == 3, 20));
 	cr_assert_geq(clock_ns() - start, UINT64_C(100000000));
 	cr_assert_geq(interrupts(workers_get(ws, 1)), 3u);
 	cr_assert_eq(interrupts(workers_get(ws, 0)), 0u);
@@ -376,10 +376,10 @@ Test(poll_hostile, watchdog_signals_at_any_moment_lose_nothing, .timeout = 60)
 	cr_assert_eq(pthread_create(&thread, NULL, send_signals, &s), 0);
 	for (unsigned i = 1; i <= 2000; i++) {
 		if (i % 2)
-			cr_assert(EVENTUALLY(PARKED(&v.q), 2000));
+			cr_assert(EVENTUALLY(PARKED(&v.q), 20));
 		queue_produce(&v.q);
 		queue_produce(&v.neighbour);
-		cr_assert(EVENTUALLY(LOAD(v.q.used) == i && LOAD(v.neighbour.used) == i, 2000));
+		cr_assert(EVENTUALLY(LOAD(v.q.used) == i && LOAD(v.neighbour.used) == i, 20));
 	}
 	/* Also while pollers come and go, which waits for cancellations. */
 	for (unsigned i = 0; i < 200; i++) {

@@ -90,7 +90,7 @@ static void nops(unsigned ring_entries, unsigned batch)
 	io_init(&io, batch);
 	worker_add(workers_get(ws, 0), &io.poller);
 	STORE(io.to_submit, OPS);
-	cr_assert(EVENTUALLY(LOAD(io.n_done) >= OPS, 5000), "%u came back", io.n_done);
+	cr_assert(EVENTUALLY(LOAD(io.n_done) >= OPS, 50), "%u came back", io.n_done);
 	usleep(2000);
 	worker_remove(&io.poller);
 	check_each_came_once(&io, OPS);
@@ -122,7 +122,7 @@ Test(poll_io, one_system_call_submits_a_round)
 	worker_add(w, &io.poller);
 	submits = counter_read(&worker_stats(w)->submits);
 	STORE(io.to_submit, OPS);
-	cr_assert(EVENTUALLY(LOAD(io.n_done) == OPS, 2000));
+	cr_assert(EVENTUALLY(LOAD(io.n_done) == OPS, 20));
 	cr_assert_eq(counter_read(&worker_stats(w)->submits), submits + 1);
 	worker_remove(&io.poller);
 	workers_stop(ws);
@@ -145,15 +145,15 @@ static void pipes(bool parks)
 	}
 	io.to_submit = N;
 	worker_add(w, &io.poller); /* no event fd: from here only completions wake it */
-	cr_assert(EVENTUALLY(LOAD(io.submitted) == N, 2000));
+	cr_assert(EVENTUALLY(LOAD(io.submitted) == N, 20));
 	for (unsigned i = 0; i < N; i++) {
 		unsigned k = i * 29 % N;
 		char c = (char)k;
 
 		if (parks)
-			cr_assert(EVENTUALLY(PARKED(&io), 2000));
+			cr_assert(EVENTUALLY(PARKED(&io), 20));
 		cr_assert_eq(write(ends[k][1], &c, 1), 1);
-		cr_assert(EVENTUALLY(LOAD(io.n_done) == i + 1, 2000), "operation %u", i);
+		cr_assert(EVENTUALLY(LOAD(io.n_done) == i + 1, 20), "operation %u", i);
 		cr_assert_eq(io.order[i], k);
 		cr_assert_eq(io.res[i], 1);
 		cr_assert_eq(io.bytes[k], c);
@@ -186,7 +186,7 @@ Test(poll_io, failed_operation_reports_its_error)
 	io.fds[0] = 1000000;
 	worker_add(workers_get(ws, 0), &io.poller);
 	STORE(io.to_submit, 2);
-	cr_assert(EVENTUALLY(LOAD(io.n_done) == 2, 2000));
+	cr_assert(EVENTUALLY(LOAD(io.n_done) == 2, 20));
 	worker_remove(&io.poller);
 	check_each_came_once(&io, 2);
 	for (unsigned i = 0; i < 2; i++)
@@ -212,15 +212,15 @@ Test(poll_io, woken_by_a_completion_and_then_by_its_event_fd)
 	io.poller.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	io.poller.event_is_counter = true;
 	worker_add(workers_get(ws, 0), &io.poller);
-	cr_assert(EVENTUALLY(PARKED(&io), 2000));
+	cr_assert(EVENTUALLY(PARKED(&io), 20));
 	STORE(io.to_submit, 1);
 	cr_assert_eq(write(io.poller.event_fd, &one, sizeof(one)), (ssize_t)sizeof(one));
-	cr_assert(EVENTUALLY(LOAD(io.submitted) == 1 && PARKED(&io), 2000));
+	cr_assert(EVENTUALLY(LOAD(io.submitted) == 1 && PARKED(&io), 20));
 	cr_assert_eq(write(ends[1], "x", 1), 1);
-	cr_assert(EVENTUALLY(LOAD(io.n_done) == 1 && PARKED(&io), 2000));
+	cr_assert(EVENTUALLY(LOAD(io.n_done) == 1 && PARKED(&io), 20));
 	STORE(io.to_submit, 2);
 	cr_assert_eq(write(io.poller.event_fd, &one, sizeof(one)), (ssize_t)sizeof(one));
-	cr_assert(EVENTUALLY(LOAD(io.n_done) == 2, 2000));
+	cr_assert(EVENTUALLY(LOAD(io.n_done) == 2, 20));
 	worker_remove(&io.poller);
 	check_each_came_once(&io, 2);
 	workers_stop(ws);
@@ -260,9 +260,9 @@ Test(poll_io, neighbour_wakes_a_parked_poller)
 	worker_add(w, &q.poller);
 	worker_add(w, &k.poller);
 	for (unsigned i = 1; i <= 100; i++) {
-		cr_assert(EVENTUALLY(PARKED(&q), 2000));
+		cr_assert(EVENTUALLY(PARKED(&q), 20));
 		STORE(q.avail, i);
-		cr_assert(EVENTUALLY(LOAD(q.used) == i, 2000));
+		cr_assert(EVENTUALLY(LOAD(q.used) == i, 20));
 	}
 	cr_assert_geq(q.disarms, 100u);
 	worker_remove(&k.poller);
