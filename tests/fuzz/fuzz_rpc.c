@@ -67,9 +67,7 @@ static const struct rpc_method methods[] = { { .name = "echo", .call = echo },
 					     { 0 } };
 static struct rpc_config cfg = { .methods = methods, .mode = 0600 };
 static struct rpc_server *server;
-/* What clients hand over. Were it their own socket, the server could not see that they have gone.
- */
-static int gift;
+static int gift; /* what clients hand over; were it their own socket, nobody could see them go */
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 /*
@@ -234,9 +232,7 @@ static void stream(struct input *in, bool files)
 	finish();
 	ask();
 	settle();
-	/*
-	 * A socket with descriptors that nobody read is closed by a thread.
-	 */
+	/* A socket with descriptors that nobody read is closed by a thread. */
 	for (unsigned i = 0; i < 2000 && n_open() != before; i++) {
 		usleep(1000);
 		settle();

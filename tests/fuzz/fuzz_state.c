@@ -30,6 +30,8 @@
 #define HEADER_BYTES 24
 #define RSS_BYTES 308	    /* of STATE_NET_RSS, */
 #define COALESCE_BYTES 2048 /* of STATE_NET_COALESCE */
+#define FILTER_BYTES 1284   /* of STATE_NET_FILTER: 4, 2 x 64 addresses of 6, 4096 bits */
+#define ADDRESSES 64	    /* of each kind in it */
 
 enum { BLK, NET, N_DEVICES };
 
@@ -99,6 +101,29 @@ static void add_field(uint16_t tag, uint16_t said, const void *bytes, size_t len
 	add(bytes, len);
 }
 
+/* What a card's driver wants to receive, right but for some of its bytes. */
+static void filter_field(struct input *in)
+{
+	uint8_t bytes[FILTER_BYTES] = { 0 }, how = in_u8(in);
+	uint16_t len = FILTER_BYTES;
+
+	bytes[0] = in_u8(in); /* modes */
+	bytes[2] = in_u8(in) % (ADDRESSES + 1);
+	bytes[3] = in_u8(in) % (ADDRESSES + 1);
+	for (unsigned i = 0; i < 2u * ADDRESSES; i++) {
+		bytes[4 + 6 * i] = i < ADDRESSES ? 2 : 3; /* to a station, to a group */
+		bytes[4 + 6 * i + 5] = (uint8_t)i;
+	}
+	for (unsigned i = how & 7; i > 0; i--) {
+		uint16_t place = in_u16(in);
+
+		bytes[place % len] = in_u8(in);
+	}
+	if (how & 0x80)
+		len -= in_u8(in);
+	add_field(STATE_NET_FILTER, len, bytes, len);
+}
+
 /*
  * What a card's driver has set over its control queue, right but for some of its bytes: a table, or
  * what notifications wait for.
@@ -135,7 +160,10 @@ static void any_field(struct input *in)
 	uint16_t tag = 1 + (how >> 3 & 1), len = tag == 1 ? 6 : 2;
 
 	if (s.kind == NET && how & 0x80) {
-		driver_field(in, how & 0x20);
+		if (how & 0x40)
+			filter_field(in);
+		else
+			driver_field(in, how & 0x20);
 		return;
 	}
 	in_bytes(in, bytes, sizeof(bytes));
@@ -153,7 +181,6 @@ static void any_field(struct input *in)
 	}
 	switch (how % 8) {
 	case 5: /* of a tag that may be left out, or not; long, perhaps */
-		bytes[0] += bytes[0] == STATE_NET_FILTER; /* not read here */
 		len = (uint16_t)(bytes[1] * 8u);
 		add_field(bytes[0] | (how & 0x10 ? STATE_OPTIONAL : 0), len, zero, len);
 		break;
@@ -197,15 +224,15 @@ static void any_state(struct input *in)
 
 struct said {
 	bool good;
-	unsigned n[5];	 /* how many fields of each kind: 1 to 4 */
-	unsigned len[5]; /* of the last */
-	uint8_t value[5][COALESCE_BYTES];
+	unsigned n[6];	 /* how many fields of each kind: 1 to 5 */
+	unsigned len[6]; /* of the last */
+	uint8_t value[6][COALESCE_BYTES];
 };
 
 static unsigned known_field(unsigned tag)
 {
 	if (s.kind == NET)
-		return tag >= 1 && tag <= 4 ? tag : 0;
+		return tag >= 1 && tag <= 5 ? tag : 0;
 	return tag == 1 ? 1 : tag == 0x8002 ? 2 : 0;
 }
 
@@ -267,6 +294,12 @@ static bool table_is_right(const uint8_t *t)
 	return true;
 }
 
+/* virtio 1.3 5.1.6.5.1, .2: modes that there are, and no more addresses than there is room for. */
+static bool filter_is_right(const uint8_t *f)
+{
+	return f[1] == 0 && f[2] <= ADDRESSES && f[3] <= ADDRESSES;
+}
+
 static bool acceptable(const struct said *r)
 {
 	uint64_t capacity;
@@ -282,6 +315,9 @@ static bool acceptable(const struct said *r)
 	if (r->n[3] > 1 || (r->n[3] && (r->len[3] != RSS_BYTES || !table_is_right(r->value[3]))))
 		return false;
 	if (r->n[4] > 1 || (r->n[4] && r->len[4] != COALESCE_BYTES))
+		return false;
+	if (r->n[5] > 1 ||
+	    (r->n[5] && (r->len[5] != FILTER_BYTES || !filter_is_right(r->value[5]))))
 		return false;
 	return r->n[2] == 1 && r->len[1] == 6 && r->len[2] == 2 && !(r->value[1][0] & 1) &&
 	       word(r->value[2]) <= PAIRS;
@@ -314,6 +350,27 @@ static void check_driver_field(const struct state_blob *b, enum state_tag tag, c
 		   "field %d", tag);
 }
 
+/* What it wants to receive is what it was told; of one that wants everything nothing is said. */
+static void check_filter(const struct state_blob *b, const struct said *r)
+{
+	uint8_t want[FILTER_BYTES], said[FILTER_BYTES];
+	bool any = false;
+
+	memcpy(want, r->value[5], sizeof(want));
+	for (unsigned i = 0; i < 2u * ADDRESSES; i++)
+		if (i % ADDRESSES >= want[2 + i / ADDRESSES])
+			memset(want + 4 + 6 * i, 0, 6);
+	for (unsigned i = 4 + 2 * ADDRESSES * 6; i < FILTER_BYTES; i++)
+		any |= want[i];
+	any |= want[0] != 1 || want[2] || want[3]; /* promiscuous, and no more */
+	any &= r->n[5];
+	FUZZ_CHECK(state_has(b, STATE_NET_FILTER) == any);
+	if (!any)
+		return;
+	FUZZ_CHECK(state_get(b, STATE_NET_FILTER, said, sizeof(said)));
+	FUZZ_CHECK(memcmp(said, want, sizeof(said)) == 0);
+}
+
 /* What the device says of itself after it took @r, having said @before. */
 static void check_taken(const struct said *r, const struct state_blob *before)
 {
@@ -332,6 +389,7 @@ static void check_taken(const struct said *r, const struct state_blob *before)
 			   memcmp(r->value[4], zero, known) == 0);
 	check_driver_field(&after, STATE_NET_RSS, r, RSS_BYTES, RSS_BYTES,
 			   !r->value[3][10] && !r->value[3][0]);
+	check_filter(&after, r);
 	FUZZ_CHECK(memcmp(mac, r->value[1], 6) == 0);
 	/* 0: the front-end tells of pairs, and nothing changes. */
 	FUZZ_CHECK(memcmp(pairs, r->value[2][0] | r->value[2][1] ? r->value[2] : old, 2) == 0);

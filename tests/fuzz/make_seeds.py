@@ -37,6 +37,12 @@ def rss(types=0x3f, mask=3, unclassified=0, max_tx=1, steers=1, key_len=40, tabl
                  struct.pack("<128H", *words))
 
 
+def receives(modes, n_uni, n_multi, vlans):
+    """What a driver wants to receive: modes, addresses of stations and of groups, VLANs."""
+    macs = b"".join(bytes([2 | kind, 0, 0, 0, 0, n]) for kind in (0, 1) for n in range(64))
+    return field(5, struct.pack("<HBB", modes, n_uni, n_multi) + macs + vlans.ljust(512, b"\0"))
+
+
 def driver_states(right):
     """What a driver has set over the control queue of a card of 3 pairs."""
     coalesce = field(4, struct.pack("<512I", *range(1, 17), *496 * [0]))
@@ -64,6 +70,13 @@ def driver_states(right):
     yield "notifications that wait, twice", right + coalesce + coalesce
     yield "notifications that wait, cut off", right + field(4, coalesce[4:-1])
     yield "notifications that wait, too long", right + field(4, coalesce[4:] + b"\0")
+    for what, modes, n_uni, n_multi, vlans in (
+            ("everything", 1, 0, 0, b""), ("nothing", 0, 0, 0, b""), ("addresses", 0, 3, 64, b""), ("VLANs", 1, 0, 0, b"\5"),
+            ("a mode that there is not", 0x100, 0, 0, b""), ("too many stations", 0, 65, 0, b""), ("too many groups", 0, 0, 65, b"")):
+        yield f"a filter: {what}", right + receives(modes, n_uni, n_multi, vlans)
+    yield "a filter, twice", right + 2 * receives(0, 1, 1, b"")
+    yield "a filter, cut off", right + field(5, receives(0, 1, 1, b"")[4:-1])
+    yield "a filter, too long", right + field(5, receives(0, 1, 1, b"")[4:] + b"\0")
 
 
 def states():
