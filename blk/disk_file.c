@@ -267,6 +267,7 @@ static bool file_completed(struct file_queue *q, struct disk_request *r)
 {
 	int res = r->io.res;
 
+	/* Of a queue that ends: it is not sent again, but comes back as cancelled. */
 	if ((res == -EAGAIN || res == -EINTR) && (q->ends || r->tries++ < TRIES_MAX)) {
 		file_issue(q, r);
 		return false;

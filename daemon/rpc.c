@@ -17,18 +17,20 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define FDS_WAIT_US UINT64_C(10000000)
+
 struct rpc_client {
 	TAILQ_ENTRY(rpc_client) link; /* the one heard last stands last */
 	struct rpc_server *server;
 	int fd;
 	sd_event_source *io;
-	sd_event_source *again;	 /* a timer that is due while a whole line waits in in[] */
+	sd_event_source *again;	 /* a timer: see client_next() */
 	bool hangup;		 /* close when out[] is gone */
 	struct rpc_reply *later; /* what it waits for; no request is served meanwhile */
 	struct rpc_fds fds;	 /* of the line that is served next */
 	struct ucred peer;	 /* pid 0: not known */
-	size_t in_len;
-	char *out; /* NULL: nothing to send */
+	size_t in_at, in_len;	 /* of in[]: what has been received and is not served */
+	char *out;		 /* NULL: nothing to send */
 	size_t out_len, out_sent;
 	char in[RPC_REQUEST_MAX];
 };
@@ -98,7 +100,7 @@ static void client_reply(struct rpc_client *c, char *text)
 static void client_serve(struct rpc_client *c, size_t len)
 {
 	struct rpc_request r = { .fds = &c->fds, .peer = c->peer };
-	char *reply = rpc_dispatch(&c->server->cfg, c->in, len, &r);
+	char *reply = rpc_dispatch(&c->server->cfg, c->in + c->in_at, len, &r);
 
 	rpc_fds_close(&c->fds, c->server->disposal);
 	c->later = r.later;
@@ -107,15 +109,31 @@ static void client_serve(struct rpc_client *c, size_t len)
 	client_reply(c, reply);
 }
 
+/* The end of the first line in in[]; NULL: it has not come. */
+static char *line_end(struct rpc_client *c)
+{
+	return memchr(c->in + c->in_at, '\n', c->in_len);
+}
+
 /*
  * The next one after all that is waiting now: a flood of requests shares the thread with the
  * guests. A deferred source would not do: it keeps the place in the queue that it had when it was
  * made, and so runs before everything that became ready since.
+ *
+ * Descriptors wait for the rest of their line for a while only: one of them may be the client's own
+ * end of the connection, and then nobody would ever hear that it has gone.
  */
 static void client_next(struct rpc_client *c)
 {
-	sd_event_source_set_enabled(c->again, memchr(c->in, '\n', c->in_len) ? SD_EVENT_ONESHOT
-									     : SD_EVENT_OFF);
+	uint64_t patience_us = c->server->cfg.fds_wait_us;
+	bool whole = line_end(c);
+
+	if (whole)
+		sd_event_source_set_time(c->again, 0);
+	else if (c->fds.n)
+		sd_event_source_set_time_relative(c->again,
+						  patience_us ? patience_us : FDS_WAIT_US);
+	sd_event_source_set_enabled(c->again, whole || c->fds.n ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
 }
 
 void client_answered(struct rpc_client *c, char *text)
@@ -129,7 +147,7 @@ void client_answered(struct rpc_client *c, char *text)
 /* Answers the first whole line in in[], if there is one. @return false when the client has gone. */
 static bool client_step(struct rpc_client *c)
 {
-	char *end = memchr(c->in, '\n', c->in_len);
+	char *end = line_end(c);
 	size_t len;
 
 	if (!end && c->in_len == sizeof(c->in)) {
@@ -140,13 +158,15 @@ static bool client_step(struct rpc_client *c)
 		c->hangup = true;
 		return client_send(c);
 	}
-	if (!end)
+	if (!end) {
+		client_next(c);
 		return true;
-	len = (size_t)(end - c->in);
+	}
+	len = (size_t)(end - c->in) - c->in_at;
 	if (len > 0)
 		client_serve(c, len);
+	c->in_at += len + 1;
 	c->in_len -= len + 1;
-	memmove(c->in, end + 1, c->in_len);
 	client_next(c);
 	return client_send(c);
 }
@@ -156,8 +176,14 @@ static int client_again(sd_event_source *s, uint64_t due, void *arg)
 	struct rpc_client *c = arg;
 
 	(void)s, (void)due;
-	if (!c->out && !c->later)
-		client_step(c);
+	if (c->out || c->later)
+		return 0;
+	if (!line_end(c)) {
+		log_debug("control socket: a request that brought descriptors has no end");
+		client_free(c);
+		return 0;
+	}
+	client_step(c);
 	return 0;
 }
 
@@ -179,8 +205,11 @@ static int client_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 		return 0;
 	}
 	if (!(revents & (EPOLLIN | EPOLLHUP | EPOLLERR)) || c->in_len == sizeof(c->in) ||
-	    memchr(c->in, '\n', c->in_len))
+	    line_end(c))
 		return 0;
+	/* Once for all the lines that were before it. */
+	memmove(c->in, c->in + c->in_at, c->in_len);
+	c->in_at = 0;
 	/* The kernel ends a read where descriptors are: they are the next line's. */
 	n = rpc_fds_receive(fd, c->in + c->in_len, sizeof(c->in) - c->in_len, &c->fds);
 	if (n == -EAGAIN || n == -EINTR)

@@ -75,6 +75,8 @@ struct rpc_config {
 	mode_t mode;
 	const struct rpc_method *methods; /* ends in a NULL name; borrowed, as is all else here */
 	void *ctx;
+	/* How long descriptors may wait for the rest of their line. 0: 10 s. */
+	uint64_t fds_wait_us;
 };
 
 /* A socket that a live process listens on is refused; a stale one is replaced. 0 or -errno. */

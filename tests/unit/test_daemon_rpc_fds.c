@@ -86,9 +86,11 @@ static unsigned count_files(void)
 	return n;
 }
 
-static void start(void)
+static void start_patient(uint64_t fds_wait_us)
 {
-	struct rpc_config cfg = { .path = path, .mode = 0600, .methods = methods };
+	struct rpc_config cfg = {
+		.path = path, .mode = 0600, .methods = methods, .fds_wait_us = fds_wait_us
+	};
 	struct error err = { 0 };
 
 	signal(SIGPIPE, SIG_IGN);
@@ -97,6 +99,16 @@ static void start(void)
 	cr_assert_eq(control_init(), 0);
 	cr_assert_eq(rpc_server_start(&cfg, &server, &err), 0, "%s", err.text);
 	files = count_files();
+}
+
+static void start(void)
+{
+	start_patient(0);
+}
+
+static void start_impatient(void)
+{
+	start_patient(50000);
 }
 
 static void rounds(unsigned n)
@@ -135,8 +147,8 @@ static int client(void)
 	return fd;
 }
 
-/* @text with @n copies of a pipe's end beside it. */
-static void say_with(int fd, const char *text, unsigned n)
+/* @text with @n copies of @file beside it. */
+static void say_with_file(int fd, const char *text, unsigned n, int file)
 {
 	union {
 		char space[CMSG_SPACE(250 * sizeof(int))];
@@ -144,9 +156,7 @@ static void say_with(int fd, const char *text, unsigned n)
 	} control = { 0 };
 	struct iovec iov = { (char *)text, strlen(text) };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	int ends[2];
 
-	cr_assert_eq(pipe(ends), 0);
 	if (n) {
 		struct cmsghdr *c = &control.align;
 
@@ -154,9 +164,18 @@ static void say_with(int fd, const char *text, unsigned n)
 		m.msg_controllen = CMSG_SPACE(n * sizeof(int));
 		*c = (struct cmsghdr) { CMSG_LEN(n * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
 		for (unsigned i = 0; i < n; i++)
-			memcpy(CMSG_DATA(c) + i * sizeof(int), &ends[0], sizeof(int));
+			memcpy(CMSG_DATA(c) + i * sizeof(int), &file, sizeof(int));
 	}
 	cr_assert_eq(sendmsg(fd, &m, 0), (ssize_t)strlen(text));
+}
+
+/* @text with @n copies of a pipe's end beside it. */
+static void say_with(int fd, const char *text, unsigned n)
+{
+	int ends[2];
+
+	cr_assert_eq(pipe(ends), 0);
+	say_with_file(fd, text, n, ends[0]);
 	close(ends[0]);
 	close(ends[1]);
 }
@@ -268,6 +287,42 @@ Test(rpc_fds, a_client_that_hangs_up_leaves_none_behind)
 		rounds(3);
 	}
 	expect_no_files();
+}
+
+TestSuite(rpc_fds_wait, .init = start_impatient, .fini = stop, .timeout = 20);
+
+/* We hold its end of the connection as it does, and so are not told that it has gone. */
+Test(rpc_fds_wait, a_client_that_hands_over_itself_and_goes_is_given_up)
+{
+	int fd = client();
+
+	say_with_file(fd, "{\"jsonrpc\":", 1, fd);
+	rounds(3);
+	close(fd);
+	expect_no_files();
+	/* One that is there, and whose line ends in time, is served as ever. */
+	fd = client();
+	say_with_file(fd, CALL("take"), 1, fd);
+	expect_hears(fd, "\"result\":1");
+	close(fd);
+}
+
+/* A line that waits behind another is whole, however long that takes. */
+Test(rpc_fds_wait, descriptors_of_a_whole_line_wait_for_it)
+{
+	int fd = client();
+
+	say_with(fd, CALL("later") CALL("take"), 0);
+	rounds(3);
+	say_with(fd, CALL("take"), 2);
+	for (uint64_t end = clock_ns() + UINT64_C(200000000); clock_ns() < end;)
+		rounds(1);
+	rpc_finish(waiting, json_string("now"), NULL);
+	waiting = NULL;
+	expect_hears(fd, "\"now\"");
+	expect_hears(fd, "\"result\":0");
+	expect_hears(fd, "\"result\":2");
+	close(fd);
 }
 
 static int listening(struct sockaddr_in *addr)
