@@ -388,6 +388,23 @@ Test(session_messages, what_is_offered_follows_the_device)
 	bed_fini(&b);
 }
 
+/* vhost-user "GET_VRING_BASE_INFLIGHT": what is left stands in the buffer of the other. */
+Test(session_messages, leaving_requests_in_flight_needs_the_in_flight_buffer)
+{
+	const uint64_t without = VU_PF_USUAL | VU_PF_GET_VRING_BASE_INFLIGHT;
+	const uint64_t both = without | VU_PF_INFLIGHT_SHMFD;
+	uint64_t before;
+
+	open_bed(&echo_blk_ops);
+	before = b.dev.vhost.protocol_features;
+	cr_assert_eq(outcome(VU_SET_PROTOCOL_FEATURES, &without, sizeof(without), NULL, 0), 1);
+	cr_assert_eq(b.dev.vhost.protocol_features, before);
+	check_alive();
+	cr_assert_eq(outcome(VU_SET_PROTOCOL_FEATURES, &both, sizeof(both), NULL, 0), 0);
+	cr_assert_eq(b.dev.vhost.protocol_features, both);
+	bed_fini(&b);
+}
+
 Test(session_messages, numbers_are_told)
 {
 	uint64_t value;
