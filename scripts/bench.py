@@ -7,6 +7,7 @@
     fairness  64 disks, and then 64 cards, on one worker; one of them a hostile guest's, or two
     idle      the CPU time of a daemon whose 64 guests are silent
     scale     what 1 to 1024 disks cost: start, memory, idling, wake-ups; also of qemu-storage-daemon
+    workers   one disk with a queue for each worker, from 1 worker to as many as there are CPUs for
     disk      requests a second to a null disk, beside qemu-storage-daemon
     file      requests a second to a file, also beside fio without any back-end
     device    the same to a zram device, which is made for it (root)
@@ -21,6 +22,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import stat
 import statistics
@@ -33,6 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench/compare"))
 import bench_cross  # pylint: disable=wrong-import-position
+import bench_workers  # pylint: disable=wrong-import-position
 import recipe  # pylint: disable=wrong-import-position
 import report  # pylint: disable=wrong-import-position
 import run  # pylint: disable=wrong-import-position
@@ -40,7 +43,14 @@ import run  # pylint: disable=wrong-import-position
 DOC = ROOT / "docs/benchmarks.md"
 GUESTS = 64
 ZRAM_BYTES = 256 << 20
-ROUNDS_OF_DISKS = 3  # of file and device, so that all benchmarks fit into 15 minutes
+# So that all benchmarks fit into 15 minutes.
+ROUNDS = 3
+FAIR_PAIRS, FAIR_PAIRS_AGAIN, FAIR_AGAIN_SECONDS = 7, 41, 20
+COMMAND_TIMEOUT_S = 600
+
+
+class Failure(Exception):
+    """A benchmark could not be run: a sentence. The others go on."""
 
 
 def tell(text):
@@ -49,16 +59,33 @@ def tell(text):
 
 
 def output(*command):
-    return subprocess.run([str(c) for c in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    """What it says. Of what it does not like it tells on standard error, which is ours."""
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run([str(c) for c in command], check=False, stdout=subprocess.PIPE, text=True,
+                              timeout=COMMAND_TIMEOUT_S)
+    except OSError as e:
+        raise Failure(f"{command[0]}: {e.strerror}") from e
+    except subprocess.TimeoutExpired as e:
+        raise Failure(f"{name} did not end within {COMMAND_TIMEOUT_S} s") from e
+    if done.returncode:
+        raise Failure(f"{name}: exit code {done.returncode}; what it said is above")
+    return done.stdout
+
+
+def version_of_dpdk():
+    try:
+        return output("pkg-config", "--modversion", "libdpdk").strip()
+    except Failure:
+        return "?"
 
 
 def machine():
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], check=False,
                             stdout=subprocess.PIPE, text=True).stdout.strip()
-    dpdk = output("pkg-config", "--modversion", "libdpdk").strip()
     return (f"{cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}; "
-            f"Sluice {commit or '?'}, DPDK {dpdk}; {time.strftime('%Y-%m-%d')}; "
+            f"Sluice {commit or '?'}, DPDK {version_of_dpdk()}; {time.strftime('%Y-%m-%d')}; "
             f"load average {os.getloadavg()[0]:.1f}")
 
 
@@ -83,7 +110,7 @@ class Daemon:
         while not all(Path(s).exists() for s in self.sockets):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.close()
-                sys.exit(f"sluiced did not start:\n{Path(self.log.name).read_text()}")
+                raise Failure(f"sluiced did not start: {run.last_lines(f'{folder}/log')}")
             time.sleep(0.05)
 
     def cpu_seconds(self):
@@ -189,9 +216,6 @@ def fairness_chart(tables):
     return "\n".join(out + ["</svg>", ""])
 
 
-FAIR_PAIRS, FAIR_PAIRS_AGAIN = 7, 41
-
-
 def fair(options, cards, ring):
     """The rows of sluice-bench fair. What comes out under 0.95 is measured again over more pairs, and that counts: on a
     machine that changes its speed a few times a second, the median of few pairs says little."""
@@ -199,7 +223,9 @@ def fair(options, cards, ring):
     low = [r["attack"] for r in rows if r["ratio"] < 0.95]
     if not low or options.quick:
         return rows
-    again = {r["attack"]: r for r in fair_run(options, cards, ring, FAIR_PAIRS_AGAIN, "--attack", ",".join(low))}
+    pairs = int(FAIR_AGAIN_SECONDS / len(low) / 0.3) | 1  # an odd number, of windows of 50 + 100 ms
+    pairs = max(FAIR_PAIRS, min(pairs, FAIR_PAIRS_AGAIN))
+    again = {r["attack"]: r for r in fair_run(options, cards, ring, pairs, "--attack", ",".join(low))}
     return [again.get(r["attack"], r) for r in rows]
 
 
@@ -240,30 +266,30 @@ def bench_fairness(options):
 def bench_idle(options):
     seconds = 1 if options.quick else 10
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, Daemon(options.build, folder) as daemon:
-        attach = subprocess.Popen([options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--silent",
-                                   str(seconds + 2)], stdout=subprocess.PIPE, text=True)
-        attach.stdout.readline()  # all are attached
-        time.sleep(0.5)
-        before = daemon.cpu_seconds()
-        time.sleep(seconds)
-        used = daemon.cpu_seconds() - before
-        attach.wait()
+        with subprocess.Popen([options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--silent",
+                               str(seconds + 2)], stdout=subprocess.PIPE, text=True) as attach:
+            attach.stdout.readline()  # all are attached
+            time.sleep(0.5)
+            before = daemon.cpu_seconds()
+            time.sleep(seconds)
+            used = daemon.cpu_seconds() - before
         if attach.returncode:
-            sys.exit("the guests could not be attached")
+            raise Failure("the guests could not be attached")
     return [f"{GUESTS} attached guests without requests: {used:.2f} s of CPU time in {seconds} s "
             f"({100 * used / seconds:.1f} % of one CPU)."]
 
 
-def compare(options, name, rounds=None, image=None):
+def compare(options, name, image=None):
     """What `sluice-bench compare NAME` finds, as lines; the charts beside the page."""
-    read = recipe.load(recipe.find(name), rounds=1 if options.quick else rounds, image=image)
+    read = recipe.load(recipe.find(name), rounds=1 if options.quick else ROUNDS, image=image)
     if options.quick:
         read.workloads = dict(list(read.workloads.items())[::3])
     with run.Bench(read, options.build / "bench/sluice-bench") as bench:
         results = run.in_turn(bench, lambda text: tell(f"{name}: {text}"))
     lines = report.markdown(read, results)
-    if not all(f.found for f in results.values()):
-        sys.exit("\n".join(lines))
+    empty = [w for w, f in results.items() if not f.found]
+    if empty:
+        raise Failure("\n".join([f"nothing was measured of {', '.join(empty)}", *lines]))
     if options.write:
         chart = ROOT / f"docs/bench-{name}.svg"
         chart.write_text(report.svg(read, results))
@@ -283,11 +309,12 @@ def start_seconds(command, sockets):
             with socket.socket(socket.AF_UNIX) as s:
                 while s.connect_ex(path):
                     if process.poll() is not None or time.monotonic() - since > 60:
-                        sys.exit(f"{command[0]} did not start")
+                        raise Failure(f"{command[0]} did not start")
                     time.sleep(0.0005)
         return process, time.monotonic() - since
     except BaseException:
         process.kill()
+        process.wait()
         raise
 
 
@@ -363,6 +390,8 @@ def bench_scale(options):
     rows.append(("Sluice, 64 of 8 queues", scale(options, sluiced_with, 64, queues=8)))
     if shutil.which("qemu-storage-daemon"):
         rows += [(f"QEMU, {n}", scale(options, qemu_with, n)) for n in ((1,) if options.quick else (1, 64))]
+    else:
+        tell("scale: qemu-storage-daemon: skipped, not installed")
     lines = ["| disks | start to listening, ms | connect to first request, ms: median | p99 | KiB before any guest "
              "| KiB a guest | idle, % of a CPU | wake-up, us: median | p99 | one busy, k/s | all busy, k/s | least : most |",
              "| --- |" + " ---: |" * 11]
@@ -372,6 +401,8 @@ def bench_scale(options):
                      f"{r['first_request_us']['p99'] / 1000:.2f} | {r['anon_kib_none']} | {each:.0f} | "
                      f"{100 * r['idle_cpu_s'] / r['idle_s']:.2f} | {r['wake_us']['p50']:.1f} | {r['wake_us']['p99']:.1f} | "
                      f"{r['one_busy'] / 1000:.0f} | {r['all_busy'] / 1000:.0f} | {r['least'] / max(r['most'], 1):.2f} |")
+    if not any(name.startswith("QEMU") for name, _ in rows):
+        lines += ["", "Not measured: qemu-storage-daemon (not installed)."]
     if options.write:
         (ROOT / "docs/bench-scale.svg").write_text(scale_chart(rows))
         lines += ["", "![With so many disks on one worker](bench-scale.svg)"]
@@ -422,7 +453,7 @@ def zram():
 def bench_device(options):
     try:
         with zram() as node:
-            return compare(options, "device", ROUNDS_OF_DISKS, str(node))
+            return compare(options, "device", str(node))
     except OSError as e:
         if str(e.filename).startswith(("/sys", "/dev/zram")):
             return [f"Skipped: no zram device could be made: {e.filename}: {e.strerror}."]
@@ -430,8 +461,8 @@ def bench_device(options):
 
 
 BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness, "idle": bench_idle,
-           "scale": bench_scale,
-           "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file", ROUNDS_OF_DISKS),
+           "scale": bench_scale, "workers": lambda options: bench_workers.bench(options, tell),
+           "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file"),
            "device": bench_device, "cards": lambda options: compare(options, "cards"),
            "cross": lambda options: bench_cross.bench(options, tell)}
 
@@ -441,10 +472,29 @@ def write(name, lines):
     text = DOC.read_text()
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
-        sys.exit(f"{DOC}: no place for {name}")
+        raise Failure(f"{DOC}: no place for {name}")
     head, rest = text.split(begin)
     tail = rest.split(end)[1]
     DOC.write_text(head + begin + f"\n{machine()}.\n\n" + "\n".join(lines) + "\n\n" + end + tail)
+
+
+def run_all(names, options):
+    """Each in turn. @return why each of those that failed did; its table in the page stays what it was."""
+    failed, begin = {}, time.monotonic()
+    for i, name in enumerate(names):
+        since = time.monotonic()
+        print(f"{name} ({i + 1} of {len(names)}): {machine()}", flush=True)
+        try:
+            lines = BENCHES[name](options)
+            print("\n".join(lines) + "\n", flush=True)
+            if options.write:
+                write(name, lines)
+        except (Failure, recipe.RecipeError, OSError, ValueError, LookupError) as e:
+            failed[name] = f"{type(e).__name__}: {e}" if isinstance(e, (ValueError, LookupError)) else str(e)
+            tell(f"{name}: FAILED: {failed[name]}")
+        now = time.monotonic()
+        tell(f"{name}: {now - since:.0f} s; {now - begin:.0f} s since the beginning")
+    return failed
 
 
 def main():
@@ -458,17 +508,12 @@ def main():
     unknown = set(options.names) - set(BENCHES)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    names = options.names or list(BENCHES)
-    begin = time.monotonic()
-    for i, name in enumerate(names):
-        since = time.monotonic()
-        print(f"{name} ({i + 1} of {len(names)}): {machine()}", flush=True)
-        lines = BENCHES[name](options)
-        print("\n".join(lines) + "\n", flush=True)
-        if options.write:
-            write(name, lines)
-        now = time.monotonic()
-        tell(f"{name}: {now - since:.0f} s; {now - begin:.0f} s since the beginning")
+    # What was started and made is ended and removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    failed = run_all(options.names or list(BENCHES), options)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -56,11 +56,14 @@ def virtio_user(sockets, folder, ring, size, seconds):
     for i, path in enumerate(sockets):
         vdevs += ["--vdev", f"net_virtio_user{i},path={path},mac={MACS[i]},queue_size=256,mrg_rxbuf=1,in_order=0,"
                             f"packed_vq={int(ring == 'packed')}"]
-    command = ["stdbuf", "-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "-m", "256", "--no-telemetry", f"--file-prefix=x{os.getpid()}",
+    command = ["stdbuf", "-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "-m", "256", "--no-telemetry",
+               f"--file-prefix=x{os.getpid()}",
                "--lcores", f"0@{CPU},1@{CPU}", *vdevs, "--", "-i", "--forward-mode=io", f"--txpkts={size}", f"--burst={BURST}",
                "--total-num-mbufs=8192", "--no-flush-rx", f"--eth-peer=0,{MACS[1]}", f"--eth-peer=1,{MACS[0]}"]
     with open(f"{folder}/testpmd.log", "w+", encoding="utf-8") as log:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True) as process:
+        # Its run-time files with ours, not in /var/run.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
+                              env={**os.environ, "RUNTIME_DIRECTORY": folder}) as process:
             try:
                 await_text(process, log.name, "testpmd> ")
                 say(process, f"start tx_first {BURSTS}")
