@@ -509,7 +509,8 @@ def main():
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     # What was started and made is ended and removed on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     failed = run_all(options.names or list(BENCHES), options)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -4,6 +4,7 @@
 import argparse
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -80,6 +81,9 @@ def compare(options):
 
 
 if __name__ == "__main__":
+    # The back-end that runs, in a session of its own, is ended on the way out.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     try:
         sys.exit(compare(options_of(sys.argv[1:])))
     except recipe.RecipeError as e:

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,21 @@ def test_who_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path):
     assert "hung up in the middle" in got["failed"]["dies"] or "exit code 3" in got["failed"]["dies"]
     assert "use fewer --queues" in got["failed"]["refused"]
     assert "<svg" in (tmp_path / "c.svg").read_text()
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_who_ends_it_ends_the_back_end_too(tmp_path, folder, number, code):
+    file = written(tmp_path, a_recipe(time=300))
+    with subprocess.Popen([BENCH, "compare", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          env={**os.environ, "TMPDIR": str(folder)}) as process:
+        deadline = time.monotonic() + 30
+        while not list(folder.glob("*/a.sock")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(30) == code
+    words = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not [w for w in words if str(folder).encode() in w] and list(folder.iterdir()) == []
 
 
 def test_nothing_to_compare_is_a_failure(tmp_path):
