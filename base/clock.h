@@ -30,7 +30,8 @@ HOT uint64_t clock_cycles(void)
 #endif
 }
 
-/* Measured once, at the first call (takes 10 ms then). Any thread. */
+/* Measured once, at the first call (takes 0.1 ms then, 20 ms where the clocks are slow to read).
+ * Any thread. */
 uint64_t clock_cycles_per_us(void);
 
 HOT void cpu_relax(void)
