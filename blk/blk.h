@@ -64,6 +64,7 @@ struct blk_config {
 	const char *nbd;      /* DISK_NBD: a URI, see blk/nbd_address.h */
 	unsigned connections; /* DISK_NBD: 0: one */
 	unsigned reconnect_s; /* DISK_NBD: how long requests wait for a server that is away */
+	unsigned timeout_s;   /* DISK_NBD: one that is silent for longer is away; 0: never */
 	enum disk_cache cache;
 	enum disk_lock lock; /* DISK_FILE: since when others are kept out */
 	bool read_only;

@@ -332,6 +332,7 @@ static int nbd_open_disk(const struct blk_config *cfg, struct disk **out, struct
 		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
 	*d = (struct nbd_disk) { .disk.ops = disk_kinds[DISK_NBD], .state = NBD_UP };
 	d->reconnect_ns = cfg->reconnect_s * UINT64_C(1000000000);
+	d->timeout_ns = cfg->timeout_s * UINT64_C(1000000000);
 	TAILQ_INIT(&d->waiting);
 	for (unsigned i = 0; i < NBD_CONNECTIONS_MAX; i++) {
 		d->conns[i].disk = d;

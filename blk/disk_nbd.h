@@ -28,6 +28,7 @@
 #define NBD_RANGE_MAX (UINT64_C(64) << 20)
 #define NBD_BURST 16
 #define NBD_ANSWER_S 5 /* a server that takes longer to say hello is none */
+#define NBD_END_S 5    /* a queue that ends does not wait for longer for an answer */
 
 struct nbd_conn;
 
@@ -49,6 +50,7 @@ struct nbd_slot {
 	bool flushes;	       /* written, and a flush in the place of FUA is due */
 	bool reserved;	       /* room in the redo log */
 	uint64_t redo_at;      /* FLUSH: what the redo log had when it was sent */
+	uint64_t sent_ns;
 };
 TAILQ_HEAD(nbd_slots, nbd_slot);
 
@@ -64,14 +66,16 @@ struct nbd_queue {
 	bool ends;		       /* atomic: see disk_ops.cancel */
 };
 
-enum nbd_step { NBD_NONE, NBD_CONNECTING, NBD_NEGOTIATING, NBD_READY };
+/* LEAVING: given up for its silence; its server may still do what it has got. */
+enum nbd_step { NBD_NONE, NBD_LEAVING, NBD_CONNECTING, NBD_NEGOTIATING, NBD_READY };
 
 struct nbd_conn {
 	struct nbd_disk *disk;
 	enum nbd_step step;
-	int fd; /* NBD_CONNECTING: ours; later it is the handle's */
+	int fd; /* NBD_CONNECTING, NBD_LEAVING: ours; else it is the handle's */
 	struct nbd_handle *h;
 	uint64_t began_ns;
+	uint64_t heard_ns;	     /* when something came last */
 	const struct addrinfo *next; /* to be tried after this one */
 	struct nbd_slots in_flight, answered;
 	unsigned n_in_flight;
@@ -95,7 +99,7 @@ struct nbd_disk {
 	struct nbd_facts facts;
 	unsigned n_conns;
 	uint32_t step_max;
-	uint64_t reconnect_ns;
+	uint64_t reconnect_ns, timeout_ns; /* timeout_ns 0: for ever */
 
 	pthread_t thread;
 	bool has_thread;
@@ -106,6 +110,7 @@ struct nbd_disk {
 
 	/* The thread's; before it is started the control thread's. */
 	struct nbd_conn conns[NBD_CONNECTIONS_MAX];
+	uint64_t now_ns;      /* of this round */
 	enum nbd_state state; /* written atomically, for status; so is away_ns */
 	uint64_t away_ns;     /* since when; 0: it is there */
 	uint64_t retry_ns;
@@ -129,6 +134,13 @@ void nbd_conn_step(struct nbd_conn *c, short revents, struct error *err);
 int nbd_conn_fd(const struct nbd_conn *c, short *events);
 /* For the way of disconnecting; what is in flight is the caller's to take away. */
 void nbd_conn_close(struct nbd_conn *c);
+/*
+ * Of a server that is silent: nothing more is sent to it, and what it sends is thrown away, until
+ * it has ended the connection, and so has done what it had got: then the step is NBD_NONE.
+ */
+void nbd_conn_leave(struct nbd_conn *c);
+/* How long a handshake may take. */
+uint64_t nbd_hello_ns(const struct nbd_disk *d);
 /* Control thread: connects, and waits for it. @return 0 or -errno with @err. */
 int nbd_conn_wait(struct nbd_conn *c, struct error *err);
 int nbd_conn_facts(const struct nbd_conn *c, struct nbd_facts *f, struct error *err);

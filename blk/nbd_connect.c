@@ -9,6 +9,7 @@
 #include "blk/disk_nbd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -141,7 +142,9 @@ int nbd_conn_fd(const struct nbd_conn *c, short *events)
 	*events = POLLOUT;
 	if (c->step == NBD_NONE)
 		return -1;
-	if (c->step == NBD_CONNECTING)
+	if (c->step == NBD_LEAVING)
+		*events = POLLIN;
+	if (c->step == NBD_CONNECTING || c->step == NBD_LEAVING)
 		return c->fd;
 	if (is_over(c))
 		return -1;
@@ -164,11 +167,28 @@ static void step_socket(struct nbd_conn *c, struct error *err)
 		hand_over(c, err);
 }
 
+/* Some of what comes, for others wait for the thread too. */
+static void step_leaving(struct nbd_conn *c)
+{
+	char none[4096];
+	ssize_t n = 1;
+
+	for (unsigned i = 0; i < 16 && n > 0; i++)
+		n = recv(c->fd, none, sizeof(none), MSG_DONTWAIT);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		nbd_conn_close(c);
+}
+
 void nbd_conn_step(struct nbd_conn *c, short revents, struct error *err)
 {
 	unsigned direction;
 	int rc = 0;
 
+	if (c->step == NBD_LEAVING) {
+		if (revents)
+			step_leaving(c);
+		return;
+	}
 	if (c->step == NBD_CONNECTING) {
 		if (revents)
 			step_socket(c, err);
@@ -203,9 +223,29 @@ void nbd_conn_close(struct nbd_conn *c)
 	c->step = NBD_NONE;
 }
 
+void nbd_conn_leave(struct nbd_conn *c)
+{
+	int fd = fcntl(nbd_aio_get_fd(c->h), F_DUPFD_CLOEXEC, 0);
+
+	c->step = NBD_NEGOTIATING; /* no farewell, which might be sent in the midst of a command */
+	nbd_conn_close(c);
+	if (fd < 0)
+		return;
+	shutdown(fd, SHUT_WR);
+	c->fd = fd;
+	c->step = NBD_LEAVING;
+}
+
+uint64_t nbd_hello_ns(const struct nbd_disk *d)
+{
+	const uint64_t most = NBD_ANSWER_S * UINT64_C(1000000000);
+
+	return d->timeout_ns ? MIN(d->timeout_ns, most) : most;
+}
+
 int nbd_conn_wait(struct nbd_conn *c, struct error *err)
 {
-	uint64_t now = clock_ns(), end = now + NBD_ANSWER_S * UINT64_C(1000000000);
+	uint64_t now = clock_ns(), end = now + nbd_hello_ns(c->disk);
 
 	do {
 		nbd_conn_begin(c, now, err);

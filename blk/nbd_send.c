@@ -71,6 +71,7 @@ int nbd_slot_send(struct nbd_conn *c, struct nbd_slot *s)
 	}
 	s->conn = c;
 	s->redo_at = d->redo.head;
+	s->sent_ns = d->now_ns;
 	TAILQ_INSERT_TAIL(&c->in_flight, s, link);
 	c->n_in_flight++;
 	/* Not sent and not dead: libnbd knows that the server would refuse it. */

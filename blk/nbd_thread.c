@@ -4,8 +4,9 @@
  * connections as there are, and gives back what the server has answered.
  *
  *	NBD_UP ── a connection breaks: nothing new is sent, the others' answers are waited for ──►
- *	NBD_AWAY: a new connection, and an export that is as large and can do as much ──►
- *	NBD_REDO: what was acknowledged and not flushed is written once more ──► NBD_UP
+ *	NBD_AWAY: a new connection (first, of a server that was silent: until it has ended the old
+ *	one, for it might do an old write after a new one), and an export that is as large and can
+ *do as much ──► NBD_REDO: what was acknowledged and not flushed is written once more ──► NBD_UP
  *
  * What had no answer when the connection broke is sent again after that. NBD has no means to end
  * what a server still does for a connection that is gone: one that lives on behind a broken network
@@ -102,6 +103,31 @@ static void drop(struct nbd_conn *c, bool was_ready, uint64_t now)
 	d->retry_ns = c->next ? now : now + RETRY_NS;
 }
 
+/* A server is silent for too long that owes answers. */
+static void expire(struct nbd_disk *d, uint64_t now)
+{
+	for (unsigned i = 0; i < d->n_conns; i++) {
+		struct nbd_conn *c = &d->conns[i];
+		const struct nbd_slot *s = TAILQ_FIRST(&c->in_flight);
+		uint64_t limit = d->timeout_ns;
+		uint64_t silent;
+
+		if (c->step != NBD_READY || !s)
+			continue;
+		if (s->queue && __atomic_load_n(&s->queue->ends, __ATOMIC_RELAXED))
+			limit = limit ? MIN(limit, NBD_END_S * SECOND_NS) : NBD_END_S * SECOND_NS;
+		/* An answer to any of them shows that it is at work. */
+		silent = now - MAX(s->sent_ns, c->heard_ns);
+		if (!limit || (int64_t)silent < (int64_t)limit)
+			continue;
+		error_set(&d->why, -ETIMEDOUT, "the NBD server has not answered for %llu s",
+			  (unsigned long long)(silent / SECOND_NS));
+		nbd_conn_leave(c);
+		send_again(c);
+		d->lost = true;
+	}
+}
+
 /* A new connection is through its handshake. */
 static void joined(struct nbd_conn *c, uint64_t now)
 {
@@ -127,12 +153,17 @@ static void step(struct nbd_conn *c, short revents, uint64_t now)
 
 	if (before == NBD_NONE)
 		return;
-	if (before != NBD_READY && now - c->began_ns > NBD_ANSWER_S * SECOND_NS) {
+	if (before == NBD_READY && revents)
+		c->heard_ns = now;
+	if (before > NBD_LEAVING && before < NBD_READY &&
+	    now - c->began_ns > nbd_hello_ns(c->disk)) {
 		error_set(&c->disk->why, -ETIMEDOUT, "the NBD server does not answer");
 		drop(c, false, now);
 		return;
 	}
 	nbd_conn_step(c, revents, &c->disk->why);
+	if (before == NBD_LEAVING)
+		return;
 	if (c->step == NBD_READY && c->ends) {
 		error_set(&c->disk->why, -ESHUTDOWN, "the NBD server shuts down");
 		drop(c, true, now);
@@ -150,7 +181,8 @@ static void settle_loss(struct nbd_disk *d, uint64_t now)
 		if (d->conns[i].step == NBD_READY && d->conns[i].n_in_flight)
 			return;
 	for (unsigned i = 0; i < d->n_conns; i++) {
-		nbd_conn_close(&d->conns[i]);
+		if (d->conns[i].step != NBD_LEAVING)
+			nbd_conn_close(&d->conns[i]);
 		d->conns[i].next = NULL;
 	}
 	d->lost = false;
@@ -168,6 +200,9 @@ static void connect_missing(struct nbd_disk *d, uint64_t now)
 
 	if (now < d->retry_ns)
 		return;
+	for (unsigned i = 0; i < d->n_conns; i++)
+		if (d->conns[i].step == NBD_LEAVING)
+			return;
 	for (unsigned i = 0; i < n; i++) {
 		struct nbd_conn *c = &d->conns[i];
 
@@ -331,6 +366,8 @@ static void wait_for_events(struct nbd_disk *d, struct pollfd *p)
 
 	for (unsigned i = 0; i < d->n_conns; i++) {
 		p[i].fd = nbd_conn_fd(&d->conns[i], &p[i].events);
+		if (d->conns[i].n_in_flight && timeout_ms < 0)
+			timeout_ms = 200; /* see expire() */
 		if (p[i].fd < 0 && d->conns[i].step != NBD_NONE)
 			timeout_ms = 0; /* it broke while something was sent */
 	}
@@ -350,6 +387,7 @@ static void wait_for_events(struct nbd_disk *d, struct pollfd *p)
 
 static void go_on(struct nbd_disk *d, uint64_t now)
 {
+	d->now_ns = now;
 	take_inbox(d);
 	if (__atomic_exchange_n(&d->some_end, false, __ATOMIC_SEQ_CST) || d->state != NBD_UP)
 		cancel_waiting(d);
@@ -386,6 +424,7 @@ static void *run(void *arg)
 		for (unsigned i = 0; i < d->n_conns; i++)
 			step(&d->conns[i], p[i].revents, now);
 		take_answers(d, now);
+		expire(d, now);
 	}
 	return NULL;
 }

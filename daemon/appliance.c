@@ -104,6 +104,7 @@ static int open_disk(struct disk_entry *e, struct device_files *files, struct er
 		.nbd = d->nbd,
 		.connections = d->connections,
 		.reconnect_s = d->reconnect_s,
+		.timeout_s = d->timeout_s,
 		.cache = (enum disk_cache)d->cache,
 		.lock = (enum disk_lock)d->lock,
 		.read_only = d->read_only,

@@ -97,6 +97,7 @@ void config_check_disk(const struct disk_config *d, struct problems *p)
 		{ DISK_LOCK, DISK_SOURCE_FILE, "only goes with a file; leave it out" },
 		{ DISK_CONNECTIONS, DISK_SOURCE_NBD, "only goes with nbd; leave it out" },
 		{ DISK_RECONNECT, DISK_SOURCE_NBD, "only goes with nbd; leave it out" },
+		{ DISK_TIMEOUT, DISK_SOURCE_NBD, "only goes with nbd; leave it out" },
 	};
 	unsigned n = 0, last = 0;
 

@@ -56,6 +56,7 @@ enum {
 	DISK_SOURCE_NBD,
 	DISK_CONNECTIONS,
 	DISK_RECONNECT,
+	DISK_TIMEOUT,
 	DISK_READ_ONLY,
 	DISK_CACHE,
 	DISK_LOCK,
@@ -69,9 +70,9 @@ struct disk_config {
 	struct object at;
 	char *name;
 	struct socket_config socket;
-	char *file, *nbd;		   /* one of these four */
-	uint64_t null_size, ram_size;	   /* bytes */
-	uint32_t connections, reconnect_s; /* of nbd */
+	char *file, *nbd;			      /* one of these four */
+	uint64_t null_size, ram_size;		      /* bytes */
+	uint32_t connections, reconnect_s, timeout_s; /* of nbd */
 	bool read_only;
 	int cache; /* enum disk_cache */
 	int lock;  /* enum disk_lock */

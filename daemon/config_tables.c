@@ -114,6 +114,11 @@ static const struct field disk_fields[] = {
 			     D(reconnect_s),
 			     .min = 0,
 			     .max = 1000000 },
+	[DISK_TIMEOUT] = { .key = "timeout",
+			   .kind = FIELD_NUMBER,
+			   D(timeout_s),
+			   .min = 0,
+			   .max = 1000000 },
 	[DISK_READ_ONLY] = { .key = "read_only",
 			     .option = "read-only",
 			     .kind = FIELD_BOOL,
@@ -138,6 +143,7 @@ static void disk_defaults(void *obj)
 	d->discard = true;
 	d->connections = 1;
 	d->reconnect_s = 30;
+	d->timeout_s = 30;
 	d->queues = 1;
 }
 

@@ -176,7 +176,7 @@ Test(config, unknown_key_is_named_with_the_nearest_known_one)
 	expect_problem(DISK("    fille: /x\n"),
 		       "t.yaml:4: disks[0].fille: unknown key; did you mean \"file\"? (known keys: "
 		       "name, socket, connect, mode, group, file, null, ram, nbd, connections, "
-		       "reconnect, read_only, cache, "
+		       "reconnect, timeout, read_only, cache, "
 		       "lock, discard, "
 		       "queues, serial, limit, on_error)");
 	expect_problem(
@@ -427,7 +427,7 @@ Test(config, all_problems_of_a_file_are_told)
 				"debug",
 				"t.yaml:3: disks[0].fille: unknown key; did you mean \"file\"? "
 				"(known keys: name, socket, connect, mode, group, file, null, ram, "
-				"nbd, connections, reconnect, "
+				"nbd, connections, reconnect, timeout, "
 				"read_only, cache, lock, discard, queues, serial, limit, on_error)",
 				"t.yaml:4: disks[1].ram: a disk is one of file, nbd, null and ram; "
 				"leave the others out",
