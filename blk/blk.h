@@ -99,6 +99,8 @@ struct blk_stats {
 	/* Requests that are in flight at the disk for longer than BLK_SLOW_S, and the oldest. */
 	uint64_t slow, slowest_ns, slowest_sector;
 	const char *slowest;
+	uint64_t away_ns; /* its server is away for so long; 0: it is there, or has none */
+	char away_why[160];
 	uint64_t throttled_ns; /* time in which some did, summed over the queues */
 };
 

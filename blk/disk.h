@@ -135,6 +135,11 @@ struct disk_ops {
 	 * set. @return 0 with *@now, or -errno with @err.
 	 */
 	int (*resize)(struct disk *d, uint64_t size, uint64_t *now, struct error *err);
+	/*
+	 * Control thread, where a disk can be away, else NULL. @return for how long it is, 0: it is
+	 * there; @why: what happened last.
+	 */
+	uint64_t (*away)(struct disk *d, char *why, size_t bytes);
 	/* Control thread; @poller is the queue's, not yet on its worker. */
 	int (*queue_open)(struct disk *d, struct poller *poller, struct disk_queue **out);
 	void (*queue_close)(struct disk_queue *q); /* nothing in flight */

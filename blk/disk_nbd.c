@@ -6,6 +6,7 @@
  */
 #include "blk/disk_nbd.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "blk/iov.h"
@@ -225,6 +226,7 @@ static void nbd_close_disk(struct disk *disk)
 	nbd_address_free(&d->address);
 	if (d->wake_fd >= 0)
 		close(d->wake_fd);
+	pthread_mutex_destroy(&d->shown_lock);
 	free(d->own.buf);
 	free(d->name);
 	free(d);
@@ -334,6 +336,7 @@ static int nbd_open_disk(const struct blk_config *cfg, struct disk **out, struct
 	d->reconnect_ns = cfg->reconnect_s * UINT64_C(1000000000);
 	d->timeout_ns = cfg->timeout_s * UINT64_C(1000000000);
 	TAILQ_INIT(&d->waiting);
+	pthread_mutex_init(&d->shown_lock, NULL);
 	for (unsigned i = 0; i < NBD_CONNECTIONS_MAX; i++) {
 		d->conns[i].disk = d;
 		d->conns[i].fd = -1;
@@ -354,6 +357,17 @@ static int nbd_open_disk(const struct blk_config *cfg, struct disk **out, struct
 	return rc;
 }
 
+static uint64_t nbd_away(struct disk *disk, char *why, size_t bytes)
+{
+	struct nbd_disk *d = container_of(disk, struct nbd_disk, disk);
+	uint64_t since = __atomic_load_n(&d->away_ns, __ATOMIC_RELAXED), now = clock_ns();
+
+	pthread_mutex_lock(&d->shown_lock);
+	snprintf(why, bytes, "%s", d->shown_why);
+	pthread_mutex_unlock(&d->shown_lock);
+	return since ? MAX(now, since + 1) - since : 0;
+}
+
 /* A server may be shared: a migration's destination finds there what was written here. */
 static void nbd_release(struct disk *d)
 {
@@ -365,6 +379,7 @@ const struct disk_ops disk_nbd = {
 	.open = nbd_open_disk,
 	.close = nbd_close_disk,
 	.release = nbd_release,
+	.away = nbd_away,
 	.queue_open = nbd_queue_open,
 	.queue_close = nbd_queue_close,
 	.submit = nbd_submit,

@@ -114,9 +114,11 @@ struct nbd_disk {
 	enum nbd_state state; /* written atomically, for status; so is away_ns */
 	uint64_t away_ns;     /* since when; 0: it is there */
 	uint64_t retry_ns;
-	bool lost;	  /* a connection broke: all end, once the others have answered */
-	bool told;	  /* that it is away for too long */
-	struct error why; /* what happened to a connection last */
+	bool lost;		    /* a connection broke: all end, once the others have answered */
+	bool told;		    /* that it is away for too long */
+	struct error why;	    /* what happened to a connection last */
+	pthread_mutex_t shown_lock; /* never a worker's */
+	char shown_why[160];	    /* for status */
 	struct nbd_slots waiting;
 	struct nbd_redo redo;
 	struct nbd_slot own; /* a flush that makes room in the log, or a step of redoing it */

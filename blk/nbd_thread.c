@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,8 +29,16 @@
 #define RETRY_NS UINT64_C(250000000)
 #define SECOND_NS UINT64_C(1000000000)
 
+static void show_why(struct nbd_disk *d)
+{
+	pthread_mutex_lock(&d->shown_lock);
+	snprintf(d->shown_why, sizeof(d->shown_why), "%.159s", d->why.text);
+	pthread_mutex_unlock(&d->shown_lock);
+}
+
 static void set_state(struct nbd_disk *d, enum nbd_state state, uint64_t away_ns)
 {
+	show_why(d);
 	__atomic_store_n(&d->away_ns, away_ns, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->state, state, __ATOMIC_RELAXED);
 }
@@ -97,6 +106,7 @@ static void drop(struct nbd_conn *c, bool was_ready, uint64_t now)
 
 	nbd_conn_close(c);
 	send_again(c);
+	show_why(d);
 	if (was_ready && d->state != NBD_AWAY)
 		d->lost = true;
 	/* The next address of the same name at once. */

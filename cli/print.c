@@ -114,6 +114,7 @@ static void print_faults(const json_t *disks)
 		const json_t *f = json_object_get(d, "last_fault");
 		const json_t *stopped = json_object_get(d, "stopped");
 		const json_t *hang = json_object_get(d, "no_answer");
+		const json_t *server = json_object_get(d, "server");
 
 		if (f)
 			printf("  %s: %s at sector %" JSON_INTEGER_FORMAT " failed %s ago: %s\n",
@@ -128,6 +129,12 @@ static void print_faults(const json_t *disks)
 			       duration(json_number_value(json_object_get(stopped, "since_s")),
 					since),
 			       text(d, "name"));
+		if (server)
+			printf("  %s: its server is %s for %s: %s\n", text(d, "name"),
+			       text(server, "state"),
+			       duration(json_number_value(json_object_get(server, "since_s")),
+					since),
+			       text(server, "reason"));
 		if (hang)
 			printf("  %s: no answer from the disk to a %s at sector "
 			       "%" JSON_INTEGER_FORMAT

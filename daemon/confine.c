@@ -13,33 +13,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
-/* The folders of our socket files, which we remove in the end; the ports of NBD servers. */
-struct folders {
-	unsigned n;
-	char **folder;
-	unsigned n_ports;
-	uint16_t *port;
-};
-
-static void add_folder(struct folders *f, const char *socket_path)
+/*
+ * The folders of our socket files, which we remove in the end; what NBD servers want: their ports,
+ * and the files of TLS.
+ */
+static void add_folder(struct sandbox_paths *f, const char *socket_path)
 {
 	char *copy = socket_path && socket_path[0] ? strdup(socket_path) : NULL;
 	const char *folder = copy ? dirname(copy) : NULL;
 	bool known = false;
 
-	for (unsigned i = 0; folder && !known && i < f->n; i++)
+	for (unsigned i = 0; folder && !known && i < f->n_folders; i++)
 		known = strcmp(f->folder[i], folder) == 0;
 	if (folder && !known) {
-		f->folder = reallocarray(f->folder, f->n + 1, sizeof(*f->folder));
+		f->folder = reallocarray(f->folder, f->n_folders + 1, sizeof(*f->folder));
 		if (!f->folder)
 			abort(); /* as everywhere in start-up */
-		f->folder[f->n++] = strdup(folder);
+		f->folder[f->n_folders++] = strdup(folder);
 	}
 	free(copy);
 }
 
-static void add_port(struct folders *f, const char *uri)
+static void add_port(struct sandbox_paths *f, const char *uri)
 {
 	uint16_t port = uri ? nbd_uri_port(uri) : 0;
 
@@ -51,11 +48,38 @@ static void add_port(struct folders *f, const char *uri)
 	f->port[f->n_ports++] = port;
 }
 
-static void find_folders(const struct config *c, const char *control_path, struct folders *f)
+static void add_readable(struct sandbox_paths *f, const char *path)
+{
+	if (!path)
+		return;
+	f->readable = reallocarray(f->readable, f->n_readable + 1, sizeof(*f->readable));
+	if (!f->readable)
+		abort(); /* as everywhere in start-up */
+	f->readable[f->n_readable++] = strdup(path);
+}
+
+/* Where libnbd and GnuTLS look for certificates that are named nowhere. */
+static void add_tls(struct sandbox_paths *f, const char *uri)
+{
+	struct nbd_address a;
+
+	if (uri && nbd_address_parse(uri, &a, NULL) == 0 && a.tls) {
+		add_readable(f, a.certificates);
+		add_readable(f, a.psk_file);
+		add_readable(f, "/etc/ssl/certs");
+		add_readable(f, "/usr/share/ca-certificates");
+		add_readable(f, "/etc/pki");
+	}
+	if (uri)
+		nbd_address_free(&a);
+}
+
+static void find_folders(const struct config *c, const char *control_path, struct sandbox_paths *f)
 {
 	add_folder(f, control_path);
 	for (unsigned i = 0; i < c->disks.n; i++) {
 		add_port(f, config_disk(c, i)->nbd);
+		add_tls(f, config_disk(c, i)->nbd);
 		if (!config_disk(c, i)->socket.connect)
 			add_folder(f, config_disk(c, i)->socket.path);
 	}
@@ -76,6 +100,18 @@ static bool has_tcp(const struct config *c)
 	return false;
 }
 
+static bool has_tls(const struct config *c)
+{
+	bool is_so = false;
+
+	for (unsigned i = 0; i < c->disks.n && !is_so; i++) {
+		const char *uri = config_disk(c, i)->nbd;
+
+		is_so = uri && strncasecmp(uri, "nbds", 4) == 0;
+	}
+	return is_so;
+}
+
 static bool has_dpdk(const struct config *c)
 {
 	for (unsigned i = 0; i < c->networks.n; i++)
@@ -87,7 +123,7 @@ static bool has_dpdk(const struct config *c)
 
 /* Landlock holds threads, not processes: each enters by itself. */
 struct entry {
-	const struct folders *folders;
+	const struct sandbox_paths *paths;
 	struct error err;
 	int version;
 };
@@ -96,13 +132,12 @@ static void enter(void *arg)
 {
 	struct entry *e = arg;
 
-	e->version = sandbox_landlock((const char *const *)e->folders->folder, e->folders->n,
-				      e->folders->port, e->folders->n_ports, &e->err);
+	e->version = sandbox_landlock(e->paths, &e->err);
 }
 
-static int landlock(const struct appliance *a, const struct folders *f, struct error *err)
+static int landlock(const struct appliance *a, const struct sandbox_paths *f, struct error *err)
 {
-	struct entry e = { .folders = f };
+	struct entry e = { .paths = f };
 
 	for (unsigned i = 0; i < workers_count(a->workers); i++) {
 		worker_call_wait(workers_get(a->workers, i), enter, &e);
@@ -119,7 +154,7 @@ static int landlock(const struct appliance *a, const struct folders *f, struct e
 static void confine_files(const struct appliance *a, const char *control_path,
 			  struct confinement *out)
 {
-	struct folders f = { 0 };
+	struct sandbox_paths f = { 0 };
 	struct error err = { 0 };
 
 	find_folders(a->config, control_path, &f);
@@ -129,9 +164,12 @@ static void confine_files(const struct appliance *a, const char *control_path,
 	else if (out->landlock < 0)
 		snprintf(out->why, sizeof(out->why), "%.200s", err.text);
 	out->landlock = MAX(out->landlock, 0);
-	for (unsigned i = 0; i < f.n; i++)
+	for (unsigned i = 0; i < f.n_folders; i++)
 		free(f.folder[i]);
+	for (unsigned i = 0; i < f.n_readable; i++)
+		free(f.readable[i]);
 	free(f.folder);
+	free(f.readable);
 	free(f.port);
 }
 
@@ -173,7 +211,12 @@ void prepare_postcopy(struct appliance *a)
 void confine(const struct appliance *a, const char *control_path, struct confinement *out)
 {
 	const char *unfit = sandbox_unfit();
-	bool dpdk = has_dpdk(a->config), tcp = has_tcp(a->config);
+	static const char *const names[] = { [SANDBOX_TIGHT] = "tight",
+					     [SANDBOX_TCP] = "tcp",
+					     [SANDBOX_TLS] = "tls",
+					     [SANDBOX_DPDK] = "dpdk" };
+	bool dpdk = has_dpdk(a->config);
+	enum sandbox_profile profile;
 	struct error err = { 0 };
 
 	*out = (struct confinement) { .seccomp = "off" };
@@ -188,8 +231,12 @@ void confine(const struct appliance *a, const char *control_path, struct confine
 		snprintf(out->why, sizeof(out->why), "no Landlock beside DPDK ports");
 	else
 		confine_files(a, control_path, out);
-	if (sandbox_seccomp(dpdk ? SANDBOX_DPDK : tcp ? SANDBOX_TCP : SANDBOX_TIGHT, &err) == 0)
-		out->seccomp = dpdk ? "dpdk" : tcp ? "tcp" : "tight";
+	profile = dpdk		       ? SANDBOX_DPDK
+		  : has_tls(a->config) ? SANDBOX_TLS
+		  : has_tcp(a->config) ? SANDBOX_TCP
+				       : SANDBOX_TIGHT;
+	if (sandbox_seccomp(profile, &err) == 0)
+		out->seccomp = names[profile];
 	else
 		snprintf(out->why + strlen(out->why), sizeof(out->why) - strlen(out->why),
 			 "%s%.200s", out->why[0] ? "; " : "", err.text);

@@ -8,7 +8,7 @@
 struct appliance;
 
 struct confinement {
-	const char *seccomp; /* "tight", "dpdk", "off" */
+	const char *seccomp; /* "tight", "tcp", "tls", "dpdk", "off" */
 	int landlock;	     /* the kernel's version; 0: it does not hold us */
 	char why[256];	     /* what is off, and why; empty: all is on that can be */
 };

@@ -60,8 +60,12 @@ static const struct row blk_rows[] = {
 	{ "connect", true, TO_DEVICE, DISK_CONNECT },
 	{ "mode", false, TO_DEVICE, DISK_MODE },
 	{ "blk-file", false, TO_DEVICE, DISK_SOURCE_FILE },
+	{ "nbd", false, TO_DEVICE, DISK_SOURCE_NBD },
 	{ "null", false, TO_DEVICE, DISK_SOURCE_NULL },
 	{ "ram", false, TO_DEVICE, DISK_SOURCE_RAM },
+	{ "connections", false, TO_DEVICE, DISK_CONNECTIONS },
+	{ "reconnect", false, TO_DEVICE, DISK_RECONNECT },
+	{ "timeout", false, TO_DEVICE, DISK_TIMEOUT },
 	{ "read-only", true, TO_DEVICE, DISK_READ_ONLY },
 	{ "cache", false, TO_DEVICE, DISK_CACHE },
 	{ "lock", false, TO_DEVICE, DISK_LOCK },
@@ -80,8 +84,16 @@ static const char blk_help[] =
 	"      --connect            connect to PATH instead of listening\n"
 	"      --mode MODE          permissions of the socket file, octal; default: by umask\n"
 	"      --blk-file FILE      a raw image or a block device …\n"
+	"      --nbd URI            … or an NBD export: nbd+unix:///EXPORT?socket=PATH, "
+	"nbd://HOST/EXPORT …\n"
 	"      --null SIZE          … or nothing: reads are zeroes, writes are dropped …\n"
 	"      --ram SIZE           … or memory, gone at the end\n"
+	"      --connections N      of --nbd: to its server, 1 (default) to 16\n"
+	"      --reconnect SECONDS  of --nbd: requests wait for so long for a server that is away; "
+	"default: 30\n"
+	"      --timeout SECONDS    of --nbd: one that owes answers and is silent for longer is "
+	"away; "
+	"default: 30\n"
 	"      --read-only          the guest cannot write\n"
 	"      --cache MODE         none (default: O_DIRECT), writeback (the page cache), "
 	"writethrough\n"

@@ -12,6 +12,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -135,11 +136,29 @@ static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls)
 #define SOCK_TYPE_MASK 0xf
 static const int tcp_families[] = { AF_INET, AF_INET6 };
 
+/* Which files those are is Landlock's to say. */
+static int add_reading(scmp_filter_ctx ctx)
+{
+	static const unsigned writes[] = { O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND };
+	unsigned all = 0;
+	int rc = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(writes); i++) {
+		all |= writes[i];
+		rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 1,
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, writes[i], writes[i]));
+	}
+	rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+			       SCMP_A2(SCMP_CMP_MASKED_EQ, all, 0));
+	return rc;
+}
+
 /* Calls that are allowed for some arguments alone. */
 static int add_checked(scmp_filter_ctx ctx, enum sandbox_profile profile)
 {
 	const uint64_t thread = CLONE_VM | CLONE_THREAD;
 	const uint32_t allow = SCMP_ACT_ALLOW;
+	bool tcp = profile == SANDBOX_TCP || profile == SANDBOX_TLS;
 	int rc = 0;
 
 	/* Neither memory that is executed, nor any other kind of process than a thread of ours. */
@@ -154,7 +173,7 @@ static int add_checked(scmp_filter_ctx ctx, enum sandbox_profile profile)
 			       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
-	for (unsigned i = 0; profile == SANDBOX_TCP && i < ARRAY_SIZE(tcp_families); i++)
+	for (unsigned i = 0; tcp && i < ARRAY_SIZE(tcp_families); i++)
 		rc |= seccomp_rule_add(ctx, allow, SCMP_SYS(socket), 2,
 				       SCMP_A0(SCMP_CMP_EQ, tcp_families[i]),
 				       SCMP_A1(SCMP_CMP_MASKED_EQ, SOCK_TYPE_MASK, SOCK_STREAM));
@@ -167,7 +186,9 @@ static int add_checked(scmp_filter_ctx ctx, enum sandbox_profile profile)
 				       SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
 	/* An answer that callers expect of a file that they may not have. */
 	rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(open), 0);
-	rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 0);
+	rc |= profile == SANDBOX_TLS
+		      ? add_reading(ctx)
+		      : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 0);
 	return rc ? -EINVAL : 0;
 }
 

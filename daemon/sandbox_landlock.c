@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -64,6 +65,25 @@ static int allow_folder(int ruleset, const char *folder)
 	return (int)rc;
 }
 
+static int allow_reading(int ruleset, const char *path)
+{
+	struct landlock_path_beneath_attr beneath = {
+		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE
+	};
+	struct stat st;
+	int rc = 0;
+
+	beneath.parent_fd = open(path, O_PATH | O_CLOEXEC);
+	if (beneath.parent_fd < 0)
+		return 0; /* it was looked at when the disk was opened */
+	if (fstat(beneath.parent_fd, &st) == 0 && S_ISDIR(st.st_mode))
+		beneath.allowed_access |= LANDLOCK_ACCESS_FS_READ_DIR;
+	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0)
+		rc = -errno;
+	close(beneath.parent_fd);
+	return rc;
+}
+
 static int allow_port(int ruleset, uint16_t port)
 {
 	const struct net_port_attr to = { NET_CONNECT_TCP, port };
@@ -71,8 +91,7 @@ static int allow_port(int ruleset, uint16_t port)
 	return syscall(SYS_landlock_add_rule, ruleset, RULE_NET_PORT, &to, 0) < 0 ? -errno : 0;
 }
 
-int sandbox_landlock(const char *const *folders, unsigned n, const uint16_t *ports,
-		     unsigned n_ports, struct error *err)
+int sandbox_landlock(const struct sandbox_paths *p, struct error *err)
 {
 	int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0,
 				   LANDLOCK_CREATE_RULESET_VERSION);
@@ -86,17 +105,22 @@ int sandbox_landlock(const char *const *folders, unsigned n, const uint16_t *por
 	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
 	if (ruleset < 0)
 		return error_set(err, -errno, "Landlock: %s", strerror(errno));
-	for (unsigned i = 0; rc == 0 && i < n; i++) {
-		if (!folders[i])
+	for (unsigned i = 0; rc == 0 && i < p->n_folders; i++) {
+		if (!p->folder[i])
 			continue;
-		rc = allow_folder(ruleset, folders[i]);
+		rc = allow_folder(ruleset, p->folder[i]);
 		if (rc < 0)
-			error_set(err, rc, "Landlock: folder %s: %s", folders[i], strerror(-rc));
+			error_set(err, rc, "Landlock: folder %s: %s", p->folder[i], strerror(-rc));
 	}
-	for (unsigned i = 0; rc == 0 && version >= 4 && i < n_ports; i++) {
-		rc = allow_port(ruleset, ports[i]);
+	for (unsigned i = 0; rc == 0 && i < p->n_readable; i++) {
+		rc = allow_reading(ruleset, p->readable[i]);
 		if (rc < 0)
-			error_set(err, rc, "Landlock: TCP port %u: %s", ports[i], strerror(-rc));
+			error_set(err, rc, "Landlock: %s: %s", p->readable[i], strerror(-rc));
+	}
+	for (unsigned i = 0; rc == 0 && version >= 4 && i < p->n_ports; i++) {
+		rc = allow_port(ruleset, p->port[i]);
+		if (rc < 0)
+			error_set(err, rc, "Landlock: TCP port %u: %s", p->port[i], strerror(-rc));
 	}
 	if (rc == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
 		rc = error_set(err, -errno, "Landlock: %s", strerror(errno));

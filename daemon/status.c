@@ -193,6 +193,10 @@ static void put_faults(json_t *j, const struct blk_stats *s)
 		put(j, "stopped",
 		    json_pack("{s:I, s:f}", "requests", (json_int_t)s->waiting, "since_s",
 			      (double)s->waiting_ns / 1e9));
+	if (s->away_ns)
+		put(j, "server",
+		    json_pack("{s:s, s:f, s:s}", "state", "away", "since_s",
+			      (double)s->away_ns / 1e9, "reason", s->away_why));
 	if (s->slow)
 		put(j, "no_answer",
 		    json_pack("{s:I, s:s, s:I, s:f}", "requests", (json_int_t)s->slow, "operation",

@@ -70,6 +70,19 @@ def interface_counters(name):
     return {k: int((folder / k).read_text()) for k in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")}
 
 
+def listens(port):
+    """Does anybody, at TCP port @port of this machine?"""
+    with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
+        return True
+    return False
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
 def _ip():
     return shutil.which("ip", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or "ip"
 

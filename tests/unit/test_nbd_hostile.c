@@ -73,6 +73,7 @@ Test(nbd_hostile, a_server_that_stops_answering_is_left_and_its_requests_are_sen
 	static uint8_t a[4096];
 	struct disk_request r, *p = &r;
 	struct iovec iov;
+	char why[160];
 	struct rig rig;
 
 	liar_start(&liar, ALL, LIAR_FLUSH);
@@ -87,6 +88,8 @@ Test(nbd_hostile, a_server_that_stops_answering_is_left_and_its_requests_are_sen
 	usleep(600000); /* two tries of a disk that would */
 	cr_assert_eq(LIAR_GET(&liar, connections), 1);
 	cr_assert_eq(rig.n_done, 0);
+	cr_assert_gt(rig.disk->ops->away(rig.disk, why, sizeof(why)), 0);
+	cr_assert(strstr(why, "has not answered for 1 s"), "%s", why);
 	LIAR_SET(&liar, answers, UINT32_MAX);
 	LIAR_SET(&liar, hang_up, 1);
 	cr_assert(eventually(is_done, &rig));
@@ -94,6 +97,7 @@ Test(nbd_hostile, a_server_that_stops_answering_is_left_and_its_requests_are_sen
 	cr_assert_eq(LIAR_GET(&liar, connections), 2);
 	cr_assert_eq(LIAR_GET(&liar, commands[1]), 2);
 	cr_assert_arr_eq(liar.memory, a, sizeof(a));
+	cr_assert_eq(rig.disk->ops->away(rig.disk, why, sizeof(why)), 0);
 	rig_close(&rig);
 	liar_stop(&liar);
 }

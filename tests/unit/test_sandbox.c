@@ -229,7 +229,8 @@ Test(sandbox, holds_threads_that_were_there_before)
 /* Landlock: in a folder of ours socket files come and go, and nothing else is possible anywhere. */
 static int touch_files(const char *ours, const char *theirs)
 {
-	const char *const folders[] = { ours, NULL };
+	char *folders[] = { (char *)ours, NULL };
+	const struct sandbox_paths paths = { .folder = folders, .n_folders = 2 };
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	char file[200], other[200];
 	struct error err = { 0 };
@@ -238,7 +239,7 @@ static int touch_files(const char *ours, const char *theirs)
 	snprintf(file, sizeof(file), "%s/file", theirs);
 	snprintf(other, sizeof(other), "%s/file", ours);
 	close(creat(file, 0600));
-	version = sandbox_landlock(folders, 2, NULL, 0, &err);
+	version = sandbox_landlock(&paths, &err);
 	if (version <= 0)
 		return version == 0 ? 77 : 1;
 	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/socket", ours);
