@@ -211,6 +211,7 @@ static int open_guest_port(struct network_entry *n, struct port_entry *e, int so
 		.queue_pairs = p->queues,
 		.has_mac = schema_given(p, PORT_MAC),
 		.mtu = (uint16_t)p->mtu,
+		.speed = p->speed,
 	};
 	int rc;
 

@@ -146,8 +146,8 @@ static void check_vlans(const struct port_config *port, struct problems *p)
 
 void config_check_port(const struct port_config *port, struct problems *p)
 {
-	static const unsigned guest_only[] = { PORT_CONNECT, PORT_MODE, PORT_GROUP,
-					       PORT_QUEUES,  PORT_MAC,	PORT_MTU };
+	static const unsigned guest_only[] = { PORT_CONNECT, PORT_MODE, PORT_GROUP, PORT_QUEUES,
+					       PORT_MAC,     PORT_MTU,	PORT_SPEED };
 
 	if (port->at.bad)
 		return;

@@ -92,6 +92,7 @@ enum {
 	PORT_QUEUES,
 	PORT_MAC,
 	PORT_MTU,
+	PORT_SPEED,
 	PORT_DPDK,
 	PORT_VLAN_ACCESS,
 	PORT_TRUNK,
@@ -129,6 +130,7 @@ struct port_config {
 	uint32_t queues;	     /* pairs */
 	uint8_t mac[6];		     /* given: schema_given(p, PORT_MAC) */
 	uint32_t mtu;		     /* 0: not offered */
+	uint32_t speed;		     /* Mbit/s; 0: not told */
 	uint32_t vlan;		     /* of an access port; 0: it is none */
 	struct vlan_list trunk;
 	uint32_t native; /* of a trunk; 0: it takes no frames without a tag */

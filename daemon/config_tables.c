@@ -25,7 +25,8 @@ static_assert(DISK_CACHE_NONE == 0 && DISK_CACHE_UNSAFE == 3, "caches[]: by disk
 #define NAME_BYTES_MAX 63
 #define MTU_MIN 68 /* virtio 1.3 5.1.4.1: mtu is from 68 to 65535 */
 #define MTU_MAX 65535
-#define SERIAL_MAX 20 /* virtio 1.3 5.2.6.1: VIRTIO_BLK_T_GET_ID takes 20 bytes */
+#define SPEED_MAX 0x7fffffff /* virtio 1.3 5.1.4 */
+#define SERIAL_MAX 20	     /* virtio 1.3 5.2.6.1: VIRTIO_BLK_T_GET_ID takes 20 bytes */
 
 static const char *name_rule(const void *value)
 {
@@ -191,6 +192,11 @@ static const struct field port_fields[] = {
 	[PORT_QUEUES] = { .key = "queues", .kind = FIELD_NUMBER, P(queues), .min = 1, .max = 127 },
 	[PORT_MAC] = { .key = "mac", .kind = FIELD_MAC, P(mac), .rule = mac_rule },
 	[PORT_MTU] = { .key = "mtu", .kind = FIELD_NUMBER, P(mtu), .min = MTU_MIN, .max = MTU_MAX },
+	[PORT_SPEED] = { .key = "speed",
+			 .kind = FIELD_NUMBER,
+			 P(speed),
+			 .min = 1,
+			 .max = SPEED_MAX },
 	[PORT_DPDK] = { .key = "dpdk",
 			.kind = FIELD_TEXT,
 			P(dpdk),

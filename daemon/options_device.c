@@ -105,10 +105,15 @@ static const char blk_help[] =
 	"      --serial TEXT        serial number, up to 20 bytes; default: blk\n" COMMON_HELP;
 
 static const struct row net_rows[] = {
-	{ "socket-path", false, TO_SOCKET, 0 },	      { "dpdk", false, TO_DPDK, 0 },
-	{ "connect", true, TO_DEVICE, PORT_CONNECT }, { "mode", false, TO_DEVICE, PORT_MODE },
-	{ "queues", false, TO_DEVICE, PORT_QUEUES },  { "mac", false, TO_DEVICE, PORT_MAC },
-	{ "mtu", false, TO_DEVICE, PORT_MTU },	      COMMON_ROWS,
+	{ "socket-path", false, TO_SOCKET, 0 },
+	{ "dpdk", false, TO_DPDK, 0 },
+	{ "connect", true, TO_DEVICE, PORT_CONNECT },
+	{ "mode", false, TO_DEVICE, PORT_MODE },
+	{ "queues", false, TO_DEVICE, PORT_QUEUES },
+	{ "mac", false, TO_DEVICE, PORT_MAC },
+	{ "mtu", false, TO_DEVICE, PORT_MTU },
+	{ "speed", false, TO_DEVICE, PORT_SPEED },
+	COMMON_ROWS,
 };
 
 static const char net_help[] =
@@ -124,7 +129,8 @@ static const char net_help[] =
 	"      --mode MODE          permissions of the socket files, octal; default: by umask\n"
 	"      --queues N           queue pairs of a port, 1 (default) to 127\n"
 	"      --mac MAC            the card's address; only with a single port for a guest\n"
-	"      --mtu BYTES          the MTU told to guests, 68 to 65535\n" COMMON_HELP;
+	"      --mtu BYTES          the MTU told to guests, 68 to 65535\n"
+	"      --speed MBIT         the link's speed told to guests, in Mbit/s\n" COMMON_HELP;
 
 static const struct device_kind kinds[] = {
 	{ "blk", "{\"type\": \"block\", \"features\": [\"read-only\", \"blk-file\"]}", blk_help,

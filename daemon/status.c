@@ -335,6 +335,8 @@ static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 	}
 	if (c->mtu)
 		put_number(j, "mtu", c->mtu);
+	if (c->speed)
+		put_number(j, "speed", c->speed);
 	put_vlans(j, c);
 	put(j, "isolated", json_boolean(c->isolated));
 	if (e->guest || e->dpdk)

@@ -17,6 +17,12 @@
 /* virtio 1.3 5.1.4.1: the smallest MTU that a device may name. */
 #define MTU_MIN 68
 
+/* virtio 1.3 5.1.4: Mbit/s, 0 to 0x7fffffff, or all ones; a switch's port is full duplex. */
+#define SPEED_MAX 0x7fffffffu
+#define SPEED_UNKNOWN UINT32_MAX
+#define DUPLEX_FULL 1
+#define DUPLEX_UNKNOWN 0xff
+
 /*
  * A queue without a kick eventfd (vhost-user SET_VRING_KICK, bit 8) has to be looked at now and
  * then.
@@ -59,6 +65,8 @@ static uint64_t net_features(struct vhost_device *vdev)
 		f |= bit(VIRTIO_NET_F_MAC);
 	if (d->cfg.mtu)
 		f |= bit(VIRTIO_NET_F_MTU);
+	if (d->cfg.speed)
+		f |= bit(VIRTIO_NET_F_SPEED_DUPLEX);
 	if (d->cfg.queue_pairs > 1)
 		f |= bit(VIRTIO_NET_F_MQ);
 	return f;
@@ -89,6 +97,8 @@ static void net_get_config(struct vhost_device *vdev, uint8_t *config)
 		.status = htole16(port_is_down(&d->port) ? 0 : VIRTIO_NET_S_LINK_UP),
 		.max_virtqueue_pairs = htole16((uint16_t)d->cfg.queue_pairs),
 		.mtu = htole16(d->mtu),
+		.speed = htole32(d->cfg.speed ? d->cfg.speed : SPEED_UNKNOWN),
+		.duplex = d->cfg.speed ? DUPLEX_FULL : DUPLEX_UNKNOWN,
 		.rss_max_key_size = RSS_KEY_MAX,
 		.rss_max_indirection_table_length = htole16(RSS_TABLE_MAX),
 		.supported_hash_types = htole32(RSS_HASH_TYPES),
@@ -465,6 +475,9 @@ static int config_check(const struct net_device_config *cfg, struct error *err)
 	if (cfg->mtu && cfg->mtu < MTU_MIN)
 		return error_set(err, -EINVAL, "port %s: an MTU of %u: give %u to 65535, or none",
 				 cfg->name, cfg->mtu, MTU_MIN);
+	if (cfg->speed > SPEED_MAX)
+		return error_set(err, -EINVAL, "port %s: a speed of %u: give 1 to %u, or none",
+				 cfg->name, cfg->speed, SPEED_MAX);
 	return 0;
 }
 

@@ -18,6 +18,7 @@ struct net_device_config {
 	bool has_mac;
 	uint8_t mac[6]; /* told to front-ends that ask (configuration space) */
 	uint16_t mtu;	/* 0: not offered */
+	uint32_t speed; /* Mbit/s that the link claims, full duplex; 0: it claims none */
 };
 
 /* @return 0 and *@out attached to @sw, or -errno with @err. */

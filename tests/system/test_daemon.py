@@ -615,12 +615,13 @@ def test_one_disk_by_socket_path(spawn, folder):
 def test_ports_by_socket_paths_share_a_switch(spawn, folder):
     daemon = spawn(
         "net", "--socket-path", folder / "a.sock", "--socket-path", folder / "b.sock", "--control",
-        folder / "control.sock", "--mtu", "1400",
+        folder / "control.sock", "--mtu", "1400", "--speed", "10000",
     )  # fmt: skip
     assert is_served(folder / "a.sock")
     assert is_served(folder / "b.sock")
     (network,) = status(folder)["networks"]
     assert [port["name"] for port in network["ports"]] == ["port0", "port1"]
+    assert [port["speed"] for port in network["ports"]] == [10000, 10000]
     assert daemon.stop() == 0
 
 

@@ -98,9 +98,9 @@ static void options_complete(struct ng_options *o)
 
 void ng_create(struct net_guest *g, unsigned number, const struct ng_options *opt)
 {
-	struct net_device_config cfg = { .has_mac = opt->has_mac,
-					 .mtu = opt->mtu,
-					 .rules = opt->rules };
+	struct net_device_config cfg = {
+		.has_mac = opt->has_mac, .mtu = opt->mtu, .speed = opt->speed, .rules = opt->rules
+	};
 	struct error err = { 0 };
 
 	memset(g, 0, sizeof(*g));

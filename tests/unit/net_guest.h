@@ -45,6 +45,7 @@ struct ng_options {
 	struct frontend_inflight *inflight; /* not NULL: one is asked for, and set */
 	bool has_mac;
 	uint16_t mtu;
+	uint32_t speed;
 	const struct port_rules *rules; /* NULL: none */
 	/*
 	 * Instead of sharing memory and filling receive queues: called when all queues are made and

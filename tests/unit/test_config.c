@@ -76,7 +76,7 @@ static const char full[] = "user: root\n"
 			   "    mac_max: 128\n"
 			   "    ports:\n"
 			   "      - { name: web, socket: /run/w.sock, queues: 2, mac: "
-			   "\"52:54:00:aB:00:01\", mtu: 9000 }\n"
+			   "\"52:54:00:aB:00:01\", mtu: 9000, speed: 25000 }\n"
 			   "      - { name: vm, socket: /run/vm.sock, connect: yes }\n"
 			   "      - { name: up, dpdk: \"net_tap0,iface=sluice0\" }\n"
 			   "disks:\n"
@@ -114,6 +114,7 @@ Test(config, full_file_gives_every_value)
 	cr_assert_eq(config_port(n, 0)->queues, 2);
 	cr_assert_arr_eq(config_port(n, 0)->mac, "\x52\x54\x00\xab\x00\x01", 6);
 	cr_assert_eq(config_port(n, 0)->mtu, 9000);
+	cr_assert_eq(config_port(n, 0)->speed, 25000);
 	cr_assert(config_port(n, 1)->socket.connect);
 	cr_assert_not(schema_given(config_port(n, 1), PORT_MAC));
 	cr_assert_str_eq(config_port(n, 2)->dpdk, "net_tap0,iface=sluice0");

@@ -424,6 +424,29 @@ Test(net_life, queue_num_and_configuration_space, .timeout = 60)
 	stop();
 }
 
+/* 5.1.4: one that is not configured is not offered, and not the standstill that zero would be. */
+Test(net_life, speed_and_duplex_as_configured_else_unknown_5_1_4, .timeout = 60)
+{
+	struct ng_options o = { .speed = 0x7fffffff, .features = NG_BIT(63) }, plain = { 0 };
+	struct virtio_net_config c;
+
+	FOR_EACH_LAYOUT(o)
+	{
+		start(&o, &plain, 1);
+		cr_assert(a.fe.offered & NG_BIT(VIRTIO_NET_F_SPEED_DUPLEX));
+		cr_assert_eq(frontend_get_config(&a.fe, 0, &c, sizeof(c)), 0, "%s", a.fe.error);
+		cr_assert_eq(c.speed, 0x7fffffff);
+		cr_assert_eq(c.duplex, 1);
+		cr_assert_not(b.fe.offered & NG_BIT(VIRTIO_NET_F_SPEED_DUPLEX));
+		cr_assert_eq(frontend_get_config(&b.fe, 0, &c, sizeof(c)), 0, "%s", b.fe.error);
+		cr_assert_eq(c.speed, UINT32_MAX);
+		cr_assert_eq(c.duplex, 0xff);
+		send_frame(&a, 0, &b, 1);
+		expect_frame(&b, 0, 1);
+		stop();
+	}
+}
+
 Test(net_life, legacy_driver_sets_its_address_in_the_configuration_space, .timeout = 60)
 {
 	struct ng_options o = { .legacy = true }, plain = { 0 };
@@ -505,6 +528,7 @@ Test(net_life, bad_configurations_are_refused_with_a_sentence, .timeout = 60)
 	refused((c = good, c.has_mac = true, c), "MAC");
 	refused((c = good, c.has_mac = true, c.mac[0] = 1, c), "MAC");
 	refused((c = good, c.mtu = 67, c), "MTU");
+	refused((c = good, c.speed = 0x80000000, c), "speed");
 	c = good;
 	c.socket = (struct vhost_socket) { .path = strdup("/nonexistent/x"), .fd = -1, .mode = -1 };
 	cr_assert_lt(net_device_create(&c, ng_switch, ng_workers, &d, &err), 0);
