@@ -141,6 +141,7 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout, enum ring_
 	if (n == 0)
 		return unlikely(q->coalesces) ? coalesce_poll(&q->coalesce, r, layout) : 0;
 	burst_adapt(q); /* by the poll before this one */
+	ring_push_ahead(r, layout, n);
 	/* vhost-user "Ring states": a disabled transmit ring is consumed, and its frames dropped.
 	 */
 	if (likely(__atomic_load_n(&q->vq->enabled, __ATOMIC_RELAXED))) {

@@ -271,6 +271,9 @@ bool ring_signal(struct ring *r, int fd) COLD;
  *	Puts the last @n chains popped back, as if never popped: @chains are all of them, in their
  *	order, and none was pushed. Not for rings with a ring_track.
  *
+ * void ring_push_ahead(const struct ring *r, enum ring_layout layout, unsigned n);
+ *	A hint: @n chains are pushed soon, so that what is written then is fetched meanwhile.
+ *
  * void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
  *		  uint32_t written);
  *	Gives a chain back; the driver sees it after ring_publish(). @written: bytes of "in"

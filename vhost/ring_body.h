@@ -131,7 +131,7 @@ HOT unsigned ring_run(struct ring *r, enum ring_layout layout, bool in, struct c
 		c->out_len = in ? 0 : d.len;
 		c->in_len = in ? d.len : 0;
 		c->segs = seg;
-		__builtin_prefetch(host); /* a header is read or written first, and soon */
+		buffer_ahead(host, in);
 		sum += d.len + RING_DESC_WEIGHT;
 	}
 	if (layout == RING_PACKED && idx == r->size) {
@@ -261,6 +261,13 @@ HOT void ring_unpop(struct ring *r, enum ring_layout layout, const struct chain 
 	}
 	r->in_flight -= n;
 	counter_add(&r->stats.popped, -(uint64_t)n);
+}
+
+HOT void ring_push_ahead(const struct ring *r, enum ring_layout layout, unsigned n)
+{
+	/* A packed ring's are where its available ones were read a moment ago. */
+	if (layout == RING_SPLIT)
+		split_push_ahead(r, n);
 }
 
 HOT void ring_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
