@@ -12,6 +12,10 @@
     file      requests a second to a file, also beside fio without any back-end
     device    the same to a zram device, which is made for it (root)
     cards     frames a second from guest to guest, beside dpdk-testpmd and, where it is installed, OVS-DPDK
+    virtio-user  the same, driven by DPDK's virtio-user
+    tso       frames of 64 KiB from guest to guest
+    hop       how long a frame takes from guest to guest
+    uplink    frames a second from a guest to a DPDK port
     cross     the same switch, driven by sluice-bench and by DPDK's virtio-user
 """
 import argparse
@@ -464,6 +468,7 @@ BENCHES = {"ring": bench_ring, "iotlb": bench_iotlb, "fairness": bench_fairness,
            "scale": bench_scale, "workers": lambda options: bench_workers.bench(options, tell),
            "disk": lambda options: compare(options, "disk"), "file": lambda options: compare(options, "file"),
            "device": bench_device, "cards": lambda options: compare(options, "cards"),
+           **{name: lambda options, name=name: compare(options, name) for name in ("virtio-user", "tso", "hop", "uplink")},
            "cross": lambda options: bench_cross.bench(options, tell)}
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import virtio_user
 import yaml
 
 HERE = Path(__file__).resolve().parent
@@ -40,6 +41,7 @@ class Recipe:
     pins: dict                  # back-end, driver: CPU or None
     image: object               # bytes of a file that is made, a path, or None
     base: str                   # whose rate the ratios are of
+    figure: list                # where a time stands in what sluice-bench tells, instead of the rate; less is better
     backends: dict
     workloads: dict             # name: arguments of sluice-bench
 
@@ -190,7 +192,7 @@ def pins_of(c):
     return pins
 
 
-KEYS = {"title", "unit", "rounds", "time", "pin", "image", "base", "back-ends", "workloads"}
+KEYS = {"title", "unit", "rounds", "time", "pin", "image", "base", "figure", "back-ends", "workloads"}
 
 
 def load(path, **overrides):
@@ -214,10 +216,17 @@ def load(path, **overrides):
     loads = Checker(path, "workloads", data["workloads"], set(data["workloads"]))
     workloads = {str(n): loads.words(n, required=True) for n in loads.mapping}
     for n, w in workloads.items():
-        if w[0] not in ("blk", "net"):
-            loads.fail(n, f"{w[0]}: the first word is blk or net")
+        if w[0] not in ("blk", "net", "virtio-user"):
+            loads.fail(n, f"{w[0]}: the first word is blk, net or virtio-user")
+        wrong = virtio_user.why_wrong(w[1:]) if w[0] == "virtio-user" else None
+        if wrong:
+            loads.fail(n, wrong)
     base = c.text("base", next(iter(backends)))
     if base not in backends:
         c.fail("base", f"no such back-end; there are {', '.join(backends)}")
+    figure = c.text("figure", "rate")
+    if figure != "rate" and not re.fullmatch(r"[a-z_]+_us\.(min|mean|max|p[0-9.]+)", figure):
+        c.fail("figure", "say rate, or a time of sluice-bench --json, as latency_us.p50")
     return Recipe(c.text("title", Path(path).stem), c.text("unit", "a second"), c.number("rounds", 5, 1, 1000),
-                  c.number("time", 1, 1, 3600), pins, image, base, backends, workloads)
+                  c.number("time", 1, 1, 3600), pins, image, base, [] if figure == "rate" else figure.split(".", 1),
+                  backends, workloads)

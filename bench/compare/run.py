@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import virtio_user
 from recipe import fill
 
 START_TIMEOUT_S = 20
@@ -89,6 +90,10 @@ class Running:
             return None
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
+    def cpu_seconds(self):
+        """Of the process, by its CPU clock (clock_getcpuclockid(3))."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)
+
     def check_alive(self, when):
         if self.ended():
             raise StartFailure(f"ended {when} ({self.ended()}): {last_lines(self.log)}")
@@ -156,7 +161,8 @@ class Bench:
             if backend.kind == "fio":
                 return self.measure_alone(backend, arguments, values)
             with Running(backend, folder, values, self.recipe.pins["back-end"], self.search) as running:
-                return self.drive(running, arguments, [values[f"socket.{s}"] for s in backend.sockets])
+                drive = self.drive_virtio_user if arguments[0] == "virtio-user" else self.drive
+                return drive(running, arguments, [values[f"socket.{s}"] for s in backend.sockets])
 
     def drive(self, running, arguments, sockets):
         kind, *rest = arguments
@@ -175,7 +181,32 @@ class Bench:
                 f"sluice-bench: exit code {done.returncode}")
             raise Failure(why + (f" ({running.ended()}: {last_lines(running.log)})" if running.ended() else ""))
         found = json.loads(done.stdout)
-        return {"rate": found["pps" if "pps" in found else "iops"], "cpu": found["backend_cpu_s_per_million"]}
+        return {"rate": self.figure_of(found), "cpu": found["backend_cpu_s_per_million"]}
+
+    def figure_of(self, found):
+        if not self.recipe.figure:
+            return found["pps" if "pps" in found else "iops"]
+        for key in self.recipe.figure:
+            if key not in found:
+                raise Failure(f"sluice-bench told no {'.'.join(self.recipe.figure)}")
+            found = found[key]
+        return found
+
+    def drive_virtio_user(self, running, arguments, sockets):
+        """By a driver that is not ours, between two cards."""
+        missing = virtio_user.missing(self.search)
+        if missing or len(sockets) != 2 or self.recipe.pins["driver"] is None:
+            raise Failure(f"not installed: {', '.join(missing)}" if missing else
+                          "virtio-user wants a back-end of two sockets, and a CPU: say pin: driver: at the top")
+        options = {n.removeprefix("--"): int(v) if v.isdigit() else v for n, v in zip(arguments[1::2], arguments[2::2])}
+        try:
+            rate, cpu = virtio_user.drive(sockets, running.folder, self.recipe.pins["driver"], self.recipe.time, **options,
+                                          listen=running.backend.connects, measured=running.cpu_seconds, path=self.search)
+        except virtio_user.VirtioUserFailure as e:
+            raise Failure(f"{e} ({running.ended()}: {last_lines(running.log)})" if running.ended() else str(e)) from e
+        if not rate:
+            raise Failure("no frame came through")
+        return {"rate": rate, "cpu": cpu / (rate * self.recipe.time) * 1e6}
 
     def measure_alone(self, backend, arguments, values):
         if arguments[0] != "blk":
@@ -198,8 +229,8 @@ class Bench:
 class Figures:
     """Of one workload: by back-end, and there by round, what measure() gave; and why it is missing."""
 
-    def __init__(self):
-        self.found, self.failed = {}, {}
+    def __init__(self, less=False):
+        self.found, self.failed, self.less = {}, {}, less
 
     def add(self, name, number, found):
         self.found.setdefault(name, {})[number] = found
@@ -222,6 +253,8 @@ class Figures:
         """The median of the rounds' own, for a machine that changes its speed does so between rounds. None: no round
         has both."""
         a, b = self.found.get(name, {}), self.found.get(to, {})
+        if self.less:
+            a, b = b, a
         own = [a[n]["rate"] / b[n]["rate"] for n in a if n in b and b[n]["rate"]]
         return statistics.median(own) if own else None
 
@@ -240,7 +273,7 @@ def in_turn(bench, tell=lambda text: None):
             present[name] = backend
     results = {}
     for workload, arguments in recipe.workloads.items():
-        figures = results[workload] = Figures()
+        figures = results[workload] = Figures(bool(recipe.figure))
         figures.failed.update(absent)
         for number in range(recipe.rounds):
             for name, backend in present.items():
@@ -249,7 +282,7 @@ def in_turn(bench, tell=lambda text: None):
                 try:
                     found = bench.measure(backend, arguments)
                     figures.add(name, number, found)
-                    tell(f"{workload}: round {number + 1} of {recipe.rounds}: {name}: {found['rate']:.0f}")
+                    tell(f"{workload}: round {number + 1} of {recipe.rounds}: {name}: {found['rate']:.{1 if recipe.figure else 0}f}")
                 except Failure as e:
                     figures.failed[name] = str(e)
                     if isinstance(e, StartFailure):

@@ -45,8 +45,12 @@ def compare(file, *arguments):
     ({"pin": {"driver": 4096}}, ["pin.driver: 4096", "null not to pin"]),
     ({"image": "/nowhere/x"}, ["image: '/nowhere/x'", "256M"]),
     ({"base": "theirs"}, ["base: 'theirs'", "there are ours"]),
+    ({"figure": "latency"}, ["figure: 'latency'", "latency_us.p50"]),
     ({"workloads": {}}, ["workloads: {}", "arguments of sluice-bench"]),
-    ({"workloads": {"w": ["disk"]}}, ["workloads.w", "blk or net"]),
+    ({"workloads": {"w": ["disk"]}}, ["workloads.w", "blk, net or virtio-user"]),
+    ({"workloads": {"w": ["virtio-user", "--depth", 8]}}, ["workloads.w", "--depth: virtio-user knows --ring, --size"]),
+    ({"workloads": {"w": ["virtio-user", "--size", 9000]}}, ["workloads.w", "--size 9000: say 60 to 1514"]),
+    ({"workloads": {"w": ["virtio-user", "--ring"]}}, ["workloads.w", "--ring : say split or packed"]),
     ({"back-ends": {"b": {"sockets": ["a"]}}}, ["back-ends.b.command", "missing"]),
     ({"back-ends": {"b": {"command": ["x"]}}}, ["back-ends.b.sockets", "missing"]),
     ({"back-ends": {"b": {"command": ["x"], "sockets": ["a"], "ready": "("}}}, ["back-ends.b.ready: '('", "expression"]),
@@ -67,10 +71,10 @@ def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
     done = compare(tmp_path / "r.yaml")
     assert done.returncode == 2 and "not YAML" in done.stderr
     done = compare("nope")
-    assert done.returncode == 2 and "came with the program: cards, device, disk, file" in done.stderr
+    assert done.returncode == 2 and "came with the program: cards, device, disk, file, hop, tso, uplink, virtio-user" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["cards", "device", "disk", "file"])
+@pytest.mark.parametrize("name", ["cards", "device", "disk", "file", "hop", "tso", "uplink", "virtio-user"])
 def test_recipes_that_ship_are_right(name):
     if (os.cpu_count() or 1) < 2:
         pytest.skip("one CPU, and they pin to two")
@@ -118,6 +122,20 @@ def test_nothing_to_compare_is_a_failure(tmp_path):
     assert done.returncode == 1 and "not installed: no-such-program" in done.stdout
 
 
+def test_of_a_time_less_is_better(tmp_path):
+    read, _, results = scripted(tmp_path, {"a": [2, 4, 8], "b": [3, 8, 8]}, figure="latency_us.p50")
+    assert results["reads"].ratio("a", "b") == 1.5
+    assert "| reads | 4.00 (150 %) | 8.00 (62 %) |" in report.markdown(read, results)
+
+
+def test_a_time_that_sluice_bench_does_not_tell_is_a_failure(tmp_path):
+    file = written(tmp_path, a_recipe(figure="round_trip_us.p50"))
+    failed = json.loads(compare(file, "--json").stdout)["workloads"]["reads"]["failed"]
+    assert failed["ours"] == "sluice-bench told no round_trip_us.p50"
+    file = written(tmp_path, a_recipe(figure="latency_us.p99"))
+    assert 0.1 < json.loads(compare(file, "--json").stdout)["workloads"]["reads"]["back-ends"]["ours"]["rate"] < 1e6
+
+
 class Scripted:
     """In place of run.Bench: rates that are known beforehand, and None for a failure."""
 
@@ -135,8 +153,8 @@ class Scripted:
         return {"rate": rate, "cpu": 1.0}
 
 
-def scripted(tmp_path, rates):
-    read = recipe.load(written(tmp_path, a_recipe(rounds=3, **{"back-ends": {n: OURS for n in rates}})))
+def scripted(tmp_path, rates, **more):
+    read = recipe.load(written(tmp_path, a_recipe(rounds=3, **more, **{"back-ends": {n: OURS for n in rates}})))
     bench = Scripted(read, rates)
     return read, bench, run.in_turn(bench)
 
@@ -184,6 +202,28 @@ def test_requests_are_served_by_qemu_storage_daemon(tmp_path):
 def test_frames_are_forwarded_by_testpmd_over_both_layouts(tmp_path):
     # Such a back-end touches no ring before the driver says that it is ready.
     assert min(measured(tmp_path, "cards", ["split, 60 bytes", "packed, 512 bytes"], "testpmd")) > 1000
+
+
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
+def test_cards_are_driven_by_virtio_user_over_both_layouts(tmp_path):
+    rates = measured(tmp_path, "virtio-user", ["split, 60 bytes", "packed, 1514 bytes"], "Sluice;testpmd")
+    assert min(rates) > 1000
+
+
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
+def test_hops_large_frames_and_an_uplink_are_measured(tmp_path):
+    assert max(measured(tmp_path, "hop", ["packed, 1000 a second"], "Sluice;testpmd")) < 1e5
+    assert min(measured(tmp_path, "tso", ["packed"], "Sluice;testpmd")) > 100
+    assert min(measured(tmp_path, "uplink", ["packed, 60 bytes"], "Sluice;testpmd")) > 1000
+
+
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
+def test_virtio_user_tells_why_it_could_not_drive(tmp_path):
+    file = written(tmp_path, a_recipe(pin={"driver": 0}, workloads={"frames": ["virtio-user"]}, **{"back-ends": {
+        "one": OURS,
+        "disks": {**OURS, "sockets": ["a", "b"], "command": ["sh", "-c", "sluiced --config c.yaml & touch b.sock; wait"]}}}))
+    failed = json.loads(compare(file, "--json").stdout)["workloads"]["frames"]["failed"]
+    assert "two sockets" in failed["one"] and failed["disks"] == "no frame came through"
 
 
 @pytest.mark.skipif(not shutil.which("fio"), reason="no fio")

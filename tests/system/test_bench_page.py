@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import bench as page  # noqa: E402 pylint: disable=wrong-import-position
 import bench_cross as cross  # noqa: E402 pylint: disable=wrong-import-position
 import bench_workers as workers  # noqa: E402 pylint: disable=wrong-import-position
+import virtio_user  # noqa: E402 pylint: disable=wrong-import-position
 
 RINGS = pytest.mark.parametrize("ring", ["split", "packed"])
 needs_zram = pytest.mark.skipif(os.geteuid() != 0 or not Path("/sys/class/zram-control").exists(), reason="no zram, or not root")
@@ -41,7 +42,7 @@ def options_of(**more):
 
 def test_each_benchmark_has_a_place_in_the_page():
     text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
-    places = re.findall(r"<!-- (\w+): begin -->\n", text)
+    places = re.findall(r"<!-- ([\w-]+): begin -->\n", text)
     assert sorted(places) == sorted(page.BENCHES)
     for name in places:
         assert text.index(f"<!-- {name}: begin -->\n") < text.index(f"<!-- {name}: end -->")
@@ -147,17 +148,17 @@ STOPPED = """
 """
 
 
-def test_the_totals_of_both_ports_are_taken_from_what_testpmd_says():
-    assert cross.totals(STOPPED) == (120, 3)
-    with pytest.raises(cross.CrossFailure, match="dpdk-testpmd: a / EAL: no"):
-        cross.totals("a\nEAL: no\n")
+def test_the_total_of_both_ports_is_taken_from_what_testpmd_says():
+    assert virtio_user.received(STOPPED) == 120
+    with pytest.raises(virtio_user.VirtioUserFailure, match="dpdk-testpmd: a / EAL: no"):
+        virtio_user.received("a\nEAL: no\n")
 
 
 @needs_testpmd
 @RINGS
 def test_virtio_user_drives_the_switch_and_leaves_nothing(ring, monkeypatch, tmp_path):
     monkeypatch.setattr(cross.tempfile, "tempdir", str(tmp_path))
-    runtime = Path("/var/run/dpdk", f"x{os.getpid()}")
+    runtime = Path("/var/run/dpdk/u")
     assert cross.one(BUILD, "theirs", ring, 60, 0.5) > 100
     assert list(tmp_path.iterdir()) == [] and not runtime.exists()
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
@@ -177,12 +178,12 @@ def test_a_testpmd_that_gives_up_is_told_with_what_it_said(ring, monkeypatch, tm
 
 def test_without_testpmd_the_cross_check_is_skipped_by_name(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert cross.bench(options_of(), lambda text: None) == ["Skipped: dpdk-testpmd or stdbuf is not installed."]
+    assert cross.bench(options_of(), lambda text: None) == ["Skipped: not installed: dpdk-testpmd, stdbuf."]
 
 
 def test_ratios_of_the_cross_check_are_of_the_rounds(monkeypatch):
     rates = iter([1e6, 1e6, 2e6, 1e6, 4e6, 1e6] * 4)
-    monkeypatch.setattr(cross.shutil, "which", lambda _: "/bin/true")
+    monkeypatch.setattr(virtio_user, "missing", lambda: [])
     monkeypatch.setattr(cross, "one", lambda *_: next(rates))
     lines = cross.bench(options_of(quick=False), lambda text: None)
     assert lines[2] == "| split, 60 bytes | 2.00 | 1.00 | 2.00 | 1.00 | 4.00 |" and len(lines) == 6
@@ -191,7 +192,7 @@ def test_ratios_of_the_cross_check_are_of_the_rounds(monkeypatch):
 def test_when_the_cross_check_fails_the_reason_takes_the_place_of_the_table(monkeypatch):
     def fails(*_):
         raise cross.CrossFailure("sluiced did not start")
-    monkeypatch.setattr(cross.shutil, "which", lambda _: "/bin/true")
+    monkeypatch.setattr(virtio_user, "missing", lambda: [])
     monkeypatch.setattr(cross, "one", fails)
     assert cross.bench(options_of(), lambda text: None) == ["Not done: sluiced did not start"]
 
