@@ -84,6 +84,8 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 			return i;
 		}
 		r->busy = true;
+		if (unlikely(c->id >= q->n_used))
+			q->n_used = c->id + 1u;
 		r->issued = now;
 		q->n_busy++;
 		to_disk = request_parse(r, c, &q->limits, q->big_free[q->n_big_free - 1]);
@@ -128,7 +130,7 @@ static void cancel(struct blk_queue *q)
 {
 	if (!q->disk->ops->cancel)
 		return;
-	for (; q->leave_at < q->size; q->leave_at++) {
+	for (; q->leave_at < q->n_used; q->leave_at++) {
 		struct request *r = &q->requests[q->leave_at];
 
 		if (r->busy && r->issued && !q->disk->ops->cancel(q->disk_queue, &r->io))
@@ -200,7 +202,7 @@ HOT bool blk_arm(struct poller *p, enum ring_layout layout)
 		return false;
 	/* Nothing new is popped any more, so only completions are worth waking up for. */
 	if (unlikely(q->draining))
-		return q->leaving ? !q->disk->ops->cancel || q->leave_at == q->size
+		return q->leaving ? !q->disk->ops->cancel || q->leave_at == q->n_used
 				  : !ring_unfinished(q->ring);
 	if (unlikely(throttle_is_shut(q)))
 		return true;

@@ -7,26 +7,44 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/*
+ * Pages that take memory when they are touched, and not before: what a guest never has in flight
+ * costs nothing. The heap would clear what it has had in use before, and a huge page would be all
+ * of them at once.
+ */
+static void *map_zeros(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, bytes, MADV_NOHUGEPAGE); /* a kernel without them refuses */
+	return p;
+}
 
 int blk_queue_alloc(struct blk_queue *q)
 {
 	unsigned n_big = MIN(q->size, (uint32_t)BLK_QUEUE_BIG_MAX);
+	size_t requests = q->size * sizeof(*q->requests);
+	size_t segs = BLK_POLL_SEGS * sizeof(*q->segs);
+	struct iovec *big;
 
-	q->requests = aligned_alloc(CACHE_LINE, q->size * sizeof(*q->requests));
-	q->segs = calloc(BLK_POLL_SEGS, sizeof(*q->segs));
-	/* Mostly never touched, and then takes no memory. */
-	q->big_mem = calloc((size_t)n_big * RING_CHAIN_SEGS_MAX, sizeof(*q->big_mem));
+	q->mem_bytes = requests + segs + (size_t)n_big * RING_CHAIN_SEGS_MAX * sizeof(*big);
+	q->mem = map_zeros(q->mem_bytes);
 	q->big_free = calloc(n_big, sizeof(*q->big_free));
-	if (!q->requests || !q->segs || !q->big_mem || !q->big_free)
+	if (!q->mem || !q->big_free)
 		return -ENOMEM;
+	q->requests = q->mem;
+	q->segs = (struct iovec *)((char *)q->mem + requests);
+	big = q->segs + BLK_POLL_SEGS;
 	STAILQ_INIT(&q->failed.list);
 	STAILQ_INIT(&q->throttle.list[0]);
 	STAILQ_INIT(&q->throttle.list[1]);
-	memset(q->requests, 0, q->size * sizeof(*q->requests));
-	for (unsigned i = 0; i < q->size; i++)
-		q->requests[i].io.io.owner = &q->poller;
 	while (q->n_big_free < n_big) {
-		q->big_free[q->n_big_free] = q->big_mem + q->n_big_free * RING_CHAIN_SEGS_MAX;
+		q->big_free[q->n_big_free] = big + q->n_big_free * RING_CHAIN_SEGS_MAX;
 		q->n_big_free++;
 	}
 	return q->disk->ops->queue_open(q->disk, &q->poller, &q->disk_queue);
@@ -36,10 +54,9 @@ void blk_queue_free(struct blk_queue *q)
 {
 	if (q->disk_queue)
 		q->disk->ops->queue_close(q->disk_queue);
-	free(q->segs);
-	free(q->big_mem);
+	if (q->mem)
+		munmap(q->mem, q->mem_bytes);
 	free(q->big_free);
-	free(q->requests);
 	free(q);
 }
 
@@ -107,7 +124,7 @@ static void find_slow(struct virtqueue *vq, void *arg)
 	struct blk_stats *s = ((struct slow *)arg)->stats;
 	uint64_t now = clock_cycles();
 
-	for (uint32_t i = 0; i < q->size; i++) {
+	for (uint32_t i = 0; i < q->n_used; i++) {
 		const struct request *r = &q->requests[i];
 		uint64_t age = now - r->issued;
 
@@ -187,7 +204,7 @@ bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len)
 {
 	const struct blk_queue *q = vq->priv;
 
-	for (uint32_t i = 0; i < q->size; i++)
+	for (uint32_t i = 0; i < q->n_used; i++)
 		if (q->requests[i].busy && request_uses(&q->requests[i], (uintptr_t)host, len))
 			return true;
 	return false;

@@ -64,6 +64,7 @@ struct blk_queue {
 	struct disk_queue *disk_queue;
 	struct request *requests; /* by chain id */
 	uint32_t size;
+	uint32_t n_used;   /* of @requests: those from here on have never been popped */
 	uint32_t n_busy;   /* requests popped and not pushed */
 	bool draining;	   /* no more pops, but of what was in flight before */
 	bool ending;	   /* and nothing is held back any more: the ring itself ends */
@@ -93,7 +94,8 @@ struct blk_queue {
 
 	/* The control thread's. */
 	struct virtqueue *vq;
-	struct iovec *big_mem;
+	void *mem; /* @requests, @segs, and the arrays of @big_free */
+	size_t mem_bytes;
 	struct call drain_call, drained_call;
 	bool stopping;		/* queue_stop came */
 	struct worker *move_to; /* it drains to go on there; NULL: it stays */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Guest memory that comes and goes while a disk is at work. */
+#include "blk/queue.h"
 #include "tests/unit/blk_util.h"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #define IMAGE (16 * MIB)
@@ -109,6 +111,52 @@ BLK_TEST(blk_memory, the_status_byte_counts_too)
 	__atomic_store_n(&disk_is_stuck, false, __ATOMIC_SEQ_CST);
 	VM_OK(&vm, frontend_recv_reply(&vm.f, VU_REM_MEM_REG, &ack, 8, NULL, NULL));
 	cr_assert_eq(ack, 0u);
+	guest_memory_destroy(&more);
+	vm_stop(&vm);
+}
+
+/* Pages of a queue's requests that are there: one that was only looked at counts, too. */
+static unsigned pages_of_requests(const struct vm *vm, unsigned *of)
+{
+	const struct blk_queue *q = blk_device_vhost(vm->dev)->queues[0].priv;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = q->size * sizeof(*q->requests);
+	unsigned char there[64];
+	unsigned n = 0;
+
+	*of = (unsigned)(ALIGN_UP(bytes, page) / page);
+	cr_assert_leq(*of, ARRAY_SIZE(there));
+	cr_assert_eq(mincore(q->requests, bytes, there), 0);
+	for (unsigned i = 0; i < *of; i++)
+		n += there[i] & 1;
+	return n;
+}
+
+/*
+ * A ring is made for more than a guest ever has in flight, and only what it has takes memory: not
+ * those that are looked through for the oldest one, or for one that uses memory that goes.
+ */
+BLK_TEST(blk_memory, requests_that_never_were_take_no_memory)
+{
+	static struct vm vm;
+	const struct guest_range range = { UINT64_C(1) << 36, MIB };
+	const struct driver_seg data = { MIB, 4096 };
+	unsigned before, of;
+
+	vm_start(&vm, v, &file_direct, IMAGE);
+	before = pages_of_requests(&vm, &of);
+	cr_assert_eq(before, 0, "%u of %u pages without a request", before, of);
+	cr_assert_eq(guest_memory_create(&more, &range, 1, 0), 0);
+	VM_OK(&vm, frontend_add_mem_reg(&vm.f, &more.region[0]));
+	__atomic_store_n(&disk_is_stuck, true, __ATOMIC_SEQ_CST);
+	VM_OK(&vm, guest_blk_submit(&vm.blk[0], VIRTIO_BLK_T_IN, 0, &data, 1, NULL));
+	guest_blk_kick(&vm.blk[0]);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).in_flight == 1));
+	cr_assert_eq(vm_stats(&vm).slow, 0u);
+	cr_assert_eq(pages_of_requests(&vm, &of), 1, "it was looked for the oldest one");
+	VM_OK(&vm, frontend_remove_mem_reg(&vm.f, &more.region[0]));
+	cr_assert_eq(pages_of_requests(&vm, &of), 1, "it was looked who uses the memory");
+	__atomic_store_n(&disk_is_stuck, false, __ATOMIC_SEQ_CST);
+	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
 	guest_memory_destroy(&more);
 	vm_stop(&vm);
 }
