@@ -208,6 +208,14 @@ void prepare_postcopy(struct appliance *a)
 		log_warn("postcopy migration is not offered: %s", err.text);
 }
 
+void await_postcopy(void)
+{
+	struct error err = { 0 };
+
+	if (pager_possible() && pager_await(&err) < 0)
+		log_warn("postcopy migration is not offered: %s", err.text);
+}
+
 void confine(const struct appliance *a, const char *control_path, struct confinement *out)
 {
 	const char *unfit = sandbox_unfit();

@@ -22,8 +22,10 @@ void confine(const struct appliance *a, const char *control_path, struct confine
 
 /*
  * Control thread, while it is the only one and nothing is open. The processes that wait for pages
- * of guests (vhost/pager.h): as the user that we become, and in filters of their own.
+ * of guests (vhost/pager.h): as the user that we become, and in filters of their own. await: before
+ * the first front-end is answered, they are ready or there is no postcopy.
  */
 void prepare_postcopy(struct appliance *a);
+void await_postcopy(void);
 
 #endif

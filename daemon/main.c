@@ -173,6 +173,7 @@ static int start(struct daemon *d)
 	if (start_control_socket(d, &err))
 		return fail(&err);
 	appliance_open(a, d->options.fd);
+	await_postcopy();
 	if (a->n_failed && !a->n_open)
 		return fail((error_set(&err, -1, "no device could be opened"), &err));
 	if (privilege_drop(&d->identity, dpdk_capabilities_needed(), &err))

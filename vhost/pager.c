@@ -62,9 +62,19 @@ int pager_prepare(const struct pager_confinement *c, struct error *err)
 	stem = fork();
 	if (stem == 0)
 		pager_stem_main(pair[1], c);
+	rc = stem < 0 ? -errno : 0;
 	close(pair[1]);
 	stem_socket = pair[0];
-	rc = stem < 0 ? -errno : wait_hello(stem_socket, NULL, 0);
+	if (rc == 0)
+		return 0;
+	pager_unprepare();
+	return error_set(err, rc, "its process cannot be started: %s", strerror(-rc));
+}
+
+int pager_await(struct error *err)
+{
+	int rc = wait_hello(stem_socket, NULL, 0);
+
 	if (rc == 0)
 		return 0;
 	error_set(err, rc,

@@ -36,9 +36,11 @@ struct pager_confinement {
 
 /*
  * Makes the stem. While this process has one thread, and before it opens what others must not have.
- * @return 0, or -errno with @err: then there is no postcopy.
+ * pager_await(): it is ready; in between there is time for other things. Before any front-end is
+ * answered. @return of both 0, or -errno with @err: then there is no postcopy.
  */
 int pager_prepare(const struct pager_confinement *c, struct error *err);
+int pager_await(struct error *err);
 bool pager_possible(void);
 /* Ends the stem (tests). */
 void pager_unprepare(void);

@@ -23,7 +23,7 @@ static inline void prepare_pagers(void)
 {
 	struct error err = { 0 };
 
-	if (pager_prepare(NULL, &err) < 0)
+	if (pager_prepare(NULL, &err) < 0 || pager_await(&err) < 0)
 		cr_skip_test("%s", err.text);
 }
 
