@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "blk/iov.h"
+#include "blk/nbd_lib.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -297,6 +298,8 @@ static int open_server(struct nbd_disk *d, const struct blk_config *cfg, struct 
 {
 	int rc = nbd_address_parse(cfg->nbd, &d->address, err);
 
+	if (rc == 0)
+		rc = nbd_lib_load(err);
 	if (rc == 0)
 		rc = nbd_address_resolve(&d->address, err);
 	if (rc == 0)

@@ -19,7 +19,6 @@
 #include "blk/nbd_redo.h"
 #include "blk/relay.h"
 
-#include <libnbd.h>
 #include <pthread.h>
 
 #define NBD_CONNECTIONS_MAX 16

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "blk/disk_nbd.h"
+#include "blk/nbd_lib.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@
 /* A socket can break while something is sent, and then poll() tells nothing. */
 static bool is_over(const struct nbd_conn *c)
 {
-	return nbd_aio_is_dead(c->h) > 0 || nbd_aio_is_closed(c->h) > 0;
+	return libnbd.aio_is_dead(c->h) > 0 || libnbd.aio_is_closed(c->h) > 0;
 }
 
 static void failed(struct nbd_conn *c, struct error *err, int rc, const char *what)
@@ -39,26 +40,26 @@ static void failed(struct nbd_conn *c, struct error *err, int rc, const char *wh
 
 static void failed_nbd(struct nbd_conn *c, struct error *err)
 {
-	const char *why = nbd_get_error();
-	int rc = nbd_get_errno();
+	const char *why = libnbd.get_error();
+	int rc = libnbd.get_errno();
 
 	failed(c, err, rc ? rc : ECONNRESET, why ? why : "it hung up");
 }
 
 static bool set_handle(const struct nbd_address *a, struct nbd_handle *h)
 {
-	int rc = nbd_set_export_name(h, a->export);
+	int rc = libnbd.set_export_name(h, a->export);
 
 	if (rc == 0)
-		rc = nbd_set_tls(h, a->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE);
+		rc = libnbd.set_tls(h, a->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE);
 	if (rc == 0 && a->certificates)
-		rc = nbd_set_tls_certificates(h, a->certificates);
+		rc = libnbd.set_tls_certificates(h, a->certificates);
 	if (rc == 0 && a->psk_file)
-		rc = nbd_set_tls_psk_file(h, a->psk_file);
+		rc = libnbd.set_tls_psk_file(h, a->psk_file);
 	if (rc == 0 && a->user)
-		rc = nbd_set_tls_username(h, a->user);
+		rc = libnbd.set_tls_username(h, a->user);
 	if (rc == 0 && a->no_verify)
-		rc = nbd_set_tls_verify_peer(h, false);
+		rc = libnbd.set_tls_verify_peer(h, false);
 	return rc == 0;
 }
 
@@ -67,14 +68,14 @@ static void hand_over(struct nbd_conn *c, struct error *err)
 {
 	int fd = c->fd;
 
-	c->h = nbd_create();
+	c->h = libnbd.create();
 	if (!c->h || !set_handle(&c->disk->address, c->h)) {
 		failed_nbd(c, err);
 		return;
 	}
 	c->fd = -1;
 	c->step = NBD_NEGOTIATING;
-	if (nbd_aio_connect_socket(c->h, fd) < 0)
+	if (libnbd.aio_connect_socket(c->h, fd) < 0)
 		failed_nbd(c, err);
 }
 
@@ -148,10 +149,10 @@ int nbd_conn_fd(const struct nbd_conn *c, short *events)
 		return c->fd;
 	if (is_over(c))
 		return -1;
-	direction = nbd_aio_get_direction(c->h);
+	direction = libnbd.aio_get_direction(c->h);
 	*events = (short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
 			  (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
-	return nbd_aio_get_fd(c->h);
+	return libnbd.aio_get_fd(c->h);
 }
 
 static void step_socket(struct nbd_conn *c, struct error *err)
@@ -196,26 +197,28 @@ void nbd_conn_step(struct nbd_conn *c, short revents, struct error *err)
 	}
 	/* A quick server's handshake may be over before anybody polls, and then nothing more comes.
 	 */
-	if (!revents && !is_over(c) && !(c->step == NBD_NEGOTIATING && nbd_aio_is_ready(c->h) > 0))
+	if (!revents && !is_over(c) &&
+	    !(c->step == NBD_NEGOTIATING && libnbd.aio_is_ready(c->h) > 0))
 		return;
-	direction = nbd_aio_get_direction(c->h);
+	direction = libnbd.aio_get_direction(c->h);
 	if ((revents & ~POLLOUT) && (direction & LIBNBD_AIO_DIRECTION_READ))
-		rc = nbd_aio_notify_read(c->h);
+		rc = libnbd.aio_notify_read(c->h);
 	else if (revents && (direction & LIBNBD_AIO_DIRECTION_WRITE))
-		rc = nbd_aio_notify_write(c->h);
+		rc = libnbd.aio_notify_write(c->h);
 	if (rc < 0)
 		failed_nbd(c, err);
 	else if (is_over(c))
 		failed(c, err, ECONNRESET, "it has closed the connection");
-	else if (c->step == NBD_NEGOTIATING && nbd_aio_is_ready(c->h) > 0)
+	else if (c->step == NBD_NEGOTIATING && libnbd.aio_is_ready(c->h) > 0)
 		c->step = NBD_READY;
 }
 
 void nbd_conn_close(struct nbd_conn *c)
 {
 	if (c->h && c->step == NBD_READY && !is_over(c))
-		nbd_aio_disconnect(c->h, 0);
-	nbd_close(c->h);
+		libnbd.aio_disconnect(c->h, 0);
+	if (c->h)
+		libnbd.close(c->h);
 	c->h = NULL;
 	if (c->fd >= 0)
 		close(c->fd);
@@ -225,7 +228,7 @@ void nbd_conn_close(struct nbd_conn *c)
 
 void nbd_conn_leave(struct nbd_conn *c)
 {
-	int fd = fcntl(nbd_aio_get_fd(c->h), F_DUPFD_CLOEXEC, 0);
+	int fd = fcntl(libnbd.aio_get_fd(c->h), F_DUPFD_CLOEXEC, 0);
 
 	c->step = NBD_NEGOTIATING; /* no farewell, which might be sent in the midst of a command */
 	nbd_conn_close(c);
@@ -265,14 +268,14 @@ int nbd_conn_wait(struct nbd_conn *c, struct error *err)
 
 static uint64_t block_size(struct nbd_handle *h, int which)
 {
-	int64_t size = nbd_get_block_size(h, which);
+	int64_t size = libnbd.get_block_size(h, which);
 
 	return size > 0 ? (uint64_t)size : 0;
 }
 
 int nbd_conn_facts(const struct nbd_conn *c, struct nbd_facts *f, struct error *err)
 {
-	int64_t size = nbd_get_size(c->h);
+	int64_t size = libnbd.get_size(c->h);
 
 	if (size < 0)
 		return error_set(err, -EINVAL, "the NBD server does not say how large its disk is");
@@ -281,12 +284,12 @@ int nbd_conn_facts(const struct nbd_conn *c, struct nbd_facts *f, struct error *
 		.min = block_size(c->h, LIBNBD_SIZE_MINIMUM),
 		.preferred = block_size(c->h, LIBNBD_SIZE_PREFERRED),
 		.max = block_size(c->h, LIBNBD_SIZE_MAXIMUM),
-		.read_only = nbd_is_read_only(c->h) > 0,
-		.flush = nbd_can_flush(c->h) > 0,
-		.fua = nbd_can_fua(c->h) > 0,
-		.trim = nbd_can_trim(c->h) > 0,
-		.zero = nbd_can_zero(c->h) > 0,
-		.multi = nbd_can_multi_conn(c->h) > 0,
+		.read_only = libnbd.is_read_only(c->h) > 0,
+		.flush = libnbd.can_flush(c->h) > 0,
+		.fua = libnbd.can_fua(c->h) > 0,
+		.trim = libnbd.can_trim(c->h) > 0,
+		.zero = libnbd.can_zero(c->h) > 0,
+		.multi = libnbd.can_multi_conn(c->h) > 0,
 	};
 	return 0;
 }

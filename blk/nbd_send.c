@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One step of a request, as a command of NBD, and what its answer means. The disk's thread. */
 #include "blk/disk_nbd.h"
+#include "blk/nbd_lib.h"
 
 #include <errno.h>
 
@@ -41,22 +42,22 @@ static int64_t send_command(struct nbd_handle *h, struct nbd_slot *s, uint32_t f
 	const nbd_completion_callback then = { .callback = on_answer, .user_data = s };
 
 	if (s->flushes)
-		return nbd_aio_flush(h, then, 0);
+		return libnbd.aio_flush(h, then, 0);
 	switch (s->op) {
 	case DISK_READ:
-		return nbd_aio_pread(h, s->buf, s->len, s->offset, then, 0);
+		return libnbd.aio_pread(h, s->buf, s->len, s->offset, then, 0);
 	case DISK_WRITE:
-		return nbd_aio_pwrite(h, s->buf, s->len, s->offset, then, fua);
+		return libnbd.aio_pwrite(h, s->buf, s->len, s->offset, then, fua);
 	case DISK_DISCARD:
-		return nbd_aio_trim(h, s->len, s->offset, then, fua);
+		return libnbd.aio_trim(h, s->len, s->offset, then, fua);
 	case DISK_ZERO:
-		return nbd_aio_zero(h, s->len, s->offset, then,
-				    fua | (s->unmap ? 0 : LIBNBD_CMD_FLAG_NO_HOLE));
+		return libnbd.aio_zero(h, s->len, s->offset, then,
+				       fua | (s->unmap ? 0 : LIBNBD_CMD_FLAG_NO_HOLE));
 	case DISK_SECURE_ERASE: /* is not offered */
 	case DISK_FLUSH:
 		break;
 	}
-	return nbd_aio_flush(h, then, 0);
+	return libnbd.aio_flush(h, then, 0);
 }
 
 int nbd_slot_send(struct nbd_conn *c, struct nbd_slot *s)
@@ -76,8 +77,8 @@ int nbd_slot_send(struct nbd_conn *c, struct nbd_slot *s)
 	c->n_in_flight++;
 	/* Not sent and not dead: libnbd knows that the server would refuse it. */
 	if (send_command(c->h, s, fua ? LIBNBD_CMD_FLAG_FUA : 0) < 0 && s->conn &&
-	    nbd_aio_is_dead(c->h) <= 0 && nbd_aio_is_closed(c->h) <= 0)
-		answer(s, nbd_get_errno() ? -nbd_get_errno() : -EIO);
+	    libnbd.aio_is_dead(c->h) <= 0 && libnbd.aio_is_closed(c->h) <= 0)
+		answer(s, libnbd.get_errno() ? -libnbd.get_errno() : -EIO);
 	return 0;
 }
 

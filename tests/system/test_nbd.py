@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from lab import LabError, host, qemu
+from lab import BUILD, LabError, host, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Disk, Guest, Machine
 
@@ -105,3 +105,37 @@ def test_a_guest_does_not_notice_that_its_nbd_server_is_killed(form, packed, fol
     print(f"{form}: {found['writes']} writes, {found['flushes']} flushes, {found['reads']} reads compared")
     host.run("qemu-img", "convert", "-f", form, "-O", "raw", image, raw)
     assert host.run(qemu.guest_files()["pattern"], "churn-check", raw, seed).strip().endswith(found["digest"])
+
+
+def add(daemon, folder):
+    return subprocess.run([BUILD / "cli/sluice", "--socket", daemon.control, "disk", "add", "late", "--socket",
+                           folder / "late.sock", "--nbd", f"nbd+unix:///?socket={folder}/nbd.sock"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=30, check=False)
+
+
+def has_libnbd(daemon):
+    with open(f"/proc/{daemon.pid}/maps", encoding="utf-8") as maps:
+        return "libnbd" in maps.read()
+
+
+@pytest.mark.parametrize("first", ["ram", "nbd"])
+def test_libnbd_is_loaded_for_the_first_disk_that_needs_it_and_not_from_within_the_sandbox(first, folder):
+    image = folder / "disk.raw"
+    host.run("truncate", "-s", f"{DISK_MIB}M", image)
+    source = {"ram": "ram: 4M", "nbd": f"nbd: 'nbd+unix:///?socket={folder}/nbd.sock'"}[first]
+    config = f"disks: [{{ name: first, socket: {folder}/first.sock, {source} }}]\n"
+    with Server(folder, image, "raw"), Daemon(folder, config) as daemon:
+        if daemon.status()["sandbox"]["seccomp"] == "off":
+            pytest.skip("no sandbox in this build")
+        assert has_libnbd(daemon) == (first == "nbd")
+        done = add(daemon, folder)
+        if first == "nbd":
+            assert done.returncode == 0, done.stderr + daemon.log_tail()
+            assert daemon.disk("late")["capacity"] == DISK_MIB << 20
+        else:
+            assert done.returncode == 1
+            assert "started without a disk on an NBD server" in done.stderr, done.stderr
+            assert "restart it with this disk" in done.stderr, done.stderr
+            assert [d["name"] for d in daemon.status()["disks"]] == ["first"]
+        assert daemon.stop() == 0
