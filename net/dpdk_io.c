@@ -53,6 +53,8 @@ static unsigned rx_poll(struct poller *poller)
 	if (n == 0)
 		return 0;
 	q->idle_looks = 0;
+	for (unsigned i = 0; i < n; i++)
+		__builtin_prefetch(rte_pktmbuf_mtod(mbufs[i], void *));
 	for (unsigned i = 0; i < n; i++) {
 		struct packet *pk = &q->packets[n_good];
 
@@ -408,14 +410,18 @@ static unsigned dpdk_deliver(struct port *port, struct packet *const *packets, u
 	unsigned w = worker_index(worker_current());
 	struct tx tx;
 
-	assert(n <= PORT_BURST);
+	assert(n > 0 && n <= PORT_BURST);
 	tx.p = p;
 	tx.q = &p->txqs[w % p->n_queues];
 	tx.s = &port->stats[w];
 	tx.n = 0;
 	tx.lost = 0;
-	for (tx.packet = 0; tx.packet < n; tx.packet++)
+	packet_ahead(packets[0]);
+	for (tx.packet = 0; tx.packet < n; tx.packet++) {
+		if (tx.packet + 1 < n)
+			packet_ahead(packets[tx.packet + 1]);
 		tx_packet(&tx, packets[tx.packet]);
+	}
 	tx_flush(&tx);
 	return n - (unsigned)__builtin_popcount(tx.lost);
 }

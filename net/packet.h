@@ -57,4 +57,27 @@ struct packet {
 /* Four cache lines, and an index of a burst is a shift. */
 static_assert(sizeof(struct packet) == 256, "a packet has grown");
 
+/* Of frames of what length the lines are fetched ahead, and how many bytes of one. */
+#define PACKET_AHEAD_MIN 128u
+#define PACKET_AHEAD_MAX 1536u
+
+/*
+ * A hint, where @p is copied soon: its lines come while another is copied. A copy goes too fast
+ * over a frame for the CPU's own prefetcher to be of much use. @return false: it is too short for
+ * that.
+ */
+HOT bool packet_ahead(const struct packet *p)
+{
+	const uint8_t *from;
+	size_t len;
+
+	if (p->len <= PACKET_AHEAD_MIN || !p->n_segs)
+		return false;
+	from = p->segs[0].iov_base;
+	len = MIN(p->segs[0].iov_len, (size_t)PACKET_AHEAD_MAX);
+	for (size_t i = 0; i < len; i += CACHE_LINE)
+		__builtin_prefetch(from + i);
+	return true;
+}
+
 #endif

@@ -18,10 +18,6 @@
 #define CHAINS_FEW 24u
 #define CHAIN_BYTES 256u
 
-/* Of frames of what length the lines are fetched ahead, and how many bytes of one. */
-#define AHEAD_MIN 128u
-#define AHEAD_MAX 1536u
-
 enum land { LAND_OK, LAND_NO_BUFFER, LAND_TOO_BIG, LAND_BROKEN };
 
 /* What a burst did, written to the counters once. */
@@ -347,28 +343,21 @@ static void COLD coalesce_calls(struct net_queue *q, enum ring_layout layout, ui
 }
 
 /*
- * While a frame is copied, the lines of the one behind it come: from its sender's core, and for us
- * alone from its receiver's. The copy itself goes too fast over a frame for the CPU's own
- * prefetcher to be of much use. @c: where it will probably go, or NULL.
+ * While a frame is copied, the lines of the next one come: from its sender's core, and for us
+ * alone from its receiver's. @c: where it will probably go, or NULL.
  */
 HOT void frame_ahead(const struct packet *p, const struct chain *c)
 {
-	const uint8_t *from, *to;
+	const uint8_t *to;
 	size_t len;
 
-	if (p->len <= AHEAD_MIN || !p->n_segs)
-		return;
-	from = p->segs[0].iov_base;
-	len = MIN(p->segs[0].iov_len, (size_t)AHEAD_MAX);
-	for (size_t i = 0; i < len; i += CACHE_LINE)
-		__builtin_prefetch(from + i);
-	if (!c || !c->n_in)
+	if (!packet_ahead(p) || !c || !c->n_in)
 		return;
 	to = c->segs[0].iov_base;
-	len = MIN(p->len, AHEAD_MAX) + VNET_HDR_LEN;
+	len = MIN(p->len, PACKET_AHEAD_MAX) + VNET_HDR_LEN;
 	len = MIN(c->segs[0].iov_len, len);
 	/* The ring's walk has the first two. */
-	for (size_t i = 2 * CACHE_LINE; i < len; i += CACHE_LINE)
+	for (size_t i = 2 * (size_t)CACHE_LINE; i < len; i += CACHE_LINE)
 		prefetch_write(to + i);
 }
 
