@@ -206,6 +206,17 @@ unsigned count_fds(void)
 	return n - 3; /* ".", ".." and the folder's own */
 }
 
+bool fds_become(unsigned n)
+{
+	uint64_t end = clock_ns() + UINT64_C(20000000000);
+
+	while (count_fds() != n && clock_ns() < end)
+		usleep(100);
+	if (count_fds() != n)
+		fprintf(stderr, "%u descriptors are open, and not %u\n", count_fds(), n);
+	return count_fds() == n;
+}
+
 void leave_descriptors(unsigned n)
 {
 	struct rlimit limit;

@@ -73,6 +73,12 @@ void bed_submit(struct bed *b, unsigned index);
 void bed_step(void *arg);
 
 unsigned count_fds(void);
+/*
+ * Are so many descriptors open, now or soon? What a front-end gave is closed by a thread of its
+ * device's, which may outlive that (vhost/disposal.h). Steps no loop: for when there is none any
+ * more, too.
+ */
+bool fds_become(unsigned n);
 /* From now on there is room for @n descriptors more, until the test ends. */
 void leave_descriptors(unsigned n);
 
