@@ -276,7 +276,7 @@ static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 		count = over ? waiting(s) : due_now(s, m);
 	else if (over)
 		return 0;
-	else if (!s->load->open)
+	else if (!s->load->open && s->to) /* else its buffers are all that holds a sender up */
 		count = s->window - MIN((uint64_t)s->window, under_way(s));
 	count = MIN(count, (uint64_t)BURST);
 	for (; n < count && (b = card_tx_buf(s->from)); n++) {

@@ -146,7 +146,8 @@ def test_frames_that_nobody_takes_are_lost_and_told(daemon, folder):
     assert done.returncode == 1
     assert "no frame came through" in done.stderr and "were lost" in done.stderr
     done = bench("net", folder / "z.sock", "--send-only", "--time", 1, "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["sent"] > 0
+    # As many as it takes: not a ring full, and then nothing until they are given up.
+    assert done.returncode == 0 and json.loads(done.stdout)["sent"] > 50 * 256
     assert daemon.poll() is None
 
 
