@@ -81,17 +81,13 @@ static void driver_state_forget(struct net_device *d)
 	net_steer(d, &(struct rss_config) { 0 });
 	net_coalesce_forget(d);
 	net_filter_forget(d);
-	if (d->flows)
-		flows_forget(d->flows);
 }
 
 /* Comes when a driver begins anew. */
 static void net_set_features(struct vhost_device *vdev, uint64_t features)
 {
-	struct net_device *d = net_device_of(vdev);
-
-	driver_state_forget(d);
-	net_look(d, NET_FLOWS, d->flows && features & bit(VIRTIO_NET_F_MQ));
+	(void)features;
+	driver_state_forget(net_device_of(vdev));
 }
 
 static void net_get_config(struct vhost_device *vdev, uint8_t *config)
@@ -182,21 +178,14 @@ static void queue_decide(struct net_queue *q)
 		q->sender_offloads |= OFFLOAD_ECN;
 }
 
-/*
- * Workers look for receive queues below rx_span only, and share flows out among these. Enabled
- * ones, for QEMU starts as many as there are, and enables those that the guest uses.
- */
+/* Workers look for receive queues below rx_span only. */
 static void rx_span_update(struct net_device *d)
 {
 	unsigned span = 0;
 
-	for (unsigned pair = 0; pair < d->cfg.queue_pairs; pair++) {
-		const struct net_queue *q = &d->queues[2 * pair];
-
-		if (__atomic_load_n(&q->running, __ATOMIC_RELAXED) &&
-		    __atomic_load_n(&q->vq->enabled, __ATOMIC_RELAXED))
+	for (unsigned pair = 0; pair < d->cfg.queue_pairs; pair++)
+		if (__atomic_load_n(&d->queues[2 * pair].running, __ATOMIC_RELAXED))
 			span = pair + 1;
-	}
 	__atomic_store_n(&d->rx_span, span, __ATOMIC_RELAXED);
 }
 
@@ -332,13 +321,6 @@ static void net_queue_move(struct vhost_device *vdev, struct virtqueue *vq, stru
 		worker_call_wait(to, rx_wakes_begin, q);
 }
 
-static void net_queue_enabled(struct vhost_device *vdev, struct virtqueue *vq, bool enabled)
-{
-	rx_span_update(net_device_of(vdev));
-	if (enabled)
-		net_coalesce_enabled(vq->priv);
-}
-
 static int net_set_mtu(struct vhost_device *vdev, uint16_t mtu)
 {
 	struct net_device *d = net_device_of(vdev);
@@ -414,7 +396,7 @@ static const struct vhost_device_ops net_ops = {
 	.save_state = net_save_state,
 	.load_state = net_load_state,
 	.queue_move = net_queue_move,
-	.queue_enabled = net_queue_enabled,
+	.queue_enabled = net_coalesce_enabled,
 	.set_mtu = net_set_mtu,
 	.send_rarp = net_send_rarp,
 	.disconnected = net_disconnected,
@@ -433,7 +415,6 @@ static void device_free(struct net_device *d)
 	vhost_device_fini(&d->vdev);
 	free(d->port.stats);
 	free(d->queues);
-	free(d->flows);
 	free(d);
 }
 
@@ -466,9 +447,7 @@ static int device_alloc(struct net_device *d, struct workers *workers, struct er
 	d->cfg.name = d->vdev.name;
 	d->queues = calloc(n_queues, sizeof(d->queues[0]));
 	d->port.stats = aligned_alloc(CACHE_LINE, stats_bytes);
-	if (d->cfg.queue_pairs > 1)
-		d->flows = flows_new();
-	if (!d->queues || !d->port.stats || (d->cfg.queue_pairs > 1 && !d->flows))
+	if (!d->queues || !d->port.stats)
 		return error_set(err, -ENOMEM, "port %s: out of memory", d->cfg.name);
 	memset(d->port.stats, 0, stats_bytes);
 	for (unsigned i = 0; i < n_queues; i++) {

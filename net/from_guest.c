@@ -158,8 +158,6 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout, enum ring_
 		counter_add(&stats->rx_bytes, bytes);
 		if (unlikely(good < n))
 			counter_add(&stats->rx_bad, n - good);
-		if (__atomic_load_n(&q->dev->looks, __ATOMIC_RELAXED) & NET_FLOWS)
-			net_sent(q, packets, good);
 		if (good)
 			switch_forward(q->dev->port.sw, &q->dev->port, packets, good);
 	}

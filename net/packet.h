@@ -48,7 +48,7 @@ struct packet {
 	struct packet_offload offload;
 	uint16_t vlan; /* the VLAN it belongs to in the switch, 1 to 4094; 0: none */
 	uint16_t tci;  /* with a VLAN: priority and DEI, where they stand in a tag */
-	uint16_t lane; /* what is not IP stays in order within one, all the way: net_deliver() */
+	uint16_t lane; /* what has one lane stays in order, all the way: see net_deliver() */
 	/* The receiver's, where it has hashes (net/steer.c): VIRTIO_NET_HASH_REPORT_*. */
 	uint16_t hash_report;
 	uint32_t hash;

@@ -1,23 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which of a guest's receive queues a frame goes to: by the table that the driver has set (RSS,
- * virtio 1.3 5.1.6.5.7); else its flow's, by which the guest last sent it, or which its hash names
- * (5.1.6.5.6); what is not IP, by the lane that it comes from. What belongs to one flow goes one
- * way in all cases, whatever worker it comes through, so nothing is reordered; when the table
- * changes, all that went by the old one is in its queue before the first that goes by the new one.
+ * virtio 1.3 5.1.6.5.7), else by the lane that it comes from. What belongs to one flow goes one way
+ * in both cases, so nothing is reordered; when the table changes, all that went by the old one is
+ * in its queue before the first that goes by the new one.
  *
  * The table, and the hash's, stand in two places of the device, by turns. Workers read them without
  * a lock, and see under the lock of the queue that they chose whether these were still in force.
  * What they read meanwhile may be of two tables, but each word of it is one that was checked.
  */
-#include "base/clock.h"
 #include "net/virtio_net.h"
 
 /*
- * The receive queue for a pair or a lane, locked; the next that runs where that one does not. What
- * has one lane stays in order. A lane is the worker where the sending queue began, so that with
- * several pairs each worker has a queue to itself and they do not wait for each other; a queue that
- * moves to another worker keeps its lane. NULL: the guest listens on none.
+ * The receive queue for a lane, locked: what has one lane stays in order. A lane is the worker
+ * where the sending queue began, so that with several pairs each worker has a queue to itself and
+ * they do not wait for each other; a queue that moves to another worker keeps its lane. NULL: the
+ * guest listens on none.
  */
 static struct net_queue *rx_lock(struct net_device *d, unsigned lane)
 {
@@ -56,85 +54,30 @@ static struct net_queue *pair_lock(struct net_device *d, unsigned pair)
 	return NULL;
 }
 
-static bool hashes(const struct net_device *d)
+#define PAIR_BY_LANE UINT16_MAX
+
+/*
+ * The hash, and the pair, of those of the packets that @which names; NULL there: the lane decides.
+ * @return the number of the configuration that they go by.
+ */
+static unsigned hash_packets(struct net_device *d, struct packet *const *packets, uint32_t which,
+			     uint16_t *pairs)
 {
-	return __atomic_load_n(&d->looks, __ATOMIC_RELAXED) & NET_HASHES;
-}
-
-/* The pairs that frames go to without a table. */
-static unsigned pairs_open(const struct net_device *d)
-{
-	return MIN(__atomic_load_n(&d->rx_span, __ATOMIC_RELAXED),
-		   __atomic_load_n(&d->pairs_used, __ATOMIC_RELAXED));
-}
-
-/* With a table no flow is asked for; the next one that comes without has to be learned then. */
-static bool follows(const struct net_device *d)
-{
-	unsigned gen = __atomic_load_n(&d->rss_gen, __ATOMIC_RELAXED);
-
-	return __atomic_load_n(&d->looks, __ATOMIC_RELAXED) & NET_FLOWS && pairs_open(d) > 1 &&
-	       !__atomic_load_n(&d->rss[gen % 2].config.steers, __ATOMIC_RELAXED);
-}
-
-/* @open: pairs_open(), of which a burst sees one. */
-static uint16_t flow_pair(const struct net_device *d, const struct packet *p, unsigned open,
-			  uint64_t now)
-{
-	uint16_t pair;
-	uint64_t hash;
-
-	if (!flows_hash(d->flows, p, &hash))
-		return p->lane;
-	pair = flows_pair(d->flows, hash, now);
-	return pair < open ? pair : (uint16_t)((hash >> 32) * open >> 32);
-}
-
-void net_sent(struct net_queue *q, const struct packet *packets, unsigned n)
-{
-	struct flows *f = q->dev->flows;
-	uint64_t now = clock_cycles(), hash;
-
-	if (!follows(q->dev))
-		return;
-	for (unsigned i = 0; i < n; i++)
-		if (flows_hash(f, &packets[i], &hash))
-			flows_sent(f, hash, q->pair, now);
-}
-
-/* Where a burst goes. */
-struct choice {
-	unsigned gen;  /* the number of the configuration that it goes by */
-	bool hashed;   /* the guest has NET_HASHES */
-	bool by_table; /* no pair will do but that which the table names */
-	uint16_t pairs[PORT_BURST];
-};
-
-/* The hash, and the pair, of those of the packets that @which names. */
-static void hash_packets(struct net_device *d, struct packet *const *packets, uint32_t which,
-			 struct choice *c)
-{
-	bool followed = follows(d);
-	unsigned open = pairs_open(d);
-	uint64_t now = clock_cycles();
-	const struct rss *r;
-
 	/* Pairs with the release in net_steer(): the number, then what it is the number of. */
-	c->gen = __atomic_load_n(&d->rss_gen, __ATOMIC_ACQUIRE);
-	r = &d->rss[c->gen % 2];
-	c->hashed = hashes(d);
-	c->by_table = __atomic_load_n(&r->config.steers, __ATOMIC_RELAXED);
+	unsigned gen = __atomic_load_n(&d->rss_gen, __ATOMIC_ACQUIRE);
+	const struct rss *r = &d->rss[gen % 2];
+	bool steers = __atomic_load_n(&r->config.steers, __ATOMIC_RELAXED);
+
 	for (; which; which &= which - 1) {
 		unsigned i = (unsigned)__builtin_ctz(which);
 		struct packet *p = packets[i];
 
-		if (c->hashed || c->by_table)
-			p->hash = rss_hash(r, p, &p->hash_report);
-		if (c->by_table)
-			c->pairs[i] = (uint16_t)rss_pair(r, p->hash, p->hash_report);
-		else
-			c->pairs[i] = followed ? flow_pair(d, p, open, now) : p->lane;
+		p->hash = rss_hash(r, p, &p->hash_report);
+		pairs[i] = PAIR_BY_LANE;
+		if (steers)
+			pairs[i] = (uint16_t)rss_pair(r, p->hash, p->hash_report);
 	}
+	return gen;
 }
 
 /* Those of @which that go where the first of them goes. @return which ones these are. */
@@ -151,12 +94,12 @@ static uint32_t same_pair(const uint16_t *pairs, uint32_t which)
 	return same;
 }
 
-static bool steering_changed(const struct net_device *d, const struct choice *c)
+static bool steering_changed(const struct net_device *d, unsigned gen)
 {
 	/* What was read of the configuration, then whether it was the one: seen by the lock's
-	 * order against net_steer(), which takes the lock when it has stored both. */
+	 * order against net_steer(), which takes the lock when it has stored the number. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	return __atomic_load_n(&d->rss_gen, __ATOMIC_RELAXED) != c->gen || hashes(d) != c->hashed;
+	return __atomic_load_n(&d->rss_gen, __ATOMIC_RELAXED) != gen;
 }
 
 static unsigned deliver_run(struct net_queue *q, struct packet *const *packets, uint32_t which,
@@ -175,20 +118,21 @@ static unsigned deliver_hashed(struct net_device *d, struct packet *const *packe
 			       struct port_stats *stats)
 {
 	uint32_t left = (uint32_t)((UINT64_C(1) << n) - 1);
-	unsigned taken = 0;
-	struct choice c;
+	uint16_t pairs[PORT_BURST];
+	unsigned taken = 0, gen;
 
 	assert(n <= PORT_BURST);
-	hash_packets(d, packets, left, &c);
+	gen = hash_packets(d, packets, left, pairs);
 	while (left) {
-		uint32_t which = same_pair(c.pairs, left);
-		unsigned pair = c.pairs[__builtin_ctz(left)];
-		struct net_queue *q = c.by_table ? pair_lock(d, pair) : rx_lock(d, pair);
+		uint32_t which = same_pair(pairs, left);
+		unsigned pair = pairs[__builtin_ctz(left)];
+		struct net_queue *q = pair == PAIR_BY_LANE ? rx_lock(d, packets[0]->lane)
+							   : pair_lock(d, pair);
 
-		if (unlikely(steering_changed(d, &c))) {
+		if (unlikely(steering_changed(d, gen))) {
 			if (q)
 				spin_unlock(&q->vq->lock);
-			hash_packets(d, packets, left, &c);
+			gen = hash_packets(d, packets, left, pairs);
 			continue;
 		}
 		left &= ~which;
@@ -200,6 +144,11 @@ static unsigned deliver_hashed(struct net_device *d, struct packet *const *packe
 		spin_unlock(&q->vq->lock);
 	}
 	return taken;
+}
+
+static bool hashes(const struct net_device *d)
+{
+	return __atomic_load_n(&d->looks, __ATOMIC_RELAXED) & NET_HASHES;
 }
 
 HOT unsigned deliver_by_lane(struct net_device *d, struct packet *const *packets, unsigned n,
@@ -223,30 +172,29 @@ HOT unsigned deliver_by_lane(struct net_device *d, struct packet *const *packets
 	return taken;
 }
 
-static unsigned COLD deliver_wanted(struct net_device *d, struct packet *const *packets, unsigned n,
-				    struct port_stats *stats)
+static unsigned COLD deliver_looking(struct net_device *d, struct packet *const *packets,
+				     unsigned n, struct port_stats *stats)
 {
 	struct packet *wanted[PORT_BURST];
 
-	n = net_filter(d, packets, n, wanted, stats);
-	if (n == 0)
-		return 0;
-	return hashes(d) || follows(d) ? deliver_hashed(d, wanted, n, stats)
-				       : deliver_by_lane(d, wanted, n, stats);
+	if (__atomic_load_n(&d->looks, __ATOMIC_RELAXED) & NET_FILTERS) {
+		n = net_filter(d, packets, n, wanted, stats);
+		packets = wanted;
+		if (n == 0)
+			return 0;
+	}
+	return hashes(d) ? deliver_hashed(d, packets, n, stats)
+			 : deliver_by_lane(d, packets, n, stats);
 }
 
 unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n)
 {
 	struct net_device *d = container_of(p, struct net_device, port);
 	struct port_stats *stats = &p->stats[worker_index(worker_current())];
-	uint8_t looks = __atomic_load_n(&d->looks, __ATOMIC_RELAXED);
 
-	if (likely(!looks))
-		return deliver_by_lane(d, packets, n, stats);
-	if (unlikely(looks & NET_FILTERS))
-		return deliver_wanted(d, packets, n, stats);
-	return looks & NET_HASHES || follows(d) ? deliver_hashed(d, packets, n, stats)
-						: deliver_by_lane(d, packets, n, stats);
+	if (unlikely(__atomic_load_n(&d->looks, __ATOMIC_RELAXED)))
+		return deliver_looking(d, packets, n, stats);
+	return deliver_by_lane(d, packets, n, stats);
 }
 
 void net_steer(struct net_device *d, const struct rss_config *c)
