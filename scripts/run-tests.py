@@ -20,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXIT_SKIPPED = 77  # meson's and automake's convention
+SYSTEM_TEST_S = 400  # one of them; then pytest says where it stood, and goes on with the next
+SYSTEM_TESTS_S = 3000  # all: for what even that cannot end
 
 
 class Results:
@@ -132,11 +134,16 @@ def run_unit_tests(results, build):
 def run_system_tests(results, build, arguments):
     with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder:
         report = Path(folder) / "report.xml"
-        command = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short",
-                   "--color=no", f"--junitxml={report}", "tests/system", *arguments]
+        command = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short", "--color=no",
+                   f"--timeout={SYSTEM_TEST_S}", f"--junitxml={report}", "tests/system", *arguments]
         env = {**os.environ, "SLUICE_BUILD": str(build), "PYTHONUNBUFFERED": "1",
                "PYTHONDONTWRITEBYTECODE": "1"}
-        code = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
+            try:
+                code = process.wait(SYSTEM_TESTS_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = f"none within {SYSTEM_TESTS_S} s"
         if not report.exists():
             results.failed.append(("system tests", f"pytest ended without a report, exit code {code}"))
             return

@@ -45,7 +45,7 @@ build_packages=(
   libyaml-dev libjansson-dev libcap-ng-dev libseccomp-dev libnbd-dev libcriterion-dev scdoc python3
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
-test_packages=(python3-pytest python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin)
+test_packages=(python3-pytest python3-pytest-timeout python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin)
 bench_packages=(dpdk-dev fio librsvg2-bin python3-yaml qemu-system-common)
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 

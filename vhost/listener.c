@@ -31,7 +31,7 @@ struct vhost_listener {
 	bool created; /* the socket file is ours: unlink it if it is still the same */
 	dev_t dev;
 	ino_t ino;
-	bool failure_logged;
+	int told; /* why connecting fails, as the log last had it; 0: nothing */
 	bool over; /* one front-end was all; see exit_on_disconnect */
 };
 
@@ -97,15 +97,17 @@ static void connect_now(struct vhost_listener *l)
 	int fd = socket_connect(d->socket.path);
 
 	if (fd >= 0) {
-		l->failure_logged = false;
+		l->told = 0;
 		fd = session_open(d, fd);
 		if (fd == 0)
 			return;
 	}
-	if (!l->failure_logged)
-		device_warn(d, "%s: no front-end at %s: %s; trying again each second", d->name,
-			    d->socket.path, strerror(-fd));
-	l->failure_logged = true;
+	/* Once for each reason: what was no socket yet may be one that is not for us. */
+	if (l->told != -fd)
+		device_warn(d, "%s: no front-end at %s: %s; %strying again each second", d->name,
+			    d->socket.path, strerror(-fd),
+			    fd == -EACCES ? "let the user that sluiced runs as write to it; " : "");
+	l->told = -fd;
 	retry_later(l);
 }
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import running
 
 BUILD = Path(os.environ["SLUICE_BUILD"])
 BENCH = BUILD / "bench/sluice-bench"
@@ -43,10 +44,9 @@ def fixture_daemon(folder):
                            {"name": "other", "ports": [{"name": "z", "socket": f"{folder}/z.sock"}]}],
               "disks": [{"name": n, "socket": f"{folder}/{n}.sock", "ram": "16M", "queues": 2} for n in "ed"]}
     (folder / "c.yaml").write_text(json.dumps(config))
-    with subprocess.Popen([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
+    with running([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
         wait_for(folder / "d.sock", process)
         yield process
-        process.kill()
 
 
 @pytest.mark.parametrize("ring", [["--ring", "split"], ["--ring", "packed", "--in-order"],
@@ -284,34 +284,28 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
 def test_another_projects_back_end_is_driven_too(folder):
     socket = folder / "qsd.sock"
     (folder / "image").write_bytes(bytes(16 << 20))
-    with subprocess.Popen(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={folder}/image,node-name=d",
-                           "--export", f"type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,"
-                                       f"addr.path={socket}"]) as process:
-        try:
-            wait_for(socket, process)
-            done = bench("blk", socket, "--rw", "randwrite", "--verify", "--time", 1, "--json")
-            assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["verified"] > 0
-            done = bench("blk", socket, "--ring", "packed")
-            assert done.returncode == 1 and "does not offer VIRTIO_F_RING_PACKED; use --ring split" in done.stderr
-        finally:
-            process.kill()
+    with running(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={folder}/image,node-name=d",
+                  "--export", f"type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,"
+                              f"addr.path={socket}"]) as process:
+        wait_for(socket, process)
+        done = bench("blk", socket, "--rw", "randwrite", "--verify", "--time", 1, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["verified"] > 0
+        done = bench("blk", socket, "--ring", "packed")
+        assert done.returncode == 1 and "does not offer VIRTIO_F_RING_PACKED; use --ring split" in done.stderr
 
 
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("size", [60, 1514])
 def test_the_floor_copies_every_byte_both_ways(folder, ring, size):
     sockets = [folder / "a", folder / "b"]
-    with subprocess.Popen([BUILD / "bench/ring/net-floor", *sockets]) as process:
-        try:
-            wait_for(sockets[1], process)
-            done = bench("net", *sockets, "--ring", ring, "--size", size, "--both", "--verify", "--time", 1, "--no-indirect",
-                         "--no-event-idx", "--json")
-            assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["received"] > 0
-            assert process.wait(20) == 0  # it ends with its front-ends
-        finally:
-            process.kill()
+    with running([BUILD / "bench/ring/net-floor", *sockets]) as process:
+        wait_for(sockets[1], process)
+        done = bench("net", *sockets, "--ring", ring, "--size", size, "--both", "--verify", "--time", 1, "--no-indirect",
+                     "--no-event-idx", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["received"] > 0
+        assert process.wait(20) == 0  # it ends with its front-ends
 
 
 def test_the_ring_benchmark_runs_every_row():
@@ -332,11 +326,10 @@ def test_requests_that_fail_are_no_work_done_and_nothing_to_compare(folder, veri
         with open(place / "disk", "wb") as f:
             f.truncate(64 << 20)
         (place / "disk").chmod(0o666)
-        with subprocess.Popen([BUILD / "daemon/sluiced", "blk", "--socket-path", folder / "f.sock", "--blk-file",
-                               place / "disk", "--log-level", "error"]) as process:
+        with running([BUILD / "daemon/sluiced", "blk", "--socket-path", folder / "f.sock", "--blk-file",
+                      place / "disk", "--log-level", "error"]) as process:
             wait_for(folder / "f.sock", process)
             done = bench("blk", folder / "f.sock", "--rw", "write", "--bs", "64K", "--time", 1, "--json", *verify)
-            process.kill()
         data = json.loads(done.stdout)
         assert done.returncode == 1 and "the first request that failed" in done.stderr
         # 1 of 64 MiB has room.

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_bench import BUILD, bench, fixture_folder, wait_for  # noqa: F401 pylint: disable=unused-import
+from running import running
+from test_bench import BENCH, BUILD, bench, fixture_folder, wait_for  # noqa: F401 pylint: disable=unused-import
 
 DAEMON = BUILD / "daemon/sluiced"
 LIAR = Path(__file__).resolve().parent / "liar.py"
@@ -26,11 +27,10 @@ def fixture_disks(folder):
     config = {"control": {"socket": f"{folder}/control.sock"},
               "disks": [{"name": n, "socket": f"{folder}/{n}.sock", "queues": 4, **w} for n, w in what.items()]}
     (folder / "c.yaml").write_text(json.dumps(config))
-    with subprocess.Popen([DAEMON, "--config", folder / "c.yaml", "--log-level", "error"]) as process:
+    with running([DAEMON, "--config", folder / "c.yaml", "--log-level", "error"]) as process:
         wait_for(folder / "t.sock", process)
         yield {n: folder / f"{n}.sock" for n in what}
         assert process.poll() is None
-        process.kill()
     (Path("/dev/shm") / folder.name).unlink()
 
 
@@ -92,17 +92,16 @@ def test_a_stall_counts_for_each_request_that_it_made_late(folder, ring, rate):
     config = {"control": {"socket": f"{folder}/control.sock"},
               "disks": [{"name": "n", "socket": f"{folder}/n.sock", "null": "1G"}]}
     (folder / "c.yaml").write_text(json.dumps(config))
-    with subprocess.Popen([DAEMON, "--config", folder / "c.yaml", "--log-level", "error"]) as daemon:
+    with running([DAEMON, "--config", folder / "c.yaml", "--log-level", "error"]) as daemon:
         wait_for(folder / "n.sock", daemon)
         arguments = [str(a) for a in (BUILD / "bench/sluice-bench", "blk", folder / "n.sock", "--depth", 1, "--time", 3,
                                       "--ring", ring, *rate, "--json", "--progress")]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-            assert "measuring" in running.stderr.readline()
+        with running(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+            assert "measuring" in driver.stderr.readline()
             daemon.send_signal(19)
             time.sleep(0.5)
             daemon.send_signal(18)
-            got = json.loads(running.communicate(timeout=30)[0])
-        daemon.kill()
+            got = json.loads(driver.communicate(timeout=30)[0])
     assert got["latency_us"]["max"] > 400000
     if rate:
         # Those due in the first 0.4 s of it waited for 0.1 s or more.
@@ -229,10 +228,11 @@ def test_a_back_end_that_connects_is_listened_for(folder, ring):
     config = {"control": {"socket": f"{folder}/control.sock"},
               "disks": [{"name": "r", "socket": f"{folder}/mine.sock", "connect": True, "ram": "16M"}]}
     (folder / "c.yaml").write_text(json.dumps(config))
-    with subprocess.Popen([DAEMON, "--config", folder / "c.yaml", "--log-level", "error"]) as daemon:
-        got = measured(folder / "mine.sock", "--listen", "--timeout", 20000, "--ring", ring, "--rw", "randrw",
-                       "--verify", "--time", 1)
-        daemon.kill()
+    with running([BENCH, "blk", folder / "mine.sock", "--listen", "--timeout", 20000, "--ring", ring, "--rw", "randrw",
+                  "--verify", "--time", 1, "--json"], stdout=subprocess.PIPE, text=True) as driver:
+        wait_for(folder / "mine.sock", driver)
+        with running([DAEMON, "--config", folder / "c.yaml", "--log-level", "error"]):
+            got = json.loads(driver.communicate(timeout=30)[0])
     assert got["verified"] > 100 and got["backend_cpu_s"] > 0
 
 
@@ -240,24 +240,21 @@ def test_a_back_end_that_connects_is_listened_for(folder, ring):
 def test_qemu_storage_daemon_is_driven_with_all_of_it(folder):
     (folder / "image").write_bytes(bytes(16 << 20))
     socket = folder / "q.sock"
-    with subprocess.Popen(["qemu-storage-daemon", "--blockdev",
-                           f"driver=file,filename={folder}/image,node-name=d,discard=unmap", "--export",
-                           "type=vhost-user-blk,id=e,node-name=d,writable=on,num-queues=2,addr.type=unix,"
-                           f"addr.path={socket}"]) as process:
-        try:
-            wait_for(socket, process)
-            got = measured(socket, "--rw", "randrw", "--verify", "--threads", 2, "--fsync", 16, "--regions", 4,
-                           "--warmup", 1, "--time", 1)
-            assert got["verified"] > 50 and got["flushes"] > 0 and got["backend_cpu_s"] > 0
-            assert measured(socket, "--rw", "randwritezeroes", "--verify", "--time", 1)["verified"] > 50
-            assert measured(socket, "--rw", "discard", "--time", 1)["discards"] > 50
-            got = measured(socket, "--rate", 500, "--arrival", "poisson", "--queues", 2, "--sleep", "--time", 1)
-            assert 300 < got["requests"] + got["unsent"] < 700
-            for wrong, says in ((["--regions", 60], "takes 32 memory regions"), (["--queues", 3], "has 2 queues")):
-                done = bench("blk", socket, *wrong)
-                assert done.returncode == 1 and says in done.stderr
-        finally:
-            process.kill()
+    with running(["qemu-storage-daemon", "--blockdev",
+                  f"driver=file,filename={folder}/image,node-name=d,discard=unmap", "--export",
+                  "type=vhost-user-blk,id=e,node-name=d,writable=on,num-queues=2,addr.type=unix,"
+                  f"addr.path={socket}"]) as process:
+        wait_for(socket, process)
+        got = measured(socket, "--rw", "randrw", "--verify", "--threads", 2, "--fsync", 16, "--regions", 4,
+                       "--warmup", 1, "--time", 1)
+        assert got["verified"] > 50 and got["flushes"] > 0 and got["backend_cpu_s"] > 0
+        assert measured(socket, "--rw", "randwritezeroes", "--verify", "--time", 1)["verified"] > 50
+        assert measured(socket, "--rw", "discard", "--time", 1)["discards"] > 50
+        got = measured(socket, "--rate", 500, "--arrival", "poisson", "--queues", 2, "--sleep", "--time", 1)
+        assert 300 < got["requests"] + got["unsent"] < 700
+        for wrong, says in ((["--regions", 60], "takes 32 memory regions"), (["--queues", 3], "has 2 queues")):
+            done = bench("blk", socket, *wrong)
+            assert done.returncode == 1 and says in done.stderr
 
 
 @pytest.fixture(name="liar")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import running
 
 yaml = pytest.importorskip("yaml", reason="no python3-yaml")
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,8 +106,8 @@ def test_who_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path):
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_who_ends_it_ends_the_back_end_too(tmp_path, folder, number, code):
     file = written(tmp_path, a_recipe(time=300))
-    with subprocess.Popen([BENCH, "compare", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          env={**os.environ, "TMPDIR": str(folder)}) as process:
+    with running([BENCH, "compare", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                 env={**os.environ, "TMPDIR": str(folder)}) as process:
         deadline = time.monotonic() + 30
         while not list(folder.glob("*/a.sock")):
             assert process.poll() is None and time.monotonic() < deadline

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import running
 
 BUILD = Path(os.environ["SLUICE_BUILD"])
 N = 5
@@ -40,10 +41,9 @@ def fixture_daemon(folder):
     config = {"control": {"socket": f"{folder}/control.sock"},
               "disks": [{"name": f"d{i}", "socket": f"{folder}/d{i}.sock", "null": "64M", "queues": 2} for i in range(N)]}
     (folder / "c.yaml").write_text(json.dumps(config))
-    with subprocess.Popen([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
+    with running([BUILD / "daemon/sluiced", "--config", folder / "c.yaml", "--log-level", "error"]) as process:
         wait_for(folder / f"d{N - 1}.sock", process)
         yield process
-        process.kill()
 
 
 def sockets(folder):
@@ -97,11 +97,8 @@ def test_another_projects_disks_are_measured_too(folder):
     for i in range(N):
         command += ["--blockdev", f"driver=null-co,size=67108864,read-zeroes=on,node-name=n{i}", "--export",
                     f"type=vhost-user-blk,id=e{i},node-name=n{i},addr.type=unix,addr.path={folder}/d{i}.sock"]
-    with subprocess.Popen(command) as process:
-        try:
-            wait_for(folder / f"d{N - 1}.sock", process)
-            done = scale(*sockets(folder), "--wakes", N, "--json")
-            assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["least"] > 0
-        finally:
-            process.kill()
+    with running(command) as process:
+        wait_for(folder / f"d{N - 1}.sock", process)
+        done = scale(*sockets(folder), "--wakes", N, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["least"] > 0

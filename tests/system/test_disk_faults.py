@@ -8,6 +8,7 @@ import pytest
 from lab import BUILD, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Disk, Guest, Machine
+from running import running
 
 SEED = 41
 
@@ -64,6 +65,16 @@ def test_a_guest_waits_for_space_and_goes_on_when_there_is_some(folder):
         assert subprocess.run([qemu.guest_files()["pattern"], "check", path, str(SEED)], check=False).returncode == 0
 
 
+@contextlib.contextmanager
+def frozen(place):
+    """Whatever happens in the block: a process that waits for a frozen file system is deaf to SIGKILL."""
+    run("fsfreeze", "-f", place)
+    try:
+        yield
+    finally:
+        run("fsfreeze", "-u", place)
+
+
 def test_storage_that_stands_still_is_told_of_and_keeps_no_other_disk_waiting(folder):
     run("truncate", "-s", "64M", folder / "ext4.raw")
     run("mkfs.ext4", "-q", folder / "ext4.raw")
@@ -76,15 +87,14 @@ def test_storage_that_stands_still_is_told_of_and_keeps_no_other_disk_waiting(fo
         with Daemon(folder, config) as daemon:
             command = [BUILD / "bench/sluice-bench", "blk", folder / "slow.sock", "--rw", "randwrite", "--sleep",
                        "--time", "3", "--timeout", "60000"]
-            with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as bench:
+            with running(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as bench:
                 wait_for(lambda: daemon.disk("slow")["counters"]["writes"] > 0, 60, "writes are done")
-                run("fsfreeze", "-f", place)
-                hang = wait_for(lambda: daemon.disk("slow").get("no_answer"), 60, "sluiced sees that they hang")
-                assert hang["operation"] == "write" and hang["since_s"] >= 5 and hang["requests"] > 0
-                assert "no answer from the disk to a write at sector" in said(daemon)
-                run(BUILD / "bench/sluice-bench", "blk", folder / "other.sock", "--time", "1")
-                assert "no_answer" not in daemon.disk("other")
-                run("fsfreeze", "-u", place)
+                with frozen(place):
+                    hang = wait_for(lambda: daemon.disk("slow").get("no_answer"), 60, "sluiced sees that they hang")
+                    assert hang["operation"] == "write" and hang["since_s"] >= 5 and hang["requests"] > 0
+                    assert "no answer from the disk to a write at sector" in said(daemon)
+                    run(BUILD / "bench/sluice-bench", "blk", folder / "other.sock", "--time", "1")
+                    assert "no_answer" not in daemon.disk("other")
                 assert bench.wait(60) == 0
             assert daemon.disk("slow")["counters"]["errors"] == 0
             assert "no_answer" not in daemon.disk("slow")

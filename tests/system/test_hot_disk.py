@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from lab import BUILD
 from lab.daemon import Daemon, wait_for
+from running import running
 
 CONFIG = "workers: {{ count: 2 }}\ndisks: [{{ name: first, socket: {folder}/first.sock, ram: 4M }}]\n"
 
@@ -47,12 +48,9 @@ def bench(path, *options):
 @contextlib.contextmanager
 def load(path, *options):
     """A front-end that reads and writes all the time, and that must not notice anything."""
-    with subprocess.Popen(bench(path, "--time", "120", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with running(bench(path, "--time", "120", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                 text=True) as process:
+        yield process
 
 
 def descriptors(daemon):

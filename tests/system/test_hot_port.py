@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from lab import BUILD
 from lab.daemon import Daemon, wait_for
+from running import running
 from test_hot_disk import ask, descriptors, good, refused, resident_kib
 
 CONFIG = """
@@ -16,12 +17,9 @@ networks: [{{ name: lan, ports: [{{ name: one, socket: {folder}/one.sock }}, {{ 
 
 @contextlib.contextmanager
 def traffic(*sockets):
-    with subprocess.Popen([BUILD / "bench/sluice-bench", "net", *sockets, "--time", "120"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with running([BUILD / "bench/sluice-bench", "net", *sockets, "--time", "120"], stdout=subprocess.PIPE,
+                 stderr=subprocess.PIPE, text=True) as process:
+        yield process
 
 
 @pytest.fixture(name="daemon")

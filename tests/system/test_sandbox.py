@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from lab import BUILD
 from lab.daemon import Daemon, wait_for
+from running import running
 
 DISK = "disks: [{{ name: d, socket: {folder}/d.sock, ram: 1M }}]\n"
 SANITIZER = "this build has a sanitizer"
@@ -93,8 +94,8 @@ def test_it_can_be_switched_off_and_that_is_said(serve, folder):
 
 
 def test_a_single_device_takes_the_option(folder):
-    with subprocess.Popen([BUILD / "daemon/sluiced", "blk", "--ram", "1M", "--no-sandbox", "--socket-path",
-                           folder / "s.sock"], stderr=subprocess.DEVNULL) as process:
+    with running([BUILD / "daemon/sluiced", "blk", "--ram", "1M", "--no-sandbox", "--socket-path",
+                  folder / "s.sock"], stderr=subprocess.DEVNULL) as process:
         wait_for((folder / "s.sock").exists, 60, "it listens")
         time.sleep(0.1)
         assert {t["Seccomp"] for t in threads(process.pid)} == {"0"}
