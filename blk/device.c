@@ -274,6 +274,7 @@ static void device_free(struct blk_device *b)
 {
 	if (b->vhost.ops)
 		vhost_device_fini(&b->vhost);
+	sd_event_source_disable_unref(b->grown);
 	if (b->disk)
 		b->disk->ops->close(b->disk);
 	config_free(&b->cfg);
@@ -332,6 +333,9 @@ static int device_init(struct blk_device *b, const struct blk_config *cfg, struc
 		b->vhost.ops = NULL;
 		return rc;
 	}
+	rc = blk_watch_size(b, err);
+	if (rc)
+		return rc;
 	b->writeback = blk_default_writeback(b);
 	b->vhost.queue_num = cfg->queues;
 	b->vhost.closed = blk_hung_up;
@@ -428,6 +432,8 @@ void blk_device_close(struct blk_device *b, void (*closed)(void *arg), void *arg
 {
 	b->closed = closed;
 	b->closed_arg = arg;
+	if (b->disk->ops->closing)
+		b->disk->ops->closing(b->disk);
 	vhost_device_close(&b->vhost, blk_vhost_closed);
 }
 
@@ -507,51 +513,6 @@ void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 const struct blk_config *blk_device_config(const struct blk_device *b)
 {
 	return &b->cfg;
-}
-
-static int check_size(const struct blk_device *b, uint64_t size, struct error *err)
-{
-	uint64_t old = b->disk->info.size;
-
-	if (!b->disk->ops->resize)
-		return error_set(err, -EOPNOTSUPP, "disk %s: a %s disk cannot be resized",
-				 b->cfg.name, b->disk->ops->name);
-	if (size % BLK_SECTOR)
-		return error_set(err, -EINVAL,
-				 "disk %s: %llu bytes are no whole number of sectors of %d",
-				 b->cfg.name, (unsigned long long)size, BLK_SECTOR);
-	if (size && size < old)
-		return error_set(err, -EINVAL,
-				 "disk %s has %llu bytes, and %llu would cut off what the guest "
-				 "has there; a disk can only grow",
-				 b->cfg.name, (unsigned long long)old, (unsigned long long)size);
-	return 0;
-}
-
-int blk_device_resize(struct blk_device *b, uint64_t size, struct error *err)
-{
-	uint64_t old = b->disk->info.size, now;
-	int rc = check_size(b, size, err);
-
-	if (rc == 0)
-		rc = b->disk->ops->resize(b->disk, size, &now, err);
-	if (rc)
-		return rc;
-	now = ALIGN_DOWN(now, (uint64_t)BLK_SECTOR);
-	if (now < old)
-		return error_set(err, -ESTALE,
-				 "disk %s: its file has become shorter, from %llu to %llu bytes; "
-				 "the guest is not told, and cannot use what is missing",
-				 b->cfg.name, (unsigned long long)old, (unsigned long long)now);
-	if (now == old)
-		return 0;
-	b->disk->info.size = now;
-	/* Before the guest is told: it may use the room at once. */
-	blk_update_queues(b);
-	vhost_device_config_changed(&b->vhost);
-	log_info("disk %s: grown from %llu to %llu bytes", b->cfg.name, (unsigned long long)old,
-		 (unsigned long long)now);
-	return 0;
 }
 
 uint64_t blk_device_retry(struct blk_device *b)

@@ -6,6 +6,7 @@
 #include "blk/blk.h"
 #include "blk/last_flush.h"
 #include "blk/queue.h"
+#include "poll/control.h"
 
 /*
  * Virtio 1.3's whole configuration space, up to zoned devices: front-ends ask for as much of it as
@@ -19,9 +20,10 @@ struct blk_device {
 	struct vhost_device vhost;
 	struct blk_config cfg; /* owns its strings; the socket is a borrowed copy */
 	struct disk *disk;
-	bool writeback;	     /* config space: what the guest chose, or else the configuration */
-	bool writethrough;   /* what follows: each write is durable when it completes */
-	struct limit *limit; /* that its queues share; NULL: none */
+	sd_event_source *grown; /* of the disk's grown_fd; NULL: none */
+	bool writeback;		/* config space: what the guest chose, or else the configuration */
+	bool writethrough;	/* what follows: each write is durable when it completes */
+	struct limit *limit;	/* that its queues share; NULL: none */
 	struct blk_queue_stats *stats; /* one a virtqueue */
 
 	void (*hung_up)(void *arg);
@@ -63,6 +65,9 @@ void blk_queue_limits(const struct blk_device *b, struct request_limits *l);
 void blk_update_queues(struct blk_device *b);
 /* What completed so far becomes durable, in the background. */
 void blk_settle(struct blk_device *b);
+
+/* resize.c. A disk that grows by itself is told of to its guest, from now on. */
+int blk_watch_size(struct blk_device *b, struct error *err);
 
 /* Closes the device if that was asked for, and nothing of it is under way any more. */
 void blk_go_on_closing(struct blk_device *b);

@@ -136,10 +136,21 @@ struct disk_ops {
 	 */
 	int (*resize)(struct disk *d, uint64_t size, uint64_t *now, struct error *err);
 	/*
+	 * Control thread, where a disk grows without anybody having asked for it, else NULL: an
+	 * eventfd of the disk's, readable when it has. resize() with 0 then says by how much.
+	 */
+	int (*grown_fd)(struct disk *d);
+	/*
 	 * Control thread, where a disk can be away, else NULL. @return for how long it is, 0: it is
 	 * there; @why: what happened last.
 	 */
 	uint64_t (*away)(struct disk *d, char *why, size_t bytes);
+	/*
+	 * Control thread; NULL: whatever is submitted comes back soon anyhow. The device is being
+	 * closed: what its queues still have with the disk, and a last flush, are not to wait for
+	 * long. Then comes close().
+	 */
+	void (*closing)(struct disk *d);
 	/* Control thread; @poller is the queue's, not yet on its worker. */
 	int (*queue_open)(struct disk *d, struct poller *poller, struct disk_queue **out);
 	void (*queue_close)(struct disk_queue *q); /* nothing in flight */

@@ -227,6 +227,8 @@ static void nbd_close_disk(struct disk *disk)
 	nbd_address_free(&d->address);
 	if (d->wake_fd >= 0)
 		close(d->wake_fd);
+	if (d->grown_fd >= 0)
+		close(d->grown_fd);
 	pthread_mutex_destroy(&d->shown_lock);
 	free(d->own.buf);
 	free(d->name);
@@ -324,6 +326,7 @@ static int open_server(struct nbd_disk *d, const struct blk_config *cfg, struct 
 			 cfg->name, d->n_conns);
 		d->n_conns = 1;
 	}
+	d->size = d->disk.info.size;
 	describe(d);
 	return 0;
 }
@@ -349,7 +352,8 @@ static int nbd_open_disk(const struct blk_config *cfg, struct disk **out, struct
 	d->name = strdup(cfg->name);
 	d->own.buf = malloc(NBD_STEP_MAX);
 	d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!d->name || !d->own.buf || d->wake_fd < 0)
+	d->grown_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!d->name || !d->own.buf || d->wake_fd < 0 || d->grown_fd < 0)
 		rc = error_set(err, -ENOMEM, "disk %s: out of memory or descriptors", cfg->name);
 	else
 		rc = open_server(d, cfg, err);
@@ -358,6 +362,33 @@ static int nbd_open_disk(const struct blk_config *cfg, struct disk **out, struct
 	else
 		*out = &d->disk;
 	return rc;
+}
+
+static int nbd_resize(struct disk *disk, uint64_t size, uint64_t *now, struct error *err)
+{
+	struct nbd_disk *d = container_of(disk, struct nbd_disk, disk);
+	uint64_t there = __atomic_load_n(&d->size, __ATOMIC_ACQUIRE);
+
+	if (size > there)
+		return error_set(err, -EINVAL,
+				 "disk %s: its NBD server has %llu bytes; make it larger there and "
+				 "start the server anew",
+				 d->name, (unsigned long long)there);
+	*now = size ? size : there;
+	return 0;
+}
+
+static int nbd_grown_fd(struct disk *disk)
+{
+	return container_of(disk, struct nbd_disk, disk)->grown_fd;
+}
+
+static void nbd_closing(struct disk *disk)
+{
+	struct nbd_disk *d = container_of(disk, struct nbd_disk, disk);
+
+	/* The thread, if there is one, looks at least each 200 ms while anything is under way. */
+	__atomic_store_n(&d->closing_ns, clock_ns(), __ATOMIC_RELAXED);
 }
 
 static uint64_t nbd_away(struct disk *disk, char *why, size_t bytes)
@@ -382,7 +413,10 @@ const struct disk_ops disk_nbd = {
 	.open = nbd_open_disk,
 	.close = nbd_close_disk,
 	.release = nbd_release,
+	.resize = nbd_resize,
+	.grown_fd = nbd_grown_fd,
 	.away = nbd_away,
+	.closing = nbd_closing,
 	.queue_open = nbd_queue_open,
 	.queue_close = nbd_queue_close,
 	.submit = nbd_submit,

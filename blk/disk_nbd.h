@@ -28,6 +28,7 @@
 #define NBD_BURST 16
 #define NBD_ANSWER_S 5 /* a server that takes longer to say hello is none */
 #define NBD_END_S 5    /* a queue that ends does not wait for longer for an answer */
+#define NBD_CLOSE_S 8  /* a disk that is closed does not wait for longer for its server */
 
 struct nbd_conn;
 
@@ -102,9 +103,11 @@ struct nbd_disk {
 
 	pthread_t thread;
 	bool has_thread;
-	int wake_fd;
+	int wake_fd, grown_fd;
 	uint32_t asleep; /* the thread, or it is about to */
 	bool stop, some_end;
+	uint64_t closing_ns; /* since when it is being closed; atomic; 0: it is not */
+	uint64_t size;	     /* what the server has by now, in whole blocks; atomic */
 	struct relay_stack inbox;
 
 	/* The thread's; before it is started the control thread's. */

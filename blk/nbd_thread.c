@@ -5,8 +5,9 @@
  *
  *	NBD_UP ── a connection breaks: nothing new is sent, the others' answers are waited for ──►
  *	NBD_AWAY: a new connection (first, of a server that was silent: until it has ended the old
- *	one, for it might do an old write after a new one), and an export that is as large and can
- *do as much ──► NBD_REDO: what was acknowledged and not flushed is written once more ──► NBD_UP
+ *	one, for it might do an old write after a new one), and an export that is at least as large
+ *	and can do as much
+ *	──► NBD_REDO: what was acknowledged and not flushed is written once more ──► NBD_UP
  *
  * What had no answer when the connection broke is sent again after that. NBD has no means to end
  * what a server still does for a connection that is gone: one that lives on behind a broken network
@@ -113,6 +114,12 @@ static void drop(struct nbd_conn *c, bool was_ready, uint64_t now)
 	d->retry_ns = c->next ? now : now + RETRY_NS;
 }
 
+/* @limit 0: there is none. */
+static uint64_t at_most(uint64_t limit, uint64_t most)
+{
+	return limit ? MIN(limit, most) : most;
+}
+
 /* A server is silent for too long that owes answers. */
 static void expire(struct nbd_disk *d, uint64_t now)
 {
@@ -125,7 +132,9 @@ static void expire(struct nbd_disk *d, uint64_t now)
 		if (c->step != NBD_READY || !s)
 			continue;
 		if (s->queue && __atomic_load_n(&s->queue->ends, __ATOMIC_RELAXED))
-			limit = limit ? MIN(limit, NBD_END_S * SECOND_NS) : NBD_END_S * SECOND_NS;
+			limit = at_most(limit, NBD_END_S * SECOND_NS);
+		if (__atomic_load_n(&d->closing_ns, __ATOMIC_RELAXED))
+			limit = at_most(limit, NBD_CLOSE_S * SECOND_NS);
 		/* An answer to any of them shows that it is at work. */
 		silent = now - MAX(s->sent_ns, c->heard_ns);
 		if (!limit || (int64_t)silent < (int64_t)limit)
@@ -136,6 +145,20 @@ static void expire(struct nbd_disk *d, uint64_t now)
 		send_again(c);
 		d->lost = true;
 	}
+}
+
+/* The control thread tells the guest, which may use the room at once: it waits with the rest. */
+static void note_growth(struct nbd_disk *d, const struct nbd_facts *f)
+{
+	const uint64_t one = 1;
+
+	if (f->size == d->facts.size)
+		return;
+	d->facts.size = f->size;
+	__atomic_store_n(&d->size, ALIGN_DOWN(f->size, (uint64_t)d->disk.info.block_size),
+			 __ATOMIC_RELEASE);
+	if (write(d->grown_fd, &one, sizeof(one)) < 0)
+		log_warn("disk %s: nobody can be told that it has grown", d->name);
 }
 
 /* A new connection is through its handshake. */
@@ -151,6 +174,7 @@ static void joined(struct nbd_conn *c, uint64_t now)
 		return;
 	}
 	c->next = NULL;
+	note_growth(d, &f);
 	if (d->state != NBD_AWAY)
 		return;
 	d->redo_pos = d->redo.tail;
@@ -228,13 +252,17 @@ static void connect_missing(struct nbd_disk *d, uint64_t now)
 
 static void give_up_waiting(struct nbd_disk *d, uint64_t now)
 {
+	uint64_t closing_ns = __atomic_load_n(&d->closing_ns, __ATOMIC_RELAXED);
+	/* @now may be of a moment before that. */
+	bool closes = closing_ns &&
+		      (int64_t)(now - closing_ns) > (int64_t)(NBD_CLOSE_S * SECOND_NS);
 	struct nbd_slot *s;
 
-	if (!d->away_ns || now - d->away_ns < d->reconnect_ns)
+	if (!d->away_ns || (now - d->away_ns < d->reconnect_ns && !closes))
 		return;
 	if (!d->told)
-		log_error("disk %s: the NBD server is away for %llu s, and requests fail until it "
-			  "is back: %s",
+		log_error("disk %s: the NBD server has been away for %llu s, and requests fail "
+			  "until it is back: %s",
 			  d->name, (unsigned long long)((now - d->away_ns) / SECOND_NS),
 			  d->why.text);
 	d->told = true;

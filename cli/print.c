@@ -130,7 +130,7 @@ static void print_faults(const json_t *disks)
 					since),
 			       text(d, "name"));
 		if (server)
-			printf("  %s: its server is %s for %s: %s\n", text(d, "name"),
+			printf("  %s: its server has been %s for %s: %s\n", text(d, "name"),
 			       text(server, "state"),
 			       duration(json_number_value(json_object_get(server, "since_s")),
 					since),

@@ -678,6 +678,42 @@ def test_print_capabilities_ignores_everything_else(tmp_path, kind, want):
             "--ram: a disk is one of file, nbd, null and ram",
         ),
         (
+            ["blk", "--socket-path", "/tmp/x", "--nbd", "nbd+unix:///?socket=/tmp/y", "--connections", "17"],
+            '--connections: "17" is not a whole number from 1 to 16',
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--nbd", "nbd+unix:///?socket=/tmp/y", "--connections", "0"],
+            '--connections: "0" is not a whole number from 1 to 16',
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--nbd", "nbd+unix:///?socket=/tmp/y", "--reconnect", "-1"],
+            '--reconnect: "-1" is not a whole number from 0 to 1000000',
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--nbd", "nbd+unix:///?socket=/tmp/y", "--timeout", "1s"],
+            '--timeout: "1s" is not a whole number from 0 to 1000000',
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--null", "1M", "--connections", "2"],
+            "--connections: only goes with nbd; leave it out",
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--null", "1M", "--reconnect", "2"],
+            "--reconnect: only goes with nbd; leave it out",
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--null", "1M", "--timeout", "2"],
+            "--timeout: only goes with nbd; leave it out",
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--nbd", "nbd://h/", "--cache", "none"],
+            "--cache: only goes with a file; leave it out",
+        ),
+        (
+            ["blk", "--socket-path", "/tmp/x", "--nbd", "nbd://h/", "--null", "1M"],
+            "a disk is one of file, nbd, null and ram",
+        ),
+        (
             ["net", "--socket-path", "/tmp/x", "--socket-path", "/tmp/x"],
             '--socket-path: "/tmp/x" is already taken by --socket-path; give each its own',
         ),
@@ -693,6 +729,21 @@ def test_wrong_options_are_named(args, sentence):
     result = run_sluiced(*args, stdin=subprocess.DEVNULL)
     assert result.returncode == 2
     assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    "uri, sentence",
+    [
+        ("http://h/", '"http://h/" is no NBD URI'),
+        ("nbd://h:0/", '"0" is no port'),
+        ("nbd+unix:///", "it names no socket"),
+        ("nbd+unix:///?socket={folder}/none.sock", "NBD server {folder}/none.sock: No such file or directory"),
+    ],
+)
+def test_an_nbd_disk_that_cannot_be_had_ends_it(folder, uri, sentence):
+    result = run_sluiced("blk", "--socket-path", folder / "a.sock", "--nbd", uri.format(folder=folder))
+    assert result.returncode == 1
+    assert sentence.format(folder=folder) in result.stderr
 
 
 def test_one_device_that_cannot_be_opened_ends_it(folder):

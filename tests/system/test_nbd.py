@@ -1,62 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images in formats of their own, served by qemu-nbd, under a real guest; and a server that is killed."""
-import contextlib
 import os
 import random
-import shutil
-import socket
 import subprocess
 import time
 
 import pytest
-from lab import BUILD, LabError, host, qemu
+from lab import BUILD, host, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Disk, Guest, Machine
+from nbd_server import Server, needs_qemu_nbd
 
 DISK_MIB = 16
 KILLS = int(os.environ.get("SLUICE_NBD_KILLS", "4"))
 HANG_S = 90
 
-pytestmark = pytest.mark.skipif(not shutil.which("qemu-nbd"), reason="qemu-nbd (qemu-utils) is not here")
-
-
-class Server:
-    """qemu-nbd with an image."""
-
-    def __init__(self, folder, image, form):
-        self.socket = folder / "nbd.sock"
-        self._command = ["qemu-nbd", "--persistent", "--shared=8", f"--format={form}", "--discard=unmap",
-                         f"--socket={self.socket}", image]
-        self._process = None
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *_):
-        self.kill()
-
-    def start(self):
-        self.socket.unlink(missing_ok=True)
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
-        wait_for(self._listens, 20, "qemu-nbd listens", 0.01)
-        self.socket.chmod(0o666)  # sluiced is somebody else
-        return self
-
-    def _listens(self):
-        if self._process.poll() is not None:
-            raise LabError(f"qemu-nbd has ended with code {self._process.returncode}")
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
-            s.connect(str(self.socket))
-            return True
-        return False
-
-    def kill(self):
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self):
-        self._process.terminate()
-        self._process.wait(60)
+pytestmark = needs_qemu_nbd
 
 
 def least(guest, since):

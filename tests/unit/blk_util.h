@@ -187,11 +187,9 @@ static inline void vm_close_device(struct vm *vm)
 	cr_assert(vm->closed);
 }
 
-static inline void vm_stop(struct vm *vm)
+/* What is left of one whose device is closed, and whose front-end has gone. */
+static inline void vm_stop_closed(struct vm *vm)
 {
-	vm_disconnect(vm);
-	if (!vm->closed)
-		vm_close_device(vm);
 	workers_stop(vm->workers);
 	control_fini();
 	guest_memory_destroy(&vm->mem);
@@ -199,6 +197,14 @@ static inline void vm_stop(struct vm *vm)
 		unlink(vm->image);
 	unlink(vm->socket);
 	EXPECT_NO_LEAK();
+}
+
+static inline void vm_stop(struct vm *vm)
+{
+	vm_disconnect(vm);
+	if (!vm->closed)
+		vm_close_device(vm);
+	vm_stop_closed(vm);
 }
 
 /* Steps the control thread until @cond holds. */
@@ -213,6 +219,23 @@ static inline void vm_stop(struct vm *vm)
 		}                                               \
 		ev_ok;                                          \
 	})
+
+static inline uint64_t vm_told_capacity(struct vm *vm)
+{
+	uint64_t sectors;
+
+	VM_OK(vm, frontend_get_config(&vm->f, 0, &sectors, sizeof(sectors)));
+	return sectors * 512;
+}
+
+static inline bool vm_told_of_change(struct vm *vm)
+{
+	struct vu_header h;
+
+	return VM_EVENTUALLY(recv(vm->f.backend_sock, &h, sizeof(h), MSG_DONTWAIT | MSG_PEEK) >
+			     0) &&
+	       frontend_backend_message(&vm->f, &h) >= 0 && h.request == VU_BACKEND_CONFIG_CHANGE;
+}
 
 #ifndef SYS_cachestat
 #define SYS_cachestat 451

@@ -3,6 +3,8 @@
 #include "tests/unit/blk_util.h"
 #include "tests/unit/nbd_util.h"
 
+#include <errno.h>
+
 #define IMAGE (8 * MIB)
 #define N 32u
 #define LEN 8192u
@@ -132,4 +134,80 @@ BLK_TEST(blk_nbd, ranges_without_data_go_to_the_server)
 	cr_assert_eq(vm_do(&vm, 1, VIRTIO_BLK_T_IN, 0, gpa, LEN), VIRTIO_BLK_S_OK);
 	cr_assert_arr_neq(mem, zero, LEN);
 	vm_stop(&vm);
+}
+
+static void start_larger(const char *size)
+{
+	nbd_server_stop(&server, SIGKILL);
+	nbd_server_start(&server, NBD_ARGS("memory", size));
+}
+
+static bool is_away_for(const char *why)
+{
+	struct blk_stats s = vm_stats(&vm);
+
+	return s.away_ns && strstr(s.away_why, why);
+}
+
+BLK_TEST(blk_nbd, an_export_that_comes_back_larger_is_told_to_the_guest)
+{
+	static uint8_t want[LEN];
+
+	NBD_SKIP_WITHOUT_NBDKIT();
+	start(v, 60, DISK_ERROR_REPORT);
+	VM_OK(&vm, frontend_open_backend_channel(&vm.f));
+	fill(mem, LEN, 7);
+	memcpy(want, mem, LEN);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, LEN), VIRTIO_BLK_S_OK);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, IMAGE / 512, gpa, LEN), VIRTIO_BLK_S_IOERR);
+	start_larger("16M");
+	cr_assert(vm_told_of_change(&vm));
+	cr_assert_eq(vm_told_capacity(&vm), 2 * IMAGE);
+	for (unsigned q = 0; q < 2; q++) {
+		cr_assert_eq(vm_do(&vm, q, VIRTIO_BLK_T_OUT, 2 * IMAGE / 512 - 16, gpa, LEN),
+			     VIRTIO_BLK_S_OK);
+		cr_assert_eq(vm_do(&vm, q, VIRTIO_BLK_T_OUT, 2 * IMAGE / 512, gpa, LEN),
+			     VIRTIO_BLK_S_IOERR);
+	}
+	/* From then on nothing smaller will do. */
+	start_larger("12M");
+	cr_assert(VM_EVENTUALLY(is_away_for("has 12582912 bytes now, and had 16777216")));
+	start_larger("16M");
+	memset(mem, 0, LEN);
+	cr_assert_eq(vm_do(&vm, 1, VIRTIO_BLK_T_IN, 2 * IMAGE / 512 - 16, gpa, LEN),
+		     VIRTIO_BLK_S_OK);
+	cr_assert_arr_eq(mem, want, LEN);
+	vm_stop(&vm);
+}
+
+Test(blk_nbd, a_size_that_the_server_does_not_have_is_refused, .timeout = 60)
+{
+	struct error err = { 0 };
+
+	NBD_SKIP_WITHOUT_NBDKIT();
+	start(&variant_split, 60, DISK_ERROR_REPORT);
+	cr_assert_eq(blk_device_resize(vm.dev, 2 * IMAGE, &err), -EINVAL);
+	cr_assert(strstr(err.text, "make it larger there"), "%s", err.text);
+	cr_assert_eq(blk_device_resize(vm.dev, 0, &err), 0);
+	cr_assert_eq(blk_device_capacity(vm.dev), IMAGE);
+	vm_stop(&vm);
+}
+
+/* Its requests and its last flush wait for NBD_CLOSE_S, and not for as long as else. */
+Test(blk_nbd, a_device_ends_soon_though_its_server_may_be_away_for_long, .timeout = 120)
+{
+	uint64_t end = clock_ns() + UINT64_C(60000000000);
+
+	NBD_SKIP_WITHOUT_NBDKIT();
+	start(&variant_split, 100000, DISK_ERROR_REPORT);
+	submit(0, VIRTIO_BLK_T_OUT);
+	vm_wait(&vm, 0, N, VIRTIO_BLK_S_OK);
+	nbd_server_stop(&server, SIGKILL);
+	submit(1, VIRTIO_BLK_T_OUT);
+	vm_disconnect(&vm);
+	blk_device_close(vm.dev, vm_closed, &vm);
+	while (!vm.closed && clock_ns() < end)
+		control_step(200);
+	cr_assert(vm.closed);
+	vm_stop_closed(&vm);
 }

@@ -6,23 +6,6 @@
 
 #define IMAGE (4 * MIB)
 
-static uint64_t told_capacity(struct vm *vm)
-{
-	uint64_t sectors;
-
-	VM_OK(vm, frontend_get_config(&vm->f, 0, &sectors, sizeof(sectors)));
-	return sectors * 512;
-}
-
-static bool told_of_change(struct vm *vm)
-{
-	struct vu_header h;
-
-	return VM_EVENTUALLY(recv(vm->f.backend_sock, &h, sizeof(h), MSG_DONTWAIT | MSG_PEEK) >
-			     0) &&
-	       frontend_backend_message(&vm->f, &h) >= 0 && h.request == VU_BACKEND_CONFIG_CHANGE;
-}
-
 BLK_TEST(blk_resize, a_grown_file_is_told_and_its_new_sectors_hold_what_is_written)
 {
 	struct blk_config cfg = { .kind = DISK_FILE, .queues = 2 };
@@ -40,8 +23,8 @@ BLK_TEST(blk_resize, a_grown_file_is_told_and_its_new_sectors_hold_what_is_writt
 	/* Until somebody says so it is as large as it was. */
 	cr_assert_eq(vm_do(&vm, 1, VIRTIO_BLK_T_OUT, IMAGE / 512, gpa, 4096), VIRTIO_BLK_S_IOERR);
 	cr_assert_eq(blk_device_resize(vm.dev, 0, &err), 0, "%s", err.text);
-	cr_assert(told_of_change(&vm));
-	cr_assert_eq(told_capacity(&vm), 2 * IMAGE);
+	cr_assert(vm_told_of_change(&vm));
+	cr_assert_eq(vm_told_capacity(&vm), 2 * IMAGE);
 	for (unsigned q = 0; q < 2; q++) {
 		cr_assert_eq(vm_do(&vm, q, VIRTIO_BLK_T_OUT, IMAGE / 512 + 8 * q, gpa, 4096),
 			     VIRTIO_BLK_S_OK);
