@@ -308,6 +308,38 @@ def test_the_floor_copies_every_byte_both_ways(folder, ring, size):
         assert process.wait(20) == 0  # it ends with its front-ends
 
 
+def on_blk_floor(folder, *options, drive):
+    """What sluice-bench blk says of the floor of the disks."""
+    with running([BUILD / "bench/ring/blk-floor", *options, folder / "f.sock"]) as process:
+        wait_for(folder / "f.sock", process)
+        done = bench("blk", folder / "f.sock", "--no-event-idx", "--time", 1, "--json", *drive)
+        assert process.wait(20) == 0  # it ends with its front-end
+        return done
+
+
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("more", [[], ["--queues", 4, "--bs", "64K"]], ids=["one queue", "queues"])
+def test_the_floor_of_disks_keeps_each_write_in_ram(folder, ring, more):
+    done = on_blk_floor(folder, "--size", 64, drive=["--rw", "randrw", "--verify", "--ring", ring, *more])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["verified"] > 0 and found["writes"] > 0
+
+
+@pytest.mark.parametrize("ring", ["split", "packed"])
+def test_the_floor_of_null_disks_keeps_nothing_and_reads_give_zeros(folder, ring):
+    done = on_blk_floor(folder, "--null", drive=["--rw", "randread", "--ring", ring])
+    assert done.returncode == 0 and json.loads(done.stdout)["requests"] > 0, done.stderr
+    (folder / "f.sock").unlink()
+    done = on_blk_floor(folder, "--null", drive=["--rw", "randwrite", "--verify", "--size", "1M", "--ring", ring])
+    assert done.returncode == 1 and "is zeroed, though write" in done.stderr
+
+
+def test_the_floor_of_disks_has_the_size_that_is_said(folder):
+    done = on_blk_floor(folder, "--size", 1, drive=["--size", "2M"])
+    assert done.returncode == 1 and "but the disk has 1048576 bytes" in done.stderr
+
+
 def test_the_ring_benchmark_runs_every_row():
     done = subprocess.run([BUILD / "bench/ring/ring-bench", "--runs", "1", "--rounds", "2", "--json"],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
