@@ -205,6 +205,8 @@ struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_r
 			rig_die(r, "making a ring");
 		/* Some back-ends tell a length where there is none to tell (packed, transmit). */
 		f->queue[i].ring.ignores_reserved_len = true;
+		/* And DPDK gives several frames back at once (packed, transmit). */
+		f->queue[i].ring.takes_batches = o->in_order;
 		if (!o->sleep)
 			rig_calls_off(r, i);
 		if (frontend_queue_start(f, i) < 0)

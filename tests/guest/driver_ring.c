@@ -68,7 +68,8 @@ int driver_ring_init(struct driver_ring *r, const struct driver_config *cfg)
 		return -EINVAL;
 	r->slots = calloc(cfg->size, sizeof(*r->slots));
 	r->next = calloc(cfg->size, sizeof(*r->next));
-	if (!r->slots || !r->next) {
+	r->order = calloc(cfg->size, sizeof(*r->order));
+	if (!r->slots || !r->next || !r->order) {
 		driver_ring_fini(r);
 		return -ENOMEM;
 	}
@@ -78,6 +79,7 @@ int driver_ring_init(struct driver_ring *r, const struct driver_config *cfg)
 	r->event_idx = cfg->event_idx;
 	r->ignores_reserved_len = cfg->ignores_reserved_len;
 	r->in_order = cfg->in_order;
+	r->takes_batches = cfg->in_order && cfg->takes_batches;
 	r->free_tail = (uint16_t)(cfg->size - 1);
 	r->size = r->n_free = cfg->size;
 	r->indirect_segs = segs;
@@ -109,8 +111,9 @@ void driver_ring_fini(struct driver_ring *r)
 {
 	free(r->slots);
 	free(r->next);
+	free(r->order);
 	r->slots = NULL;
-	r->next = NULL;
+	r->next = r->order = NULL;
 }
 
 const char *driver_violation(const struct driver_ring *r)

@@ -2,7 +2,7 @@
 /*
  * The DRIVER side of a virtqueue, in both layouts (virtio 1.3, 2.7 and 2.8): what a guest's kernel
  * does, for unit tests, fuzzers and sluice-bench. Shares no code with vhost/ring*.h, so that the
- *one checks the other.
+ * one checks the other.
  *
  *	driver_add(r, layout, segs, n_out, n_in, cookie);	(any number)
  *	if (driver_publish(r, layout))
@@ -54,10 +54,10 @@ struct driver_config {
 	bool ignores_reserved_len;
 	/*
 	 * VIRTIO_F_IN_ORDER was negotiated: chains have to come back in the order in which they
-	 * were made available, each with a used entry of its own (batches are the device's choice:
-	 * virtio 1.3 2.7.9 and 2.8.8; this driver does not know them).
+	 * were made available. One used entry for a whole batch is the device's choice (virtio 1.3
+	 * 2.7.9 and 2.8.8): ours makes none, so that it is a fault unless the driver takes batches.
 	 */
-	bool in_order;
+	bool in_order, takes_batches;
 	/* driver_ring_bytes() of guest memory, aligned to 64, for the ring and its tables. */
 	void *area;
 	uint64_t area_gpa;
@@ -100,7 +100,7 @@ struct driver_ring {
 	};
 	enum driver_layout layout;
 	enum driver_indirect indirect;
-	bool event_idx, in_order, ignores_reserved_len;
+	bool event_idx, in_order, takes_batches, ignores_reserved_len;
 	uint32_t size;
 	uint32_t indirect_segs;
 	uint8_t *tables; /* indirect tables, one for each id */
@@ -111,6 +111,11 @@ struct driver_ring {
 	uint16_t free_head;
 	uint16_t free_tail; /* split, IN_ORDER: descriptors are used in ring order */
 	uint32_t n_free;    /* free descriptors of the ring */
+
+	uint16_t *order; /* IN_ORDER: ids as they were made available, a ring of @size */
+	uint32_t order_in, order_out;
+	uint32_t batch; /* chains that the used entry read last still stands for, with its own */
+	uint32_t batch_len;
 
 	uint16_t avail_idx;    /* split: next index; packed: next slot */
 	uint16_t avail_public; /* split: avail->idx as the device sees it; packed: first staged slot
@@ -190,6 +195,10 @@ HOT int driver_add(struct driver_ring *r, enum driver_layout layout, const struc
 	s->n_slots = n_slots;
 	s->busy = true;
 	r->n_free -= n_slots;
+	if (unlikely(r->takes_batches)) {
+		r->order[r->order_in] = id;
+		r->order_in = r->order_in + 1 < r->size ? r->order_in + 1 : 0;
+	}
 	return 0;
 }
 
@@ -203,6 +212,42 @@ HOT bool driver_publish(struct driver_ring *r, enum driver_layout layout)
 	return layout == DRIVER_SPLIT ? driver_split_publish(r) : driver_packed_publish(r);
 }
 
+HOT bool driver_next_used(struct driver_ring *r, enum driver_layout layout, uint32_t *id,
+			  uint32_t *len)
+{
+	return layout == DRIVER_SPLIT ? driver_split_used(r, id, len)
+				      : driver_packed_used(r, id, len);
+}
+
+/*
+ * One used entry, at the place of the first of a batch, may stand for all chains up to its own;
+ * those before it count as used completely (virtio 1.3 2.7.9, 2.8.8).
+ */
+HOT bool driver_next_of_batch(struct driver_ring *r, enum driver_layout layout, uint32_t *id,
+			      uint32_t *len)
+{
+	if (r->batch == 0) {
+		const struct driver_slot *last;
+
+		if (!driver_next_used(r, layout, id, &r->batch_len))
+			return false;
+		*len = r->batch_len;
+		last = &r->slots[MIN(*id, r->size - 1)];
+		if (*id >= r->size || !last->busy || (int32_t)(r->published - last->serial) <= 0)
+			return true; /* driver_poll() says what is wrong */
+		r->batch = last->serial - r->returned + 1;
+		if (layout == DRIVER_SPLIT && r->batch > (uint16_t)(r->used_seen - r->used_idx)) {
+			driver_violated(r, "used id %u ends a batch of %u, but used->idx shows %u",
+					*id, r->batch, (uint16_t)(r->used_seen - r->used_idx));
+			return false;
+		}
+	}
+	*id = r->order[r->order_out];
+	r->order_out = r->order_out + 1 < r->size ? r->order_out + 1 : 0;
+	*len = --r->batch ? (uint32_t)r->slots[*id].in_len : r->batch_len;
+	return true;
+}
+
 /* One chain that is back. @return false when there is none, or after a violation. */
 HOT bool driver_poll(struct driver_ring *r, enum driver_layout layout, struct driver_used *used)
 {
@@ -211,8 +256,8 @@ HOT bool driver_poll(struct driver_ring *r, enum driver_layout layout, struct dr
 
 	if (unlikely(r->broken))
 		return false;
-	if (!(layout == DRIVER_SPLIT ? driver_split_used(r, &id, &len)
-				     : driver_packed_used(r, &id, &len)))
+	if (!(unlikely(r->takes_batches) ? driver_next_of_batch(r, layout, &id, &len)
+					 : driver_next_used(r, layout, &id, &len)))
 		return false;
 	if (unlikely(id >= r->size || !r->slots[id].busy)) {
 		driver_violated(r, "used id %u is not outstanding (queue size %u)", id, r->size);
@@ -251,7 +296,8 @@ HOT bool driver_poll(struct driver_ring *r, enum driver_layout layout, struct dr
 /* Is there something for driver_poll()? */
 HOT bool driver_has_used(const struct driver_ring *r, enum driver_layout layout)
 {
-	return layout == DRIVER_SPLIT ? driver_split_has_used(r) : driver_packed_has_used(r);
+	return r->batch ||
+	       (layout == DRIVER_SPLIT ? driver_split_has_used(r) : driver_packed_has_used(r));
 }
 
 /* Asks for a call at the next used chain. @return false when one is there already: poll again. */

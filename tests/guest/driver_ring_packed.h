@@ -131,7 +131,7 @@ HOT bool driver_packed_used(struct driver_ring *r, uint32_t *id, uint32_t *len)
 	*len = d->len;
 	/* virtio 1.3 2.8.4: WRITE says whether anything was written, and whether len counts. */
 	if (flags & VRING_DESC_F_WRITE) {
-		if (unlikely(*id < r->size && r->slots[*id].in_len == 0)) {
+		if (unlikely(*id < r->size && r->slots[*id].busy && r->slots[*id].in_len == 0)) {
 			driver_violated(r, "used id %u: marked as written, but was not writable",
 					*id);
 			return false;

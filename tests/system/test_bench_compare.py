@@ -205,6 +205,15 @@ def test_frames_are_forwarded_by_testpmd_over_both_layouts(tmp_path):
     assert min(measured(tmp_path, "cards", ["split, 60 bytes", "packed, 512 bytes"], "testpmd")) > 1000
 
 
+@pytest.mark.skipif(not shutil.which("dpdk-testpmd") or os.cpu_count() < 2, reason="no dpdk-testpmd, or one CPU")
+def test_in_order_a_batch_that_testpmd_gives_back_at_once_is_taken(tmp_path):
+    cards = yaml.safe_load((ROOT / "bench/compare/cards.yaml").read_text())
+    cards["workloads"] = {ring: ["net", "--ring", ring, "--in-order", "--verify"] for ring in ("split", "packed")}
+    done = compare(written(tmp_path, cards), "--rounds", 1, "--only", "testpmd", "--json")
+    found = json.loads(done.stdout)["workloads"]
+    assert all(not f["failed"] and f["back-ends"]["testpmd"]["rate"] > 1000 for f in found.values()), found
+
+
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
 def test_cards_are_driven_by_virtio_user_over_both_layouts(tmp_path):
     rates = measured(tmp_path, "virtio-user", ["split, 60 bytes", "packed, 1514 bytes"], "Sluice;testpmd")
