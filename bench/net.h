@@ -39,7 +39,7 @@ void net_totals(const struct net_bench *b, struct net_totals *t);
 
 /*
  * RFC 2544, 26.1: the highest rate at which no more than the given share of the frames is lost.
- * Tells its progress on standard error, and leaves the run at that rate in @b.
+ * Tells its progress on standard error, and leaves the trial that passed at that rate in @b.
  */
 struct search {
 	double rate;	   /* frames a second; 0: none was found */
