@@ -72,8 +72,6 @@ static void check_depth(struct blk_options *o)
 	if (o->depth * each > o->rig.queue_size)
 		errx(2, "--depth %u: a ring of %u holds %u requests%s", o->depth, o->rig.queue_size,
 		     o->rig.queue_size / each, each == 1 ? "" : " of three descriptors");
-	if (!o->rig.packed && !IS_POWER_OF_2(o->rig.queue_size))
-		errx(2, "--queue-size %u: a split ring's is a power of 2", o->rig.queue_size);
 }
 
 static void use_trace(struct blk_options *o, bool rw_said)

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BACKLOG_USUAL 1000
 #define COMMON_OPTIONS                                                                     \
 	"ring no-indirect no-event-idx in-order queue-size time warmup timeout cpu sleep " \
 	"hugepages regions listen progress json"
@@ -69,6 +70,7 @@ static double percent(const char *text, const char *option)
 struct given {
 	unsigned size, segments, mss;
 	const char *loss, *resolution;
+	unsigned backlog;
 };
 
 /* What makes no sense together. */
@@ -92,6 +94,8 @@ static void check_options(const struct net_options *o, const struct given *g, un
 		errx(2, "--search sets the rate: leave --open, --window and --latency out");
 	if ((g->resolution || o->trial_ms || o->attempts) && !o->search)
 		errx(2, "--resolution, --trial and --attempts are of a search: use --search");
+	if (g->backlog && !o->rate && !o->search)
+		errx(2, "--backlog is of frames that are due: use --rate or --search");
 	if (l->open && (o->rate || l->window || o->latency))
 		errx(2, "--open knows no --rate, --window or --latency");
 	if (o->card.tx_segs > o->rig.queue_size)
@@ -125,6 +129,7 @@ static void set_defaults(struct net_options *o, const struct given *g)
 	if (o->latency && !o->rate && !l->window)
 		l->window = 1;
 	l->rate = o->rate;
+	l->backlog = g->backlog ? g->backlog : BACKLOG_USUAL;
 }
 
 static unsigned parse(int argc, char **argv, struct net_options *o)
@@ -143,7 +148,7 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 		{ "window", RIG_NUMBER, &o->load.window, 1, 32768 },
 		{ "open", RIG_FLAG, &o->load.open, 0, 0 },
 		{ "rate", RIG_NUMBER, &o->rate, 1, 1000000000 },
-		{ "backlog", RIG_NUMBER, &o->load.backlog, 1, 100000000 },
+		{ "backlog", RIG_NUMBER, &g.backlog, 1, 100000000 },
 		{ "search", RIG_FLAG, &o->search, 0, 0 },
 		{ "loss", RIG_TEXT, &g.loss, 0, 0 },
 		{ "resolution", RIG_TEXT, &g.resolution, 0, 0 },
@@ -261,7 +266,7 @@ static int verdict(const struct net_bench *b)
 int bench_net(int argc, char **argv)
 {
 	static struct net_bench b = { .opt = { .rig = RIG_OPTIONS_DEFAULT,
-					       .load = { .flows = 1, .backlog = 1000 },
+					       .load = { .flows = 1 },
 					       .card = { .mergeable = true } } };
 	unsigned at = parse(argc, argv, &b.opt);
 	struct search search = { 0 };

@@ -55,6 +55,15 @@ static void check_regions(struct rig *r, unsigned wanted)
 		     (unsigned long long)slots, (unsigned long long)slots);
 }
 
+static uint64_t guest_bytes(const struct guest_range *ranges, unsigned n)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		sum += ranges[i].size;
+	return sum;
+}
+
 /*
  * Below and above the PCI hole, as a guest has it: a small region at 0 and the others above 4 GiB,
  * with a hole behind each. Buffers are dealt out to the latter in turn.
@@ -77,7 +86,8 @@ static void make_memory(struct rig *r, const struct rig_options *o, uint64_t byt
 	}
 	rc = guest_memory_create(&r->memory, ranges, n, o->hugepages ? GUEST_MEMORY_HUGE : 0);
 	if (rc < 0)
-		errx(1, "%llu MiB of guest memory%s: %s", (unsigned long long)bytes >> 20,
+		errx(1, "%llu MiB of guest memory%s: %s",
+		     (unsigned long long)ALIGN_UP(guest_bytes(ranges, n), 1 << 20) >> 20,
 		     o->hugepages ? " in hugepages (see /proc/sys/vm/nr_hugepages)" : "",
 		     strerror(-rc));
 }

@@ -19,7 +19,8 @@ void rig_pin(unsigned cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		err(1, "--cpu %u", cpu);
+		errx(2, "CPU %u: this process may not run there (it has %ld CPUs in all)", cpu,
+		     sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 double rig_cpu_seconds(pid_t pid)

@@ -127,6 +127,8 @@ static void settle(struct rig_options *o, const char *ring, const char *cpus, un
 	o->packed = strcmp(ring, "packed") == 0;
 	if (!o->packed && strcmp(ring, "split") != 0)
 		errx(2, "--ring %s: say split or packed", ring);
+	if (!o->packed && !IS_POWER_OF_2(o->queue_size))
+		errx(2, "--queue-size %u: a split ring's is a power of 2", o->queue_size);
 	if (cpus && o->cpu != RIG_NO_CPU)
 		errx(2, "--cpu and --cpus: say one of them");
 	if (cpus)
@@ -144,6 +146,27 @@ static void settle(struct rig_options *o, const char *ring, const char *cpus, un
 	if (o->queues < o->threads)
 		errx(2, "--threads %u: each has a queue of its own, so --queues %u are too few",
 		     o->threads, o->queues);
+}
+
+/*
+ * getopt_long() takes --time for --timeout where there is no --time: an option is one that is
+ * written out. No value of ours begins with two dashes.
+ */
+static void check_names(int argc, char **argv, const struct option *longs)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		size_t len = strcspn(argv[i], "=");
+		const struct option *o = longs;
+
+		if (strncmp(argv[i], "--", 2) != 0)
+			continue;
+		while (o->name &&
+		       (strlen(o->name) != len - 2 || strncmp(o->name, argv[i] + 2, len - 2) != 0))
+			o++;
+		if (!o->name)
+			errx(2, "%.*s: %s has no such option; see sluice-bench %s --help", (int)len,
+			     argv[i], argv[0], argv[0]);
+	}
 }
 
 #define OPTIONS_MAX 48
@@ -187,6 +210,7 @@ int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_com
 	for (unsigned i = 0; i < n; i++)
 		longs[1 + i] = (struct option) { known[i]->name, known[i]->kind >= RIG_NUMBER, NULL,
 						 (int)i };
+	check_names(argc, argv, longs);
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == OPT_HELP || c < 0 || c >= (int)n) {
 			command->usage(c == OPT_HELP ? stdout : stderr);

@@ -191,6 +191,8 @@ def test_nothing_is_lost_of_a_closed_loop_whose_back_end_pauses(daemon, folder, 
     (["--flows", "0"], "from 1 to"),
     (["--both", "--latency"], "--both takes"), (["--send-only"], "takes one socket"), (["--rate", "0"], "from 1 to"),
     (["--open", "--rate", "1"], "--open knows no"), (["--segments", "9", "--queue-size", "8"], "has 8 descriptors"),
+    (["--queue-size", "100"], "a power of 2"), (["--backlog", "10"], "use --rate or --search"),
+    (["--cpu", "1023"], "may not run there"),
     (["--no-mergeable", "--rx-buffer", "512"], "leave --no-mergeable"), (["third.sock"], "one or two sockets")])
 def test_wrong_options_of_net_are_told(folder, wrong, says):
     done = bench("net", folder / "nobody.sock", folder / "nobody.sock", *wrong)
@@ -271,11 +273,13 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
                         (["--threads", "2", "--cpus", "0"], "say as many"),
                         (["--threads", "4", "--queues", "2"], "queue of its own"),
                         (["--queue-size", "100"], "a power of 2"), (["--trace", "/nowhere"], "No such file"),
-                        (["--regions", "0"], "from 1 to 512"), (["--cpu", "x"], "not a number")):
+                        (["--regions", "0"], "from 1 to 512"), (["--cpu", "x"], "not a number"),
+                        (["--dept=3"], "--dept: blk has no such option")):
         done = bench("blk", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
     for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),
-                        (["--queues", "2"], "unrecognized option")):
+                        (["--queues", "2"], "--queues: fair has no such option"),
+                        (["--time", "60"], "--time: fair has no such option")):
         done = bench("fair", folder / "nobody.sock", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
 

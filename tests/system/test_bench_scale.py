@@ -84,7 +84,7 @@ def test_a_back_end_that_dies_or_stands_still_is_told(daemon, folder, what):
 
 def test_wrong_options_are_told(folder):
     for wrong, says in (([], "takes the sockets"), ([folder / "d", "--queue-size", 16], "say 32 or more"),
-                        ([folder / "d", "--wakes", 0], "from 1 to"), ([folder / "d", "--depth", 1], "unrecognized")):
+                        ([folder / "d", "--wakes", 0], "from 1 to"), ([folder / "d", "--depth", 1], "no such option")):
         done = scale(*wrong)
         assert done.returncode == 2 and says in done.stderr, done.stderr
     done = scale(folder / "nobody.sock")
