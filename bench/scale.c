@@ -80,6 +80,13 @@ static void raise_files_limit(void)
 	}
 }
 
+/* Has one of those that are attached hung up? */
+static void check_alive(const struct scale *s)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		rig_check_alive(s->device[i].rig, 0, s->opt.timeout_ms);
+}
+
 static void submit(struct device *d, struct driver_seg *data)
 {
 	d->sector = (d->sector + 7 * BS / 512) % (d->n_sectors - BS / 512);
@@ -99,10 +106,14 @@ static void check_done(const struct device *d, int rc, const struct guest_blk_do
 static void one_request(struct device *d)
 {
 	struct guest_blk_done done;
+	int rc;
 
 	submit(d, &d->data[0]);
 	guest_blk_kick(&d->blk);
-	check_done(d, guest_blk_wait(&d->blk, &done), &done);
+	rc = guest_blk_wait(&d->blk, &done);
+	if (rc < 0) /* it may have hung up, which says more than that nothing was used */
+		rig_check_alive(d->rig, 0, 0);
+	check_done(d, rc, &done);
 }
 
 static void attach(struct scale *s, struct device *d, const char *path)
@@ -137,13 +148,17 @@ static void attach_all(struct scale *s, char **paths)
 static void stay_idle(struct scale *s)
 {
 	pid_t pid = s->device[0].rig->pid;
-	uint64_t start;
+	uint64_t start, end;
 	double cpu;
 
 	usleep(200000); /* for what is still to be tidied up */
 	start = clock_ns();
 	cpu = rig_cpu_seconds(pid);
-	sleep(s->opt.time_s);
+	end = start + (uint64_t)s->opt.time_s * 1000000000;
+	for (uint64_t now = start; now < end; now = clock_ns()) {
+		usleep((useconds_t)MIN((end - now) / 1000 + 1, UINT64_C(100000)));
+		check_alive(s);
+	}
 	s->idle_cpu = rig_spent(cpu, rig_cpu_seconds(pid));
 	s->idle_s = (double)(clock_ns() - start) / 1e9;
 }

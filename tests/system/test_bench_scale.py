@@ -82,6 +82,15 @@ def test_a_back_end_that_dies_or_stands_still_is_told(daemon, folder, what):
     assert done.returncode == 1 and ".sock: " in done.stderr, done.stderr
 
 
+def test_a_back_end_that_dies_while_all_are_silent_is_not_waited_for(daemon, folder):
+    timer, since = threading.Timer(1, daemon.kill), time.monotonic()
+    timer.start()
+    done = scale(*sockets(folder), "--time", 20)
+    timer.join()
+    assert done.returncode == 1 and "hung up" in done.stderr, done.stderr
+    assert time.monotonic() - since < 15
+
+
 def test_wrong_options_are_told(folder):
     for wrong, says in (([], "takes the sockets"), ([folder / "d", "--queue-size", 16], "say 32 or more"),
                         ([folder / "d", "--wakes", 0], "from 1 to"), ([folder / "d", "--depth", 1], "no such option")):
