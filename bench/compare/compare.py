@@ -76,8 +76,9 @@ def compare(options):
     else:
         print(f"{read.title}\n\n" + "\n".join(report.markdown(read, results)))
     draw(options, read, results)
-    # Nothing to compare is a failure; a peer that is missing is not.
-    return 0 if all(f.found for f in results.values()) else 1
+    # Nothing to compare is a failure, and so is a peer that failed; one that is not installed is none.
+    done = all(f.found and all(why.startswith(run.NOT_INSTALLED) for why in f.failed.values()) for f in results.values())
+    return 0 if done else 1
 
 
 if __name__ == "__main__":

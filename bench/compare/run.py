@@ -19,6 +19,9 @@ START_TIMEOUT_S = 20
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 
 
+NOT_INSTALLED = "not installed: "
+
+
 class Failure(Exception):
     """A back-end could not be measured: a sentence."""
 
@@ -196,7 +199,7 @@ class Bench:
         """By a driver that is not ours, between two cards."""
         missing = virtio_user.missing(self.search)
         if missing or len(sockets) != 2 or self.recipe.pins["driver"] is None:
-            raise Failure(f"not installed: {', '.join(missing)}" if missing else
+            raise Failure(NOT_INSTALLED + ", ".join(missing) if missing else
                           "virtio-user wants a back-end of two sockets, and a CPU: say pin: driver: at the top")
         options = {n.removeprefix("--"): int(v) if v.isdigit() else v for n, v in zip(arguments[1::2], arguments[2::2])}
         try:
@@ -267,7 +270,7 @@ def in_turn(bench, tell=lambda text: None):
     for name, backend in recipe.backends.items():
         missing = bench.missing(backend)
         if missing:
-            absent[name] = f"not installed: {', '.join(missing)}"
+            absent[name] = NOT_INSTALLED + ", ".join(missing)
             tell(f"{name}: skipped, {absent[name]}")
         else:
             present[name] = backend

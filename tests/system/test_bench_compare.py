@@ -92,7 +92,8 @@ def test_who_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path):
         "refused": {**OURS, "arguments": ["--queues", 9]},
         "ours": OURS}}, base="ours"))
     done = compare(file, "--json", "--svg", tmp_path / "c.svg")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert compare(file, "--only", "ours;absent").returncode == 0, "who is not installed has not failed"
     got = json.loads(done.stdout)["workloads"]["reads"]
     assert list(got["back-ends"]) == ["ours"] and len(got["back-ends"]["ours"]["rounds"]) == 2
     assert got["back-ends"]["ours"]["rate"] > 1000 and got["back-ends"]["ours"]["ratio_of_base"] == 1
