@@ -77,8 +77,8 @@ def compare(options):
         print(f"{read.title}\n\n" + "\n".join(report.markdown(read, results)))
     draw(options, read, results)
     # Nothing to compare is a failure, and so is a peer that failed; one that is not installed is none.
-    done = all(f.found and all(why.startswith(run.NOT_INSTALLED) for why in f.failed.values()) for f in results.values())
-    return 0 if done else 1
+    failed = [why for f in results.values() for why in f.failed.values() if not why.startswith(run.NOT_INSTALLED)]
+    return 0 if all(f.found for f in results.values()) and not failed else 1
 
 
 if __name__ == "__main__":
