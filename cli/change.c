@@ -47,6 +47,24 @@ static json_t *map_of(const char *text)
 	return map;
 }
 
+/* "52:54:00:00:00:01,52:54:00:00:00:02" */
+static json_t *list_of(const char *text)
+{
+	char *copy = strdup(text), *rest = copy, *word;
+	json_t *list = json_array();
+
+	while (list && (word = strsep(&rest, ",")))
+		json_array_append_new(list, json_string(word));
+	free(copy);
+	return list;
+}
+
+static bool is_list(const char *key)
+{
+	return strcmp(key, "macs") == 0 || strcmp(key, "ips") == 0 ||
+	       strcmp(key, "static_macs") == 0;
+}
+
 /* As a configuration file would be read: a number without quotes is one. */
 static json_t *value_of(const char *key, const char *text)
 {
@@ -59,6 +77,8 @@ static json_t *value_of(const char *key, const char *text)
 		return json_string(text);
 	if (strcmp(key, "limit") == 0)
 		return map_of(text);
+	if (is_list(key))
+		return list_of(text);
 	if (strcmp(text, "true") == 0 || strcmp(text, "yes") == 0 || strcmp(text, "on") == 0)
 		return json_true();
 	if (strcmp(text, "false") == 0 || strcmp(text, "no") == 0 || strcmp(text, "off") == 0)

@@ -33,6 +33,11 @@ static const char help[] =
 	"                          what passes a port, as pcapng; -w - | tcpdump -r -\n"
 	"  port down|up PORT       has a port drop what comes, and its guest see no link; undoes "
 	"that\n"
+	"  port set PORT [--KEY VALUE | --KEY none …]\n"
+	"                          changes whose frames a port lets in and out (vlan, trunk, "
+	"native, isolated,\n"
+	"                          macs, ips, static_macs, mac_max), while traffic runs, and "
+	"shows it\n"
 	"  port limit PORT [KEY=VALUE… | none]\n"
 	"                          changes what a port lets through a second (tx.bits=1G "
 	"broadcast=100 …),\n"
@@ -125,10 +130,8 @@ static int parse_options(int argc, char **argv, const char *order, struct argume
 static bool has_own_options(const struct arguments *a)
 {
 	static const char *const verbs[][2] = {
-		{ "disk", "add" },
-		{ "disk", "replace" },
-		{ "port", "add" },
-		{ "network", "add" },
+		{ "disk", "add" }, { "disk", "replace" }, { "port", "add" },
+		{ "port", "set" }, { "network", "add" },
 	};
 
 	for (unsigned i = 0; a->n >= 2 && i < ARRAY_SIZE(verbs); i++)

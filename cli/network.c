@@ -84,6 +84,74 @@ static int add_port(const struct arguments *a)
 		    a->words[3], "is served; the configuration file does not say so");
 }
 
+/* "none" takes a key away. */
+static json_t *rules_to_set(const struct arguments *a)
+{
+	json_t *set = describe(a, 2), *value;
+	const char *key;
+	void *next;
+
+	json_object_del(set, "name");
+	json_object_foreach_safe(set, next, key, value)
+	{
+		const json_t *word = json_is_array(value) && json_array_size(value) == 1
+					     ? json_array_get(value, 0)
+					     : value;
+
+		if (json_is_string(word) && strcmp(json_string_value(word), "none") == 0)
+			json_object_set_new(set, key, json_null());
+	}
+	return set;
+}
+
+static void print_rule(const char *port, const char *key, const json_t *value)
+{
+	const json_t *item;
+	size_t i;
+
+	printf("%s: %s ", port, key);
+	json_array_foreach (value, i, item) {
+		printf("%s%s", i ? "," : "", json_string_value(item));
+	}
+	if (json_is_string(value))
+		fputs(json_string_value(value), stdout);
+	else if (json_is_integer(value))
+		printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else if (json_is_boolean(value))
+		fputs(json_is_true(value) ? "true" : "false", stdout);
+	putchar('\n');
+}
+
+static int set_port(const struct arguments *a)
+{
+	struct error err = { 0 };
+	json_t *set, *answer;
+	const json_t *value;
+	const char *key;
+
+	if (a->n < 3 || a->words[2][0] == '-')
+		return wrong("port set PORT [--KEY VALUE | --KEY none …]");
+	set = rules_to_set(a);
+	if (!set)
+		return EXIT_USAGE;
+	answer = client_call_with(a->socket, "port.set",
+				  json_pack("{s:s, s:o}", "port", a->words[2], "set", set), &err);
+	if (!answer)
+		return call_failed(&err);
+	if (a->json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (json_object_size(answer) == 0) {
+		printf("%s has no rules\n", a->words[2]);
+	}
+	json_object_foreach (answer, key, value) {
+		if (!a->json)
+			print_rule(a->words[2], key, value);
+	}
+	json_decref(answer);
+	return EXIT_GOOD;
+}
+
 static int remove_port(const struct arguments *a)
 {
 	struct error err = { 0 };
@@ -112,6 +180,8 @@ int port_command(const struct arguments *a)
 		return add_port(a);
 	if (a->n > 1 && strcmp(a->words[1], "remove") == 0)
 		return remove_port(a);
+	if (a->n > 1 && strcmp(a->words[1], "set") == 0)
+		return set_port(a);
 	if (a->n > 1 && strcmp(a->words[1], "limit") == 0)
 		return port_limit_command(a);
 	return port_link_command(a);

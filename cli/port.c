@@ -14,7 +14,9 @@ int port_link_command(const struct arguments *a)
 	bool down;
 
 	if (a->n != 3 || (strcmp(a->words[1], "down") != 0 && strcmp(a->words[1], "up") != 0)) {
-		fputs("sluice: it is: port down PORT, port up PORT, port limit PORT, port add … or "
+		fputs("sluice: it is: port down PORT, port up PORT, port limit PORT, port set "
+		      "PORT, "
+		      "port add … or "
 		      "port remove …\n",
 		      stderr);
 		return usage_error();

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "daemon/port_rules.h"
 #include "daemon/privilege.h"
 
 #include <errno.h>
@@ -160,50 +161,11 @@ int appliance_add_disk(struct appliance *a, struct disk_config *config, struct d
 	return 0;
 }
 
-static struct port_rate rate_of(const struct rate_config *r)
-{
-	return (struct port_rate) { r->bits, r->bits_burst, r->packets, r->packets_burst };
-}
-
-static struct mac_list macs_of(const struct value_macs *m)
-{
-	struct mac_list l = { .n = m->n };
-
-	static_assert(sizeof(l.mac) == sizeof(m->mac), "the same addresses");
-	memcpy(l.mac, m->mac, sizeof(l.mac));
-	return l;
-}
-
-static struct port_rules rules_of(const struct port_config *p)
-{
-	struct port_rules r = {
-		.untagged = (uint16_t)(p->vlan ? p->vlan : p->native),
-		.isolated = p->isolated,
-		.in = rate_of(&p->limit.tx), /* what a guest sends comes in here */
-		.out = rate_of(&p->limit.rx),
-		.broadcast = p->flood_limit.broadcast,
-		.unknown = p->flood_limit.unknown,
-		.mac_max = p->mac_max,
-		.macs = macs_of(&p->macs),
-		.fixed = macs_of(&p->static_macs),
-	};
-
-	static_assert(sizeof(r.tagged) == sizeof(p->trunk), "a bit for each VLAN");
-	memcpy(&r.tagged, &p->trunk, sizeof(r.tagged));
-	r.ips.n = p->ips.n;
-	for (unsigned i = 0; i < p->ips.n; i++) {
-		r.ips.ip[i].v6 = p->ips.ip[i].v6;
-		r.ips.ip[i].bits = p->ips.ip[i].bits;
-		memcpy(r.ips.ip[i].addr, p->ips.ip[i].addr, sizeof(r.ips.ip[i].addr));
-	}
-	return r;
-}
-
 static int open_guest_port(struct network_entry *n, struct port_entry *e, int sock,
 			   struct error *err)
 {
 	const struct port_config *p = e->config;
-	const struct port_rules rules = rules_of(p);
+	const struct port_rules rules = port_rules_of(p);
 	struct net_device_config cfg = {
 		.name = p->name,
 		.rules = &rules,
@@ -228,7 +190,7 @@ static int open_guest_port(struct network_entry *n, struct port_entry *e, int so
 
 static int open_dpdk_port(struct network_entry *n, struct port_entry *e, struct error *err)
 {
-	const struct port_rules rules = rules_of(e->config);
+	const struct port_rules rules = port_rules_of(e->config);
 	const struct dpdk_port_config cfg = { .name = e->config->name,
 					      .device = e->config->dpdk,
 					      .rules = &rules };
@@ -254,6 +216,9 @@ static void free_port(struct port_entry *e)
 	if (e->own)
 		schema_free(&port_schema, e->own);
 	free(e->own);
+	if (e->changed)
+		schema_free(&port_schema, e->changed);
+	free(e->changed);
 	free(e->failure);
 	free(e);
 }

@@ -42,6 +42,7 @@ struct port_entry {
 	struct network_entry *network;
 	const struct port_config *config; /* borrowed from the configuration, or @own */
 	struct port_config *own;	  /* of a port that was added later */
+	struct port_config *changed;	  /* @config with the rules of port.set; NULL: never */
 	struct net_device *guest;	  /* one of these two, or none: not open */
 	struct dpdk_port *dpdk;
 	char *failure;

@@ -147,14 +147,14 @@ static json_t *disks_json(const struct appliance *a)
 	return disks;
 }
 
-static json_t *port_json(const struct port_entry *p)
+json_t *config_show_port(const struct port_entry *p)
 {
-	json_t *j = object_json(&port_schema, p->config);
+	json_t *j = object_json(&port_schema, p->changed ? p->changed : p->config);
 
 	if (p->guest)
-		port_limits_show(j, &net_device_port(p->guest)->rules);
+		port_limits_show(j, port_rules_now(net_device_port(p->guest)));
 	else if (p->dpdk)
-		port_limits_show(j, &dpdk_port_port(p->dpdk)->rules);
+		port_limits_show(j, port_rules_now(dpdk_port_port(p->dpdk)));
 	return j;
 }
 
@@ -168,7 +168,7 @@ static json_t *networks_json(const struct appliance *a)
 		json_t *j = object_json(&network_schema, n->config), *ports = json_array();
 
 		TAILQ_FOREACH (p, &n->ports, link) {
-			json_array_append_new(ports, port_json(p));
+			json_array_append_new(ports, config_show_port(p));
 		}
 		if (json_array_size(ports))
 			json_object_set_new(j, "ports", ports);

@@ -14,6 +14,7 @@
 #include "daemon/options.h"
 #include "daemon/port_control.h"
 #include "daemon/port_limit.h"
+#include "daemon/port_rules.h"
 #include "daemon/privilege.h"
 #include "daemon/queue_control.h"
 #include "daemon/rpc.h"
@@ -45,6 +46,7 @@ static const struct rpc_method methods[] = {
 	{ .name = "port.down", .call = port_down_call },
 	{ .name = "port.up", .call = port_up_call },
 	{ .name = "port.limit", .call = port_limit_call },
+	{ .name = "port.set", .serve = port_set_serve },
 	{ .name = "disk.resize", .call = disk_resize_call },
 	{ .name = "disk.limit", .call = disk_limit_call },
 	{ .name = "disk.retry", .call = disk_retry_call },

@@ -143,7 +143,7 @@ json_t *port_limit_call(void *ctx, const json_t *params, struct rpc_error *err)
 	e = find_port_entry(a, name);
 	if (!e)
 		return rpc_refuse(err, "there is no open port called \"%s\"", name);
-	limits_of(&l, &find_port(a, name)->rules);
+	limits_of(&l, port_rules_now(find_port(a, name)));
 	if (limit && !change(e, &l, limit, err))
 		return NULL;
 	if (json_object_size(limit))

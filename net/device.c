@@ -502,7 +502,7 @@ int net_device_create(const struct net_device_config *cfg, struct net_switch *sw
 	d->port.ops = &guest_port_ops;
 	snprintf(d->port.name, sizeof(d->port.name), "%s", cfg->name);
 	port_set_rules(&d->port, cfg->rules);
-	d->cfg.rules = &d->port.rules;
+	d->cfg.rules = NULL; /* the port has them */
 	rc = device_alloc(d, workers, err);
 	if (rc < 0)
 		goto drop_socket;
@@ -585,6 +585,12 @@ void net_device_set_limits(struct net_device *d, const struct port_rules *rules)
 	port_set_limits(&d->port, rules);
 	for (unsigned pair = 0; pair < d->cfg.queue_pairs; pair++)
 		vhost_queue_change(d->queues[2 * pair + 1].vq, stop_resting, NULL);
+}
+
+void net_device_set_rules(struct net_device *d, const struct port_rules *rules)
+{
+	port_change_rules(&d->port, rules);
+	switch_relearn(&d->port);
 }
 
 const struct net_device_config *net_device_config(const struct net_device *d)

@@ -443,6 +443,12 @@ void dpdk_port_set_limits(struct dpdk_port *p, const struct port_rules *rules)
 	port_set_limits(&p->port, rules);
 }
 
+void dpdk_port_set_rules(struct dpdk_port *p, const struct port_rules *rules)
+{
+	port_change_rules(&p->port, rules);
+	switch_relearn(&p->port);
+}
+
 const struct dpdk_port_config *dpdk_port_config(const struct dpdk_port *p)
 {
 	return &p->config;

@@ -36,6 +36,8 @@ const struct port *net_device_port(const struct net_device *d);
 bool net_device_set_down(struct net_device *d, bool down);
 /* At any time: the limits of @rules, see port_set_limits(). A guest that waits goes on by them. */
 void net_device_set_limits(struct net_device *d, const struct port_rules *rules);
+/* At any time: all of @rules but its limits. What was learned from the port is learned anew. */
+void net_device_set_rules(struct net_device *d, const struct port_rules *rules);
 const struct net_device_config *net_device_config(const struct net_device *d);
 
 struct dpdk_port_config {
@@ -54,6 +56,7 @@ void dpdk_port_close(struct dpdk_port *p); /* detaches, stops, frees */
 const struct port *dpdk_port_port(const struct dpdk_port *p);
 void dpdk_port_set_down(struct dpdk_port *p, bool down);
 void dpdk_port_set_limits(struct dpdk_port *p, const struct port_rules *rules);
+void dpdk_port_set_rules(struct dpdk_port *p, const struct port_rules *rules);
 const struct dpdk_port_config *dpdk_port_config(const struct dpdk_port *p);
 /* Link, driver, offloads: one line for status. */
 const char *dpdk_port_how(const struct dpdk_port *p);

@@ -84,7 +84,9 @@ struct port {
 	unsigned id;		  /* index in the switch */
 	uint32_t rules_on;	  /* PORT_*: which of its rules there are. Atomic */
 	struct port_stats *stats; /* one for each worker, by worker_index(); owned by the port */
-	struct port_rules rules;
+	/* Two, so that a change needs no memory and cannot fail: see port_rules_now(). */
+	struct port_rules rules[2];
+	unsigned rules_now; /* index of what holds. Atomic */
 	struct port_buckets buckets;
 	struct capture *capture; /* NULL: nobody looks. Atomic */
 };

@@ -5,6 +5,8 @@
 #include "net/capture.h"
 #include "net/port.h"
 
+#include <urcu/urcu-qsbr.h>
+
 static bool has_vlans(const struct port_rules *r)
 {
 	static const struct vlan_set none;
@@ -33,10 +35,22 @@ static uint32_t rules_of(const struct port *p, const struct port_rules *r)
 	return on;
 }
 
+const struct port_rules *port_rules_now(const struct port *p)
+{
+	/* Pairs with the release in port_change_rules(). */
+	return &p->rules[__atomic_load_n(&p->rules_now, __ATOMIC_ACQUIRE)];
+}
+
+/* The control thread's own. */
+static struct port_rules *rules_now(struct port *p)
+{
+	return &p->rules[p->rules_now];
+}
+
 void port_set_rules(struct port *p, const struct port_rules *rules)
 {
 	struct port_buckets *b = &p->buckets;
-	struct port_rules *r = &p->rules;
+	struct port_rules *r = rules_now(p);
 	uint64_t now = clock_ns();
 
 	*r = rules ? *rules : (struct port_rules) { 0 };
@@ -52,7 +66,7 @@ void port_set_rules(struct port *p, const struct port_rules *rules)
 void port_set_limits(struct port *p, const struct port_rules *rules)
 {
 	struct port_buckets *b = &p->buckets;
-	struct port_rules *r = &p->rules;
+	struct port_rules *r = rules_now(p);
 	uint64_t now = clock_ns();
 	uint32_t limits;
 
@@ -70,6 +84,31 @@ void port_set_limits(struct port *p, const struct port_rules *rules)
 	/* A bucket without a rate lets all through, so the order of these two does not matter. */
 	__atomic_or_fetch(&p->rules_on, limits, __ATOMIC_RELAXED);
 	__atomic_and_fetch(&p->rules_on, ~(LIMIT_RULES & ~limits), __ATOMIC_RELAXED);
+}
+
+#define ADMISSION_RULES (PORT_VLAN | PORT_GUARD | PORT_ISOLATED)
+
+void port_change_rules(struct port *p, const struct port_rules *rules)
+{
+	const struct port_rules *old = rules_now(p);
+	unsigned next = !p->rules_now;
+	uint32_t on = rules_of(p, rules) & ADMISSION_RULES;
+
+	/* Nobody reads it: the change before this one has waited for those who did. */
+	p->rules[next] = *rules;
+	p->rules[next].in = old->in;
+	p->rules[next].out = old->out;
+	p->rules[next].broadcast = old->broadcast;
+	p->rules[next].unknown = old->unknown;
+	/* Pairs with the acquire in port_rules_now(): what they are, then that they hold. */
+	__atomic_store_n(&p->rules_now, next, __ATOMIC_RELEASE);
+	/*
+	 * A bit without its rule lets nothing through that should not (VLAN, which drops) or tests
+	 * in vain; a rule without its bit is not asked for. So bits come before bits go.
+	 */
+	__atomic_or_fetch(&p->rules_on, on, __ATOMIC_RELAXED);
+	__atomic_and_fetch(&p->rules_on, ~(ADMISSION_RULES & ~on), __ATOMIC_RELAXED);
+	urcu_qsbr_synchronize_rcu();
 }
 
 static struct port_stats *stats_of(struct port *p)
@@ -142,13 +181,14 @@ static counter_t *police(struct bucket *bits, struct bucket *packets, const stru
 static counter_t *admit(struct port *from, uint32_t on, struct packet *p, uint64_t now,
 			struct port_stats *s)
 {
+	const struct port_rules *r = port_rules_now(from);
 	struct port_buckets *b = &from->buckets;
 	counter_t *why = NULL;
 
 	if (on & PORT_VLAN)
-		why = vlan_admit(&from->rules, p, s);
+		why = vlan_admit(r, p, s);
 	if (!why && on & PORT_GUARD)
-		why = guard_admit(&from->rules, p, s);
+		why = guard_admit(r, p, s);
 	if (!why && on & PORT_POLICE_IN)
 		why = police(&b->in_bits, &b->in_packets, p, now, &s->rx_limited);
 	return why;
@@ -229,10 +269,17 @@ void rules_took(struct port *from, unsigned packets, uint64_t bytes)
 
 enum leave { LEAVE_NOT, LEAVE_AS_IS, LEAVE_TAGGED };
 
-static enum leave vlan_release(struct port *to, const struct packet *p, struct port_stats *s)
+static enum leave vlan_release(const struct port *to, uint32_t on, const struct packet *p,
+			       struct port_stats *s)
 {
-	const struct port_rules *r = &to->rules;
+	const struct port_rules *r = port_rules_now(to);
 
+	/*
+	 * From a port without VLANs, with whatever tags its sender put there: to its like alone. A
+	 * trunk without a native VLAN has no place for it, though both say 0.
+	 */
+	if (!p->vlan)
+		return on & PORT_VLAN ? LEAVE_NOT : LEAVE_AS_IS;
 	if (vlan_set_has(&r->tagged, p->vlan))
 		return LEAVE_TAGGED;
 	if (r->untagged != p->vlan)
@@ -241,7 +288,7 @@ static enum leave vlan_release(struct port *to, const struct packet *p, struct p
 	 * Without its own tag, the one behind it would be taken for it, and carry the frame into a
 	 * VLAN that its sender chose.
 	 */
-	if (p->vlan && packet_has_tag(p)) {
+	if (packet_has_tag(p)) {
 		counter_add(&s->tx_vlan, 1);
 		return LEAVE_NOT;
 	}
@@ -269,7 +316,7 @@ static unsigned release(struct port *to, uint32_t on, struct packet **run, unsig
 
 	for (unsigned i = 0; i < n; i++) {
 		struct packet *p = run[i];
-		enum leave how = vlan_release(to, p, s);
+		enum leave how = vlan_release(to, on, p, s);
 
 		if (how == LEAVE_NOT)
 			continue;

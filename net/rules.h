@@ -51,8 +51,8 @@ struct ip_list {
 };
 
 /*
- * As configured; does not change while the port is attached, but for its limits, which are for the
- * control thread to read.
+ * As configured. While the port is attached the limits alone change in place, which are for the
+ * control thread to read; the rest changes as a whole: port_change_rules().
  *
  * VLANs: a port with neither key is in none: it exchanges frames with its like alone, and tags in
  * them are none of the switch's business. An access port has @untagged alone; a trunk has @tagged,
@@ -79,6 +79,19 @@ struct port_buckets {
 
 /* Control thread, while no packet comes in by @p or leaves by it. @rules: NULL for none. */
 void port_set_rules(struct port *p, const struct port_rules *rules);
+
+/*
+ * Control thread, at any time: @p has @rules from now on, and keeps its limits (in, out, broadcast,
+ * unknown), which are not looked at. Returns when no worker goes by the old ones any more. The
+ * switch is still to be told: switch_relearn().
+ */
+void port_change_rules(struct port *p, const struct port_rules *rules);
+
+/*
+ * What holds now. A worker asks once for what has to fit together, and keeps it until the end of
+ * its poll at most.
+ */
+const struct port_rules *port_rules_now(const struct port *p);
 
 /*
  * Control thread, at any time: the limits of @rules (in, out, broadcast, unknown) are @p's from now

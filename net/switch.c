@@ -379,7 +379,7 @@ void switch_destroy(struct net_switch *sw)
 
 static void fix_in(struct port *p, uint16_t vlan)
 {
-	const struct mac_list *l = &p->rules.fixed;
+	const struct mac_list *l = &port_rules_now(p)->fixed;
 
 	for (unsigned i = 0; i < l->n; i++)
 		mac_table_fix(p->sw->macs, mac_key(l->mac[i], vlan), p->id);
@@ -389,12 +389,23 @@ static void fix_in(struct port *p, uint16_t vlan)
 static void fix_macs(void *arg)
 {
 	struct port *p = arg;
+	const struct port_rules *r = port_rules_now(p);
 
-	if (p->rules.untagged || !(p->rules_on & PORT_VLAN))
-		fix_in(p, p->rules.untagged);
+	if (r->untagged || !(rules_on(p) & PORT_VLAN))
+		fix_in(p, r->untagged);
 	for (unsigned vlan = 1; vlan <= VLAN_ID_MAX; vlan++)
-		if (vlan_set_has(&p->rules.tagged, vlan))
+		if (vlan_set_has(&r->tagged, vlan))
 			fix_in(p, (uint16_t)vlan);
+}
+
+static void set_macs(struct port *p)
+{
+	const struct port_rules *r = port_rules_now(p);
+
+	mac_table_set_max(p->sw->macs, p->id, r->mac_max);
+	/* The table is written by workers, which read it under QSBR. */
+	if (r->fixed.n)
+		worker_call_wait(workers_get(p->sw->workers, 0), fix_macs, p);
 }
 
 int switch_attach(struct net_switch *sw, struct port *p, struct error *err)
@@ -416,11 +427,16 @@ int switch_attach(struct net_switch *sw, struct port *p, struct error *err)
 		return error_set(err, -ENOMEM, "network %s: out of memory for port %s", sw->name,
 				 p->name);
 	}
-	mac_table_set_max(sw->macs, id, p->rules.mac_max);
-	/* The table is written by workers, which read it under QSBR. */
-	if (p->rules.fixed.n)
-		worker_call_wait(workers_get(sw->workers, 0), fix_macs, p);
+	set_macs(p);
 	return 0;
+}
+
+void switch_relearn(struct port *p)
+{
+	if (!p->sw)
+		return;
+	mac_table_purge(p->sw->macs, p->id);
+	set_macs(p);
 }
 
 /*

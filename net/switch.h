@@ -31,6 +31,11 @@ void switch_destroy(struct net_switch *sw);
 /* Control thread. After detach returns no worker delivers to @p, nor will. */
 int switch_attach(struct net_switch *sw, struct port *p, struct error *err);
 void switch_detach(struct port *p);
+/*
+ * Control thread: after port_change_rules(). What was learned from @p is forgotten, for it may be
+ * of a VLAN or a station that the port has no more, and its static addresses are set anew.
+ */
+void switch_relearn(struct port *p);
 const char *switch_name(const struct net_switch *sw);
 void switch_stats(const struct net_switch *sw, struct switch_stats *out);
 

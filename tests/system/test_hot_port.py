@@ -2,6 +2,7 @@
 """Networks and ports that come and go while traffic runs, in the sandbox."""
 import contextlib
 import subprocess
+import time
 
 import pytest
 from lab import BUILD
@@ -127,3 +128,47 @@ def test_limits_change_under_traffic(daemon):
     for params in ({}, {"port": 1}, {"port": "one", "limit": 5}, {"port": "one", "more": 1},
                    {"port": "one", "limit": {"rx.bits": [1]}}, {"port": "one", "limit": {"rx.bits": -1}}):
         assert "error" in ask(daemon.control, {"method": "port.limit", "params": params}), params
+
+
+def test_rules_change_under_traffic(daemon):
+    def counters(name):
+        return daemon.port(name)["counters"]
+
+    macs = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+    with traffic(daemon.folder / "one.sock", daemon.folder / "two.sock") as busy:
+        wait_for(lambda: counters("two")["tx_packets"] > 0, 60, "frames arrive")
+        assert good(daemon, "port", "set", "one") == "one has no rules\n"
+        assert good(daemon, "port", "set", "one", "--vlan", "10") == "one: vlan 10\n"
+        dropped = counters("two")["tx_packets"]
+        time.sleep(0.2)
+        assert counters("two")["tx_packets"] == dropped
+        assert good(daemon, "port", "set", "two", "--vlan", "10") == "two: vlan 10\n"
+        wait_for(lambda: counters("two")["tx_packets"] > dropped + 10000, 60, "they arrive in the VLAN")
+        assert good(daemon, "port", "set", "one", "--macs", ",".join(macs), "--isolated").splitlines() == [
+            "one: vlan 10", "one: isolated true", f"one: macs {','.join(macs)}"]
+        wait_for(lambda: counters("one")["rx_spoofed_mac"] > 0, 60, "others' addresses are dropped")
+        text = good(daemon, "config")
+        assert "vlan: 10, isolated: true, macs: [" in text and macs[1] in text
+        (daemon.folder / "again.yaml").write_text(text)
+        assert good(daemon, "port", "set", "one", "--vlan", "none", "--macs", "none", "--isolated", "none", "--trunk",
+                    "20-30,40", "--native", "10").splitlines() == ["one: trunk 20-30,40", "one: native 10"]
+        before = counters("two")["tx_packets"]
+        wait_for(lambda: counters("two")["tx_packets"] > before + 10000, 60, "all goes as before")
+        assert busy.poll() is None
+    checked = subprocess.run([BUILD / "daemon/sluiced", "--config", daemon.folder / "again.yaml", "--check"],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    for words, complaint in (
+        (("none-such", "--vlan", "1"), 'no open port called "none-such"'),
+        (("one", "--vlan", "10"), "vlan"),
+        (("one", "--trunk", "none"), "native"),
+        (("two", "--vlan", "5000"), "vlan"),
+        (("two", "--macs", "52:54:00"), "macs"),
+        (("two", "--mtu", "1500"), '"mtu" cannot be set while the port is open'),
+        (("two", "--limit", "rx=1"), "limits by port.limit"),
+    ):
+        assert complaint in refused(daemon, "port", "set", *words), complaint
+    assert good(daemon, "port", "set", "two") == "two: vlan 10\n"
+    for params in ({}, {"port": 1}, {"port": "one", "set": 5}, {"port": "one", "more": 1},
+                   {"port": "two", "set": {"vlan": [1, 2]}}, {"port": "two", "set": {"macs": {}}}):
+        assert "error" in ask(daemon.control, {"method": "port.set", "params": params}), params

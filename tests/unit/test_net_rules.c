@@ -501,3 +501,84 @@ BOTH_LAYOUTS(limits_come_and_go_while_frames_pass)
 	cr_assert_eq(heard(2), 1);
 	stop();
 }
+
+static void change(unsigned i, const struct port_rules *to)
+{
+	net_device_set_rules(guest[i].dev, to);
+}
+
+BOTH_LAYOUTS(what_a_port_lets_in_changes_while_it_runs)
+{
+	struct port_rules nobody = { .macs = { .n = 1, .mac = { { 2 } } }, .mac_max = 1 };
+	struct port_rules apart = { .isolated = true };
+
+	start(packed);
+	limit(0, NONE, NONE, 1000);
+	for (unsigned i = 0; i < 2; i++) {
+		say(0, everyone, 60);
+		ng_sent(&guest[0], 0);
+		cr_assert_eq(heard(1) + heard(2), 2);
+		change(0, &nobody);
+		say(0, everyone, 60);
+		ng_sent(&guest[0], 0);
+		cr_assert_eq(heard(1) + heard(2), 0);
+		cr_assert_eq(ng_stats(&guest[0]).rx_spoofed_mac, i + 1);
+
+		change(0, &apart);
+		change(1, &apart);
+		say(0, everyone, 60);
+		ng_sent(&guest[0], 0);
+		cr_assert_eq(heard(1), 0);
+		cr_assert_eq(heard(2), 1);
+		cr_assert_eq(ng_stats(&guest[0]).rx_isolated, i + 1);
+		change(0, &(struct port_rules) { 0 });
+		change(1, &(struct port_rules) { 0 });
+	}
+	/* Limits are another matter, and so is a port that is down. */
+	cr_assert_eq(port_rules_now(net_device_port(guest[0].dev))->broadcast, 1000);
+	net_device_set_down(guest[0].dev, true);
+	change(0, &nobody);
+	change(0, &(struct port_rules) { 0 });
+	say(0, everyone, 60);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1) + heard(2), 0);
+	cr_assert_eq(ng_stats(&guest[0]).rx_port_down, 1);
+	stop();
+}
+
+BOTH_LAYOUTS(where_addresses_live_changes_while_it_runs)
+{
+	struct port_rules home = { .fixed = { .n = 1 } };
+
+	start(packed);
+	memcpy(home.fixed.mac[0], guest[1].mac, 6);
+	/* Guest 2 pretends to be guest 1, and has its frames. */
+	memcpy(guest[2].mac, guest[1].mac, 6);
+	say(2, everyone, 60);
+	ng_sent(&guest[2], 0);
+	say(0, guest[1].mac, 60);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(2), 1);
+	heard(0);
+	heard(1);
+
+	change(1, &home);
+	say(2, everyone, 60);
+	ng_sent(&guest[2], 0);
+	heard(1);
+	say(0, guest[1].mac, 60);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1), 1);
+	cr_assert_eq(heard(2), 0);
+
+	/* Anybody's again. */
+	change(1, &(struct port_rules) { 0 });
+	say(2, everyone, 60);
+	ng_sent(&guest[2], 0);
+	heard(1);
+	say(0, guest[1].mac, 60);
+	ng_sent(&guest[0], 0);
+	cr_assert_eq(heard(1), 0);
+	cr_assert_eq(heard(2), 1);
+	stop();
+}

@@ -421,3 +421,71 @@ BOTH_LAYOUTS(offloads_shift_with_the_tag_that_is_taken_off)
 {
 	offloads(packed, false);
 }
+
+BOTH_LAYOUTS(a_port_without_vlans_reaches_no_trunk_by_tags_of_its_own)
+{
+	rules[0] = (struct port_rules) { 0 };
+	rules[1] = trunk(0, 10, 20);
+	rules[2] = trunk(30, 10, 20);
+	rules[3] = (struct port_rules) { 0 };
+	start(4, NULL, packed);
+	say(0, everyone, NO_TAG, 50);
+	expect(3, 0, everyone, NO_TAG, 50);
+	say(0, everyone, TAGS(10), 60);
+	expect(3, 0, everyone, TAGS(10), 60);
+	say(0, guest[1].mac, TAGS(20, 10), 70);
+	expect(3, 0, guest[1].mac, TAGS(20, 10), 70);
+	expect_silence(4);
+	stop(4);
+}
+
+static void change(unsigned i, struct port_rules to)
+{
+	net_device_set_rules(guest[i].dev, &to);
+}
+
+BOTH_LAYOUTS(a_port_changes_its_vlans_while_it_runs)
+{
+	rules[0] = access_port(10);
+	rules[1] = access_port(10);
+	rules[2] = access_port(20);
+	rules[3] = trunk(0, 10, 20);
+	start(4, NULL, packed);
+	for (unsigned i = 0; i < 2; i++) {
+		say(1, everyone, NO_TAG, 50);
+		expect(0, 1, everyone, NO_TAG, 50);
+		expect(3, 1, everyone, TAGS(10), 50);
+		say(0, guest[1].mac, NO_TAG, 60);
+		expect(1, 0, guest[1].mac, NO_TAG, 60);
+
+		change(1, access_port(20));
+		/* Where it was, nobody knows it any more. */
+		say(0, guest[1].mac, NO_TAG, 70);
+		expect(3, 0, guest[1].mac, TAGS(10), 70);
+		say(1, everyone, NO_TAG, 80);
+		expect(2, 1, everyone, NO_TAG, 80);
+		expect(3, 1, everyone, TAGS(20), 80);
+		say(2, guest[1].mac, NO_TAG, 90);
+		expect(1, 2, guest[1].mac, NO_TAG, 90);
+
+		/* A trunk now, and in neither without a tag. */
+		change(1, trunk(0, 10, 11));
+		say(1, everyone, NO_TAG, 50);
+		say(2, everyone, NO_TAG, 100);
+		expect(3, 2, everyone, TAGS(20), 100);
+		say(1, everyone, TAGS(10), 110);
+		expect(0, 1, everyone, NO_TAG, 110);
+		expect(3, 1, everyone, TAGS(10), 110);
+		expect_silence(4);
+		cr_assert_eq(ng_stats(&guest[1]).rx_vlan, i + 1);
+		change(1, access_port(10));
+	}
+	/* In none: it meets nobody here, not by a tag of its own either. */
+	change(1, (struct port_rules) { 0 });
+	say(1, everyone, NO_TAG, 50);
+	say(1, everyone, TAGS(10), 50);
+	say(0, everyone, NO_TAG, 50);
+	expect(3, 0, everyone, TAGS(10), 50);
+	expect_silence(4);
+	stop(4);
+}
