@@ -3,7 +3,8 @@
 #
 # Installs what Sluice needs from the distribution, and nothing else: packages through apt, and, into
 # a cache folder, a guest kernel and a second QEMU to test with. Nothing outside of the cache folder
-# changes except for the packages. Run it as often as you like: it is quick when nothing is missing.
+# changes except for the packages; the service that comes with one of them, Open vSwitch's, is kept off.
+# Run it as often as you like: it is quick when nothing is missing.
 #
 #   scripts/setup.sh [--for build|demo|test|lint|bench|all] [--check]
 set -euo pipefail
@@ -11,6 +12,8 @@ set -euo pipefail
 cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
 purpose=all
 check_only=
+# The tests put it elsewhere.
+policy=${SLUICE_POLICY_RC_D:-/usr/sbin/policy-rc.d}
 
 usage() {
   cat <<EOF
@@ -46,7 +49,7 @@ build_packages=(
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
 test_packages=(python3-pytest python3-pytest-timeout python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin)
-bench_packages=(dpdk-dev fio librsvg2-bin python3-yaml qemu-system-common)
+bench_packages=(dpdk-dev fio librsvg2-bin openvswitch-switch-dpdk python3-yaml qemu-system-common)
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 
 wants_guest=
@@ -68,14 +71,14 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   die "this script knows Debian's apt only; install the equivalents of: ${packages[*]}"
 fi
 
-# The packages that are not installed, one a line.
-missing_packages() {
+# Those of the packages that are not installed, one a line.
+missing_of() {
   local installed p
   # dpkg-query fails if it has never heard of one of them, and lists the others all the same.
   # shellcheck disable=SC2016
-  installed=$({ dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null || true; } |
+  installed=$({ dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null || true; } |
     awk '$1 ~ /^.i/ { print $2 }')
-  for p in "${packages[@]}"; do
+  for p in "$@"; do
     grep -qxF "$p" <<<"$installed" || echo "$p"
   done
 }
@@ -88,18 +91,50 @@ apt_update_once() {
   apt_updated=1
 }
 
+# The benchmarks start Open vSwitch themselves, each time anew. As a service it would start with its installation and at
+# each boot. Who has had it before is not interfered with, and a policy-rc.d that is there, as in containers, decides as
+# it always does. /usr/sbin/ovs-vswitchd stays the plain one: of the alternatives the one with DPDK has less priority.
+policy_mark="Made by scripts/setup.sh of Sluice, which removes it once the packages are installed."
+
+keep_ovs_off() {
+  # One of ours is there if a run was killed.
+  if [ -e "$policy" ] && ! grep -qF "$policy_mark" "$policy"; then
+    say "$policy decides whether Open vSwitch's services are started now"
+    return 0
+  fi
+  rm -f "$policy"
+  trap 'rm -f "$policy"' EXIT
+  trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM
+  # All others are treated as without it: "(start)" is what is off at this run level (invoke-rc.d(8)).
+  (set -C; umask 022; cat >"$policy") <<EOF || die "cannot write $policy, to keep Open vSwitch's services off"
+#!/bin/sh
+# $policy_mark
+case "\$*" in *openvswitch*|*ovs*|*"("*) exit 101 ;; esac
+[ -e /sbin/init ] || exit 101
+EOF
+  chmod 755 "$policy"
+}
+
 install_packages() {
   local -a missing
-  mapfile -t missing < <(missing_packages)
+  local new_ovs=
+  mapfile -t missing < <(missing_of "${packages[@]}")
   [ ${#missing[@]} -gt 0 ] || return 0
   [ -z "$check_only" ] || { say "missing packages: ${missing[*]}"; return 1; }
+  if [[ " ${missing[*]} " = *" openvswitch-switch-dpdk "* ]] && [ -n "$(missing_of openvswitch-switch)" ]; then
+    new_ovs=1
+  fi
   [ "$(id -u)" = 0 ] ||
-    die "packages are missing and you are not root; run: sudo apt-get install -y ${missing[*]}"
+    die "packages are missing and you are not root; run: sudo apt-get install -y ${missing[*]}" \
+      ${new_ovs:+"or, so that Open vSwitch's services stay off, sudo scripts/setup.sh --for bench"}
   apt_update_once
   say "installing ${#missing[@]} packages: ${missing[*]}"
+  [ -z "$new_ovs" ] || keep_ovs_off
   DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
     install --no-install-recommends "${missing[@]}" </dev/null >"$cache/apt.log" 2>&1 ||
     { tail -20 "$cache/apt.log" >&2; die "apt-get could not install them; the whole log is in $cache/apt.log"; }
+  [ -z "$new_ovs" ] || update-rc.d openvswitch-switch disable >>"$cache/apt.log" 2>&1 ||
+    say "openvswitch-switch could not be disabled: it starts at the next boot (see $cache/apt.log)"
 }
 
 # unpack_into FOLDER APT-GET-ARGUMENT…: downloads packages and unpacks them into FOLDER, uninstalled.
