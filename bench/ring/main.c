@@ -17,12 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { POP, PUSH, DEQUEUE, RTE_DEQUEUE, ENQUEUE, RTE_ENQUEUE, N_COLUMNS };
 
 struct options {
 	unsigned cpu, runs, rounds;
-	bool json, cold, check, best;
+	bool json, cold, check, best, progress;
 	const char *only;
 };
 
@@ -232,6 +233,8 @@ static void usage(FILE *to)
 		"  --best         the least disturbed run instead of the median\n"
 		"  --check        exit 1 if rte_vhost needs fewer cycles in any row\n"
 		"  --json         for machines\n"
+		"  --progress     tell on standard error which row is measured; default: on a "
+		"terminal\n"
 		"  --help         this text\n");
 }
 
@@ -245,22 +248,26 @@ static unsigned number(const char *text, const char *option, unsigned min, unsig
 	return (unsigned)v;
 }
 
+enum { CPU = 1, RUNS, ROUNDS, CACHE, ONLY, BEST, CHECK, JSON, PROGRESS, HELP };
+static const struct option longs[] = {
+	{ "cpu", required_argument, NULL, CPU },
+	{ "runs", required_argument, NULL, RUNS },
+	{ "rounds", required_argument, NULL, ROUNDS },
+	{ "cache", required_argument, NULL, CACHE },
+	{ "only", required_argument, NULL, ONLY },
+	{ "best", no_argument, NULL, BEST },
+	{ "check", no_argument, NULL, CHECK },
+	{ "json", no_argument, NULL, JSON },
+	{ "progress", no_argument, NULL, PROGRESS },
+	{ "help", no_argument, NULL, HELP },
+	{ 0 },
+};
+
 static struct options parse(int argc, char **argv)
 {
-	enum { CPU = 1, RUNS, ROUNDS, CACHE, ONLY, BEST, CHECK, JSON, HELP };
-	static const struct option longs[] = {
-		{ "cpu", required_argument, NULL, CPU },
-		{ "runs", required_argument, NULL, RUNS },
-		{ "rounds", required_argument, NULL, ROUNDS },
-		{ "cache", required_argument, NULL, CACHE },
-		{ "only", required_argument, NULL, ONLY },
-		{ "best", no_argument, NULL, BEST },
-		{ "check", no_argument, NULL, CHECK },
-		{ "json", no_argument, NULL, JSON },
-		{ "help", no_argument, NULL, HELP },
-		{ 0 },
+	struct options o = {
+		.runs = 11, .rounds = 400, .only = "", .progress = isatty(STDERR_FILENO)
 	};
-	struct options o = { .runs = 11, .rounds = 400, .only = "" };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -290,6 +297,9 @@ static struct options parse(int argc, char **argv)
 			break;
 		case JSON:
 			o.json = true;
+			break;
+		case PROGRESS:
+			o.progress = true;
 			break;
 		case HELP:
 			usage(stdout);
@@ -324,6 +334,8 @@ int main(int argc, char **argv)
 
 		if (!strstr(row_name(&rows[i], name, sizeof(name)), b.opt.only))
 			continue;
+		if (b.opt.progress)
+			fprintf(stderr, "row %u of %zu: %s\n", i + 1, ARRAY_SIZE(rows), name);
 		run_row(&b, &rows[i], v);
 		print_row(&b.opt, &rows[i], v, n_shown++ == 0);
 		fflush(stdout);

@@ -349,7 +349,14 @@ def test_the_ring_benchmark_runs_every_row():
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
-    assert len({r["name"] for r in rows}) == len(rows) > 20
+    assert len({r["name"] for r in rows}) == len(rows) > 20 and "row " not in done.stderr
+
+
+def test_the_ring_benchmark_tells_its_progress_when_asked():
+    done = subprocess.run([BUILD / "bench/ring/ring-bench", "--runs", "1", "--rounds", "2", "--only", "log", "--progress"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+    assert done.returncode == 0 and "row " not in done.stdout
+    assert re.findall(r"^row \d+ of \d+: (\w+), batch 32, chain 1, log$", done.stderr, re.M) == ["split", "packed"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
