@@ -215,6 +215,14 @@ def test_in_order_a_batch_that_testpmd_gives_back_at_once_is_taken(tmp_path):
     assert all(not f["failed"] and f["back-ends"]["testpmd"]["rate"] > 1000 for f in found.values()), found
 
 
+@pytest.mark.skipif(not os.path.exists("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"), reason="no OVS-DPDK")
+def test_frames_are_switched_by_ovs_dpdk_over_both_layouts_and_none_of_it_is_left(tmp_path, folder, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(folder))
+    assert min(measured(tmp_path, "cards", ["split, 60 bytes", "packed, 1514 bytes"], "OVS-DPDK")) > 1000
+    words = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not [w for w in words if str(folder).encode() in w] and list(folder.iterdir()) == []
+
+
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
 def test_cards_are_driven_by_virtio_user_over_both_layouts(tmp_path):
     rates = measured(tmp_path, "virtio-user", ["split, 60 bytes", "packed, 1514 bytes"], "Sluice;testpmd")
