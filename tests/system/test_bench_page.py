@@ -48,6 +48,17 @@ def test_each_benchmark_has_a_place_in_the_page():
         assert text.index(f"<!-- {name}: begin -->\n") < text.index(f"<!-- {name}: end -->")
 
 
+@pytest.mark.parametrize("name, quick, left", [
+    ("cards", False, ["split, 60 bytes", "split, 1514 bytes", "packed, 60 bytes", "packed, 1514 bytes"]),
+    ("cards", True, ["split, 60 bytes", "packed, 1514 bytes"]),
+    ("file", False, ["randread, depth 1", "randread, depth 32", "randread, depth 128", "randwrite, depth 1", "randwrite, depth 128"]),
+    ("tso", False, ["split", "packed"])])
+def test_what_of_a_recipe_is_measured_for_the_page(name, quick, left):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one CPU, and they pin to two")
+    assert list(page.chosen(name, page.recipe.load(page.recipe.find(name)).workloads, quick)) == left
+
+
 def test_a_table_takes_the_place_of_the_old_one_and_of_nothing_else(doc):
     page.write("a", ["new a"])
     assert doc.read_text() == ("# Page\n<!-- a: begin -->\n\nmachine.\n\nnew a\n\n<!-- a: end -->\nbetween\n"
