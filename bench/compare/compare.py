@@ -40,6 +40,7 @@ def narrowed(read, only):
         if n not in read.backends:
             raise recipe.RecipeError(f"--only {n}: no such back-end; there are {', '.join(read.backends)}")
     read.backends = {n: read.backends[n] for n in names}
+    read.workloads = {w: a for w, a in read.workloads.items() if any(b.takes(w) for b in read.backends.values())}
     if read.base not in names:
         read.base = names[0]
 
@@ -65,7 +66,7 @@ def compare(options):
     if options.only:
         narrowed(read, options.only)
     if options.check:
-        runs = read.rounds * len(read.backends) * len(read.workloads)
+        runs = read.rounds * sum(b.takes(w) for b in read.backends.values() for w in read.workloads)
         print(f"{read.title}: {', '.join(read.backends)}; {', '.join(read.workloads)}; {runs} runs of {read.time} s")
         return 0
     with run.Bench(read, options.sluice_bench, options.folder) as bench:

@@ -30,6 +30,10 @@ class Backend:
     setup: list = dataclasses.field(default_factory=list)      # commands, once it is ready
     environment: dict = dataclasses.field(default_factory=dict)
     arguments: list = dataclasses.field(default_factory=list)  # of sluice-bench, after the workload's
+    workloads: list = dataclasses.field(default_factory=list)  # those that it takes part in; none: all
+
+    def takes(self, workload):
+        return not self.workloads or workload in self.workloads
 
 
 @dataclasses.dataclass
@@ -129,10 +133,10 @@ def check_placeholders(c, backend, has_image, pinned):
 
 
 BACKEND_KEYS = {"command", "kind", "needs", "sockets", "connects", "ready", "settle", "files", "setup", "environment",
-                "arguments"}
+                "arguments", "workloads"}
 
 
-def backend_of(file, name, mapping, has_image, pinned):
+def backend_of(file, name, mapping, has_image, pinned, workloads):
     c = Checker(file, f"back-ends.{name}", mapping, BACKEND_KEYS)
     command = c.words("command", required=True)
     kind = c.text("kind", "vhost-user")
@@ -154,7 +158,11 @@ def backend_of(file, name, mapping, has_image, pinned):
         c.fail("setup", "say a list of commands, each a list of words")
     backend = Backend(name, command, kind, c.words("needs") or [command[0]], sockets, c.flag("connects"), output,
                       c.number("settle", 0.1, 0, 600, (int, float)), c.texts("files"),
-                      [[str(w) for w in x] for x in setup], c.texts("environment"), c.words("arguments"))
+                      [[str(w) for w in x] for x in setup], c.texts("environment"), c.words("arguments"),
+                      c.words("workloads"))
+    for w in backend.workloads:
+        if w not in workloads:
+            c.fail("workloads", f"{w}: no such workload; there are {'; '.join(workloads)}")
     for f in backend.files:
         if "/" in f or f.startswith("."):
             c.fail("files", f"{f}: say a name without a slash; it is made in {{folder}}")
@@ -211,8 +219,6 @@ def load(path, **overrides):
                     ("workloads", "a mapping of names to arguments of sluice-bench")):
         if not isinstance(data.get(key), dict) or not data[key]:
             c.fail(key, f"say {of}")
-    backends = {str(n): backend_of(path, str(n), b, image is not None, pins["back-end"] is not None)
-                for n, b in data["back-ends"].items()}
     loads = Checker(path, "workloads", data["workloads"], set(data["workloads"]))
     workloads = {str(n): loads.words(n, required=True) for n in loads.mapping}
     for n, w in workloads.items():
@@ -221,6 +227,8 @@ def load(path, **overrides):
         wrong = virtio_user.why_wrong(w[1:]) if w[0] == "virtio-user" else None
         if wrong:
             loads.fail(n, wrong)
+    backends = {str(n): backend_of(path, str(n), b, image is not None, pins["back-end"] is not None, workloads)
+                for n, b in data["back-ends"].items()}
     base = c.text("base", next(iter(backends)))
     if base not in backends:
         c.fail("base", f"no such back-end; there are {', '.join(backends)}")

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from xml.sax.saxutils import escape
 
+LONGEST, CUT_AT = 470, 490  # bars, in pixels
 COLORS = ("#1b7f79", "#7fb8b4", "#8c8c8c", "#c4c4c4", "#b5793a", "#d9b48a", "#5a6f9c", "#a6b3cf")
 
 
@@ -67,11 +68,18 @@ def as_json(recipe, results):
             "failed": f.failed} for w, f in results.items()}}
 
 
+def longest_bar(recipe, results):
+    """The highest rate of those that take part in each workload; of all where there are none. What is measured here and there
+    alone, as the ring's limit beside a disk, would leave no bar of the others to be seen."""
+    rates = [(recipe.backends[n].workloads, f.rate(n)) for f in results.values() for n in f.names()]
+    return max((r for some, r in rates if not some), default=0) or max((r for _, r in rates), default=0) or 1
+
+
 def svg(recipe, results):
-    """For each workload a group of bars."""
+    """For each workload a group of bars. Those beyond the scale are cut."""
     names = [n for n in recipe.backends if any(n in f.found for f in results.values())]
     div, letter = scale_of(results)
-    most = max((f.rate(n) for f in results.values() for n in f.names()), default=0) or 1
+    most = longest_bar(recipe, results)
     left, bar, per_row = 230, 13, 3
     top = 34 + 18 * -(-len(names) // per_row)
     group = bar * max(len(names), 1) + 10
@@ -90,10 +98,11 @@ def svg(recipe, results):
             if name not in f.found:
                 out.append(f'<text x="{left + 4}" y="{at + 10}" font-size="10" fill="#888">none</text>')
                 continue
-            length = 470 * f.rate(name) / most
+            full = LONGEST * f.rate(name) / most
+            length, cut = min(full, CUT_AT), "(cut) " if full > CUT_AT else ""
             out.append(f'<rect x="{left}" y="{at}" width="{length:.0f}" height="{bar - 1}" '
                        f'fill="{COLORS[k % len(COLORS)]}"/><text x="{left + length + 4:.0f}" y="{at + 10}" '
-                       f'font-size="10">{number(f.rate(name) / div)} {letter}</text>')
+                       f'font-size="10">{cut}{number(f.rate(name) / div)} {letter}</text>')
     return "\n".join(out + ["</svg>", ""])
 
 

@@ -280,7 +280,7 @@ def in_turn(bench, tell=lambda text: None):
         figures.failed.update(absent)
         for number in range(recipe.rounds):
             for name, backend in present.items():
-                if name in figures.failed:
+                if name in figures.failed or not backend.takes(workload):
                     continue
                 try:
                     found = bench.measure(backend, arguments)

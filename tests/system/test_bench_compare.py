@@ -2,6 +2,7 @@
 """sluice-bench compare: recipes and what is wrong with them, back-ends that fail, order and ratios; real peers."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,8 @@ def compare(file, *arguments):
     ({"back-ends": {"b": {"sockets": ["a"]}}}, ["back-ends.b.command", "missing"]),
     ({"back-ends": {"b": {"command": ["x"]}}}, ["back-ends.b.sockets", "missing"]),
     ({"back-ends": {"b": {"command": ["x"], "sockets": ["a"], "ready": "("}}}, ["back-ends.b.ready: '('", "expression"]),
+    ({"back-ends": {"b": {"command": ["x"], "sockets": ["a"], "workloads": ["writes"]}}},
+     ["back-ends.b.workloads", "writes: no such workload; there are reads"]),
     ({"back-ends": {"b": {"command": ["x", "{image}"], "sockets": ["a"]}}}, ["command: {image}", "say image:"]),
     ({"back-ends": {"b": {"command": ["x", "{socket.b}"], "sockets": ["a"]}}}, ["{socket.b}", "socket.a"]),
     ({"back-ends": {"b": {"command": ["x"], "sockets": ["a"], "files": {"../f": "x"}}}}, ["files", "../f", "slash"]),
@@ -166,6 +169,31 @@ def test_back_ends_take_turns(tmp_path):
     assert bench.order == ["a", "b"] * 3
 
 
+def test_a_back_end_takes_part_in_its_workloads_alone(tmp_path):
+    loads = {"reads": ["blk"], "writes": ["blk", "--rw", "write"]}
+    read = recipe.load(written(tmp_path, a_recipe(workloads=loads, **{
+        "back-ends": {"all": OURS, "some": {**OURS, "workloads": ["writes"]}}})))
+    bench = Scripted(read, {"all": [2, 2], "some": [1]})
+    results = run.in_turn(bench)
+    assert bench.order == ["all", "all", "some"] and not results["reads"].failed
+    text = report.markdown(read, results)
+    assert "| reads | 2.00 (0 %) | - |" in text and "| writes | 2.00 (0 %) | 1.00 (0 %) |" in text
+
+
+def test_in_a_chart_a_bar_of_some_workloads_alone_is_cut_and_leaves_the_others_theirs(tmp_path):
+    read = recipe.load(written(tmp_path, a_recipe(**{"back-ends": {"disk": OURS, "limit": {**OURS, "workloads": ["reads"]}}})))
+    chart = report.svg(read, run.in_turn(Scripted(read, {"disk": [20000], "limit": [900000]})))
+    assert re.findall(r'width="(\d+)" height="12".*>(.+)</text>', chart) == [("470", "20.0 k"), ("490", "(cut) 900 k")]
+
+
+def test_workloads_that_none_of_those_asked_for_takes_are_left_out(tmp_path):
+    file = written(tmp_path, a_recipe(workloads={"reads": ["blk"], "writes": ["blk", "--rw", "write"]}, **{
+        "back-ends": {"all": OURS, "some": {**OURS, "workloads": ["writes"]}}}))
+    assert "; 3 runs of" in compare(file, "--check").stdout
+    done = compare(file, "--only", "some", "--json")
+    assert done.returncode == 0 and list(json.loads(done.stdout)["workloads"]) == ["writes"], done.stderr
+
+
 def test_ratios_are_of_the_rounds_and_not_of_the_medians(tmp_path):
     # Medians 20 and 20 would say 1; the rounds say 2, 2 and 0.5.
     read, _, results = scripted(tmp_path, {"a": [20, 80, 10], "b": [10, 40, 20]})
@@ -188,6 +216,8 @@ def measured(tmp_path, name, workloads, only, *arguments):
         pytest.skip("one CPU, and they pin to two")
     ships = yaml.safe_load((ROOT / f"bench/compare/{name}.yaml").read_text())
     ships["workloads"] = {w: ships["workloads"][w] for w in workloads}
+    for backend in ships["back-ends"].values():
+        backend.pop("workloads", None)
     done = compare(written(tmp_path, ships), "--rounds", 1, "--json", "--only", only, *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["workloads"]
@@ -198,6 +228,11 @@ def measured(tmp_path, name, workloads, only, *arguments):
 @pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="no qemu-storage-daemon")
 def test_requests_are_served_by_qemu_storage_daemon(tmp_path):
     assert min(measured(tmp_path, "disk", ["randwrite, depth 32"], "QEMU, main loop;QEMU, iothread")) > 1000
+
+
+def test_requests_are_served_by_the_floors(tmp_path):
+    assert min(measured(tmp_path, "disk", ["randread, depth 1", "randwrite, depth 128"], "floor, split;floor, packed")) > 1000
+    assert min(measured(tmp_path, "file", ["randread, depth 128"], "floor (RAM, no checks)", "--image", "4M")) > 1000
 
 
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
