@@ -31,7 +31,7 @@ struct vhost_listener {
 	bool created; /* the socket file is ours: unlink it if it is still the same */
 	dev_t dev;
 	ino_t ino;
-	int told; /* why connecting fails, as the log last had it; 0: nothing */
+	int told;  /* why connecting fails, as the log last had it; 0: nothing */
 	bool over; /* one front-end was all; see exit_on_disconnect */
 };
 
