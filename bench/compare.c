@@ -12,6 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The distribution's, which has the modules. */
+#define PYTHON "/usr/bin/python3"
+
 /* Beside this program in a build folder, else where it was installed. */
 static void find_script(char *path, size_t size, const char *self)
 {
@@ -37,12 +40,12 @@ int bench_compare(int argc, char **argv)
 	args = calloc((size_t)argc + 6, sizeof(*args));
 	if (!args)
 		errx(1, "out of memory");
-	args[0] = "python3";
-	args[1] = "-B"; /* leaves nothing beside what is installed */
+	args[0] = PYTHON; /* whole: by a bare name it would take its modules from another in PATH */
+	args[1] = "-B";	  /* leaves nothing beside what is installed */
 	args[2] = path;
 	args[3] = "--sluice-bench";
 	args[4] = self;
 	memcpy(args + 5, argv + 1, ((size_t)argc - 1) * sizeof(*args));
-	execv("/usr/bin/python3", args); /* the distribution's, which has its modules */
-	err(1, "compare: /usr/bin/python3");
+	execv(PYTHON, args);
+	err(1, "compare: " PYTHON);
 }

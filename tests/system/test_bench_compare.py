@@ -36,8 +36,8 @@ def written(tmp_path, data):
     return file
 
 
-def compare(file, *arguments):
-    return subprocess.run([str(x) for x in (BENCH, "compare", file, *arguments)], stdout=subprocess.PIPE,
+def compare(file, *arguments, env=None):
+    return subprocess.run([str(x) for x in (BENCH, "compare", file, *arguments)], env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, timeout=120, check=False)
 
 
@@ -76,6 +76,15 @@ def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
     assert done.returncode == 2 and "not YAML" in done.stderr
     done = compare("nope")
     assert done.returncode == 2 and "came with the program: cards, device, disk, file, hop, tso, uplink, virtio-user" in done.stderr
+
+
+def test_a_python_of_the_users_own_lends_it_no_modules(tmp_path):
+    """A virtual environment without yaml, whose python3 comes first in PATH."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to("/usr/bin/python3")
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+    done = compare("nope", env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    assert done.returncode == 2 and "came with the program: cards" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["cards", "device", "disk", "file", "hop", "tso", "uplink", "virtio-user"])
