@@ -12,19 +12,8 @@
 
 #define BIT(n) (UINT64_C(1) << (n))
 
-static void read_config(const struct blk_run *b, uint32_t offset, void *to, uint32_t len,
-			const char *what)
-{
-	if (frontend_get_config(&b->rig->frontend, offset, to, len) < 0)
-		rig_die(b->rig, what);
-}
-
-#define READ_CONFIG(b, field, to)                                                    \
-	read_config(b, offsetof(struct virtio_blk_config, field), to, sizeof(*(to)), \
-		    "reading its " #field)
-
 /* DISCARD and WRITE_ZEROES: offered, and in one piece for requests as large as ours? */
-static void check_range_op(const struct blk_run *b, enum blk_op op)
+static void check_range_op(const struct blk_run *b, const struct rig_disk *d, enum blk_op op)
 {
 	bool discard = op == BLK_DISCARD;
 	uint64_t bit = BIT(discard ? VIRTIO_BLK_F_DISCARD : VIRTIO_BLK_F_WRITE_ZEROES);
@@ -36,9 +25,10 @@ static void check_range_op(const struct blk_run *b, enum blk_op op)
 		errx(1, "%s: the back-end does not offer VIRTIO_BLK_F_%s", b->rig->path,
 		     discard ? "DISCARD" : "WRITE_ZEROES");
 	if (discard)
-		READ_CONFIG(b, max_discard_sectors, &most);
+		RIG_DISK_KNOWS(b->rig, d, max_discard_sectors);
 	else
-		READ_CONFIG(b, max_write_zeroes_sectors, &most);
+		RIG_DISK_KNOWS(b->rig, d, max_write_zeroes_sectors);
+	most = discard ? d->config.max_discard_sectors : d->config.max_write_zeroes_sectors;
 	if (b->opt->bs / SECTOR > most)
 		errx(1, "%s: a %s of the back-end's is at most %llu bytes; use a smaller --bs",
 		     b->rig->path, blk_op_names[op], (unsigned long long)most * SECTOR);
@@ -48,14 +38,19 @@ static void check_range_op(const struct blk_run *b, enum blk_op op)
 static void look_at_disk(struct blk_run *b)
 {
 	const struct blk_options *o = b->opt;
-	uint64_t features = b->rig->frontend.features, sectors;
+	uint64_t features = b->rig->frontend.features;
+	struct rig_disk d;
 
-	READ_CONFIG(b, capacity, &sectors);
-	b->disk.bytes = sectors * SECTOR;
+	rig_read_disk(b->rig, &d);
+	b->disk.bytes = d.config.capacity * SECTOR;
 	b->disk.size_max = BLK_BYTES_MAX;
-	if (features & BIT(VIRTIO_BLK_F_SIZE_MAX))
-		READ_CONFIG(b, size_max, &b->disk.size_max);
-	if (b->disk.size_max == 0 || (o->bs - 1) / b->disk.size_max >= GUEST_BLK_DATA_SEGS_MAX)
+	if (features & BIT(VIRTIO_BLK_F_SIZE_MAX)) {
+		RIG_DISK_KNOWS(b->rig, &d, size_max);
+		/* qemu-storage-daemon offers it and says 0: it has none. */
+		if (d.config.size_max)
+			b->disk.size_max = d.config.size_max;
+	}
+	if ((o->bs - 1) / b->disk.size_max >= GUEST_BLK_DATA_SEGS_MAX)
 		errx(1, "%s: requests of %u bytes in segments of at most %u; use a smaller --bs",
 		     b->rig->path, o->bs, b->disk.size_max);
 	if (o->size > b->disk.bytes)
@@ -72,8 +67,8 @@ static void look_at_disk(struct blk_run *b)
 		errx(1, "%s: the back-end does not offer VIRTIO_BLK_F_FLUSH", b->rig->path);
 	if (features & BIT(VIRTIO_BLK_F_RO) && o->ops & ~(1u << BLK_READ | 1u << BLK_FLUSH))
 		errx(1, "%s: the disk is read-only (VIRTIO_BLK_F_RO)", b->rig->path);
-	check_range_op(b, BLK_DISCARD);
-	check_range_op(b, BLK_WRITE_ZEROES);
+	check_range_op(b, &d, BLK_DISCARD);
+	check_range_op(b, &d, BLK_WRITE_ZEROES);
 }
 
 static uint64_t features_wanted(const struct blk_options *o)

@@ -207,6 +207,7 @@ static struct fair_guest *blk_open(const struct rig_options *o, const char *path
 {
 	struct blk_guest *g = calloc(1, sizeof(*g));
 	struct rig_options mine = *o;
+	struct rig_disk disk;
 	uint64_t memory;
 
 	(void)index, (void)n;
@@ -216,10 +217,9 @@ static struct fair_guest *blk_open(const struct rig_options *o, const char *path
 	mine.indirect_segs = mine.queue_size > RING ? 4 : attack ? CHAIN_SEGS : mine.indirect_segs;
 	memory = DEPTH * BS + (4 << 20) + (uint64_t)mine.queue_size * mine.indirect_segs * 16;
 	g->base.rig = rig_open(&mine, path, 1, 0, memory);
-	if (guest_blk_open(&g->blk, &g->base.rig->frontend, 0) < 0 ||
-	    frontend_get_config(&g->base.rig->frontend,
-				offsetof(struct virtio_blk_config, capacity), &g->n_sectors,
-				sizeof(g->n_sectors)) < 0)
+	rig_read_disk(g->base.rig, &disk);
+	g->n_sectors = disk.config.capacity;
+	if (guest_blk_open(&g->blk, &g->base.rig->frontend, 0) < 0)
 		rig_die(g->base.rig, "setting up");
 	if (g->n_sectors * 512 < (1 << 20))
 		errx(1, "%s: a disk of less than 1 MiB", path);

@@ -233,6 +233,26 @@ void rig_close(struct rig *r)
 	free(r);
 }
 
+void rig_disk_knows(const struct rig *r, const struct rig_disk *d, size_t end, const char *name)
+{
+	if (d->bytes < end)
+		errx(1,
+		     "%s: the back-end's configuration of the disk ends after %u bytes, before %s",
+		     r->path, d->bytes, name);
+}
+
+void rig_read_disk(struct rig *r, struct rig_disk *d)
+{
+	int rc = guest_blk_read_config(&r->frontend, &d->config);
+
+	if (rc == -EREMOTEIO)
+		errx(1, "%s: the back-end refused to read its configuration, in any size", r->path);
+	if (rc < 0)
+		rig_die(r, "reading its configuration");
+	d->bytes = (uint32_t)rc;
+	RIG_DISK_KNOWS(r, d, capacity);
+}
+
 void rig_calls_off(struct rig *r, unsigned ring)
 {
 	struct driver_ring *d = &r->frontend.queue[ring].ring;

@@ -8,7 +8,7 @@
 #define SLUICE_BENCH_RIG_H
 
 #include "base/histogram.h"
-#include "tests/guest/frontend.h"
+#include "tests/guest/blk.h"
 
 #include <stdio.h>
 
@@ -70,6 +70,23 @@ struct rig {
 struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_rings,
 		     uint64_t device_features, uint64_t memory_bytes);
 void rig_close(struct rig *r);
+
+/* What a disk says of itself. The first @bytes of it are known; its capacity always is. */
+struct rig_disk {
+	struct virtio_blk_config config;
+	uint32_t bytes;
+};
+
+/* Or ends the program. */
+void rig_read_disk(struct rig *r, struct rig_disk *d);
+/* Ends the program unless the first @end bytes of the configuration are known, with @name. */
+void rig_disk_knows(const struct rig *r, const struct rig_disk *d, size_t end, const char *name);
+#define RIG_DISK_KNOWS(r, d, field)                                               \
+	rig_disk_knows(r, d,                                                      \
+		       offsetof(struct virtio_blk_config, field) +                \
+			       sizeof(((struct virtio_blk_config *)NULL)->field), \
+		       #field)
+
 /*
  * @bytes for a buffer, from each region in turn, so that the back-end has to look for it. @return
  * NULL when there is none.

@@ -118,14 +118,14 @@ static void one_request(struct device *d)
 
 static void attach(struct scale *s, struct device *d, const char *path)
 {
-	uint64_t start = clock_cycles(), capacity = 0;
+	uint64_t start = clock_cycles();
+	struct rig_disk disk;
 
 	d->rig = rig_open(&s->opt, path, s->opt.queues, 0, DEPTH * BS + (1u << 16));
-	if (frontend_get_config(&d->rig->frontend, 0, &capacity, sizeof(capacity)) < 0)
-		rig_die(d->rig, "reading its configuration");
-	if (capacity <= BS / 512 || guest_blk_open(&d->blk, &d->rig->frontend, 0) < 0)
+	rig_read_disk(d->rig, &disk);
+	if (disk.config.capacity <= BS / 512 || guest_blk_open(&d->blk, &d->rig->frontend, 0) < 0)
 		errx(1, "%s: no disk of more than %u bytes", path, BS);
-	d->n_sectors = capacity;
+	d->n_sectors = disk.config.capacity;
 	for (unsigned i = 0; i < DEPTH; i++) {
 		if (!guest_alloc(&d->rig->memory, BS, 4096, &d->data[i].gpa))
 			errx(1, "no guest memory");

@@ -9,6 +9,17 @@
 /* No status of any version (virtio 1.3 5.2.6: 0 to 6): it was not written. */
 #define STATUS_POISON 0xdb
 
+int guest_blk_read_config(struct frontend *f, struct virtio_blk_config *c)
+{
+	/*
+	 * virtio 1.3 5.2.4: up to write_zeroes_may_unmap, as QEMU and cloud-hypervisor ask, and
+	 * answer nothing else; with secure erase; with zones; up to num_queues; the capacity.
+	 */
+	static const uint32_t sizes[] = { 60, 72, 96, 36, 8 };
+
+	return frontend_get_config_start(f, c, sizeof(*c), sizes, ARRAY_SIZE(sizes));
+}
+
 int guest_blk_open(struct guest_blk *b, struct frontend *f, unsigned queue)
 {
 	uint32_t size = f->queue[queue].ring.size;

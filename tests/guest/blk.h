@@ -37,6 +37,12 @@ struct guest_blk_done {
 	uint32_t used_len; /* as the device said */
 };
 
+/*
+ * The disk's configuration, as far as the back-end tells it: zeros follow. @return bytes, or
+ * -errno.
+ */
+int guest_blk_read_config(struct frontend *f, struct virtio_blk_config *c);
+
 /* The queue is set up. @return 0 or -ENOMEM. */
 int guest_blk_open(struct guest_blk *b, struct frontend *f, unsigned queue);
 void guest_blk_close(struct guest_blk *b);

@@ -318,30 +318,63 @@ bool frontend_poll(struct frontend *f, unsigned index, struct driver_used *used)
 					 : driver_poll(r, DRIVER_PACKED, used);
 }
 
-int frontend_get_config(struct frontend *f, uint32_t offset, void *data, uint32_t len)
+/* The exchange; the answer is in @c. @return how many bytes of the configuration, or -errno. */
+static int ask_config(struct frontend *f, struct vu_config *c, uint32_t offset, uint32_t len)
 {
-	struct vu_config c = { .offset = offset, .size = len };
+	const int head = offsetof(struct vu_config, data);
 	int rc;
 
 	if (len > VU_CONFIG_MAX)
 		return frontend_fail(f, -EINVAL, "%u bytes of config", len);
-	rc = frontend_send(f, VU_GET_CONFIG, VU_VERSION, &c, offsetof(struct vu_config, data) + len,
-			   NULL, 0);
+	*c = (struct vu_config) { .offset = offset, .size = len };
+	rc = frontend_send(f, VU_GET_CONFIG, VU_VERSION, c, (uint32_t)head + len, NULL, 0);
 	if (rc < 0)
 		return rc;
-	rc = frontend_recv_reply(f, VU_GET_CONFIG, &c, sizeof(c), NULL, NULL);
+	rc = frontend_recv_reply(f, VU_GET_CONFIG, c, sizeof(*c), NULL, NULL);
 	if (rc < 0)
 		return rc;
-	if (rc == 0)
+	/* Without a payload (vhost-user "VHOST_USER_GET_CONFIG"); rust-vmm's say so in the payload.
+	 */
+	if (rc == 0 || (rc == head && c->size == 0))
 		return frontend_fail(f, -EREMOTEIO, "the back-end refused to read config at %u",
 				     offset);
-	if (rc != (int)(offsetof(struct vu_config, data) + len) || c.size != len ||
-	    c.offset != offset)
+	if (rc < head || c->size > len || rc - head < (int)c->size || c->offset != offset)
 		return frontend_fail(f, -EPROTO,
 				     "answer to GET_CONFIG: %d bytes, offset %u, size %u", rc,
-				     c.offset, c.size);
+				     c->offset, c->size);
+	return (int)c->size;
+}
+
+int frontend_get_config(struct frontend *f, uint32_t offset, void *data, uint32_t len)
+{
+	struct vu_config c;
+	int rc = ask_config(f, &c, offset, len);
+
+	if (rc < 0)
+		return rc;
+	if (rc != (int)len)
+		return frontend_fail(f, -EPROTO, "answer to GET_CONFIG: %d of %u bytes", rc, len);
 	memcpy(data, c.data, len);
 	return 0;
+}
+
+int frontend_get_config_start(struct frontend *f, void *data, uint32_t max, const uint32_t *sizes,
+			      unsigned n)
+{
+	struct vu_config c;
+	int rc = -EINVAL;
+
+	memset(data, 0, max);
+	for (unsigned i = 0; i < n; i++) {
+		rc = ask_config(f, &c, 0, sizes[i]);
+		if (rc >= 0) {
+			rc = (int)MIN((uint32_t)rc, max);
+			memcpy(data, c.data, (size_t)rc);
+		}
+		if (rc != -EREMOTEIO)
+			return rc;
+	}
+	return rc;
 }
 
 int frontend_set_config(struct frontend *f, uint32_t offset, const void *data, uint32_t len,

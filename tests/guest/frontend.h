@@ -245,6 +245,13 @@ int frontend_wait_used(struct frontend *f, unsigned index, struct driver_used *u
 
 /* @return 0 and @len bytes, or -EREMOTEIO when the back-end answered with size 0. */
 int frontend_get_config(struct frontend *f, uint32_t offset, void *data, uint32_t len);
+/*
+ * The configuration from its beginning on, of a back-end that may know no offset, or answer one
+ * size alone: each of @n @sizes is asked for until one is not refused. Zeros follow what came.
+ * @return how many bytes of @data came, or -errno.
+ */
+int frontend_get_config_start(struct frontend *f, void *data, uint32_t max, const uint32_t *sizes,
+			      unsigned n);
 int frontend_set_config(struct frontend *f, uint32_t offset, const void *data, uint32_t len,
 			uint32_t flags);
 /* SET_BACKEND_REQ_FD with a new socket pair. */

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A vhost-user-blk back-end of 1 MiB that serves its first requests honestly and then lies: what sluice-bench has to
-notice. liar.py SOCKET LIE. One queue, split or packed, no indirect descriptors, no EVENT_IDX; polls."""
+notice. liar.py SOCKET LIE. "config: ..." are no lies, but what back-ends make of GET_CONFIG. One queue, split or packed, no
+indirect descriptors, no EVENT_IDX; polls."""
 import mmap
 import os
 import socket
@@ -13,7 +14,8 @@ import time
 HONEST = 800  # requests before the first lie
 DISK_BYTES = 1 << 20
 BLOCK = 4096
-F_SIZE_MAX, F_FLUSH, F_PROTOCOL, F_VERSION_1, F_PACKED = 1 << 1, 1 << 9, 1 << 30, 1 << 32, 1 << 34
+F_SIZE_MAX, F_FLUSH, F_DISCARD, F_PROTOCOL = 1 << 1, 1 << 9, 1 << 13, 1 << 30
+F_VERSION_1, F_PACKED = 1 << 32, 1 << 34
 PF_CONFIG = 1 << 9
 DESC_NEXT, DESC_WRITE, AVAIL, USED = 1, 2, 1 << 7, 1 << 15
 T_IN, T_OUT, T_FLUSH = 0, 1, 4
@@ -167,9 +169,28 @@ class Device:
     def answer(self, request, payload):
         self.connection.sendall(struct.pack("<III", request, 1 | 4, len(payload)) + payload)
 
+    def config(self, offset, size):
+        """virtio 1.3 5.2.4: capacity in sectors, size_max; discard and write zeroes at most so many sectors."""
+        space = bytearray(256)
+        struct.pack_into("<QI", space, 0, DISK_BYTES // 512, 0 if self.lie == "config: no size_max" else 1536)
+        struct.pack_into("<I", space, 36, 64)
+        asked = offset
+        if self.lie == "config: no offset":  # libvhost-user, SPDK
+            offset = 0
+        if self.lie == "config: brief":
+            size = min(size, 36)
+        if self.lie == "config: tiny":
+            size = min(size, 4)
+        whole = self.lie.removeprefix("config: whole ")
+        if self.lie == "config: none" or whole.isdigit() and (offset, size) != (0, int(whole)):
+            # As rust-vmm's vhost does: a header that says 0 bytes. libvhost-user leaves the header out, too.
+            self.answer(24, b"" if self.lie == "config: none" else struct.pack("<III", offset, 0, 0))
+            return
+        self.answer(24, struct.pack("<III", asked, size, 0) + space[offset:offset + size])
+
     def message(self, request, payload, fds):
         if request == 1:
-            self.answer(1, struct.pack("<Q", F_SIZE_MAX | F_FLUSH | F_PROTOCOL | F_VERSION_1 | F_PACKED))
+            self.answer(1, struct.pack("<Q", F_SIZE_MAX | F_FLUSH | F_DISCARD | F_PROTOCOL | F_VERSION_1 | F_PACKED))
         elif request == 2:
             self.features, = struct.unpack("<Q", payload)
         elif request == 15:
@@ -188,10 +209,7 @@ class Device:
         elif request == 18:
             threading.Thread(target=self.work, daemon=True).start()
         elif request == 24:
-            # virtio 1.3 5.2.4: capacity in sectors, size_max.
-            space = struct.pack("<QI", DISK_BYTES // 512, 1536).ljust(256, b"\0")
-            offset, size = struct.unpack_from("<II", payload)
-            self.answer(24, payload[:12] + space[offset:offset + size])
+            self.config(*struct.unpack_from("<II", payload))
 
     def run(self):
         while True:

@@ -286,6 +286,25 @@ def test_an_honest_back_end_passes(liar, ring):
     assert got["verified"] > 300 and got["requests"] > 300
 
 
+@pytest.mark.parametrize("config", ["no offset", "brief", "whole 36", "whole 60", "whole 72", "whole 96",
+                                    "no size_max"])
+def test_the_configuration_is_read_of_back_ends_that_know_no_offset_or_one_size_alone(liar, config):
+    """libvhost-user and SPDK ignore the offset; rust-vmm's answer their own size alone; and some have less to tell."""
+    done = against(liar(f"config: {config}"), "split", "--rw", "randwrite", "--verify", "--time", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verified"] > 50
+
+
+@pytest.mark.parametrize("config, says", [
+    ("no offset", "a discard of the back-end's is at most 32768 bytes"),
+    ("whole 60", "a discard of the back-end's is at most 32768 bytes"),
+    ("brief", "ends after 36 bytes, before max_discard_sectors"), ("tiny", "ends after 4 bytes, before capacity"),
+    ("none", "refused to read its configuration")])
+def test_what_the_configuration_does_not_tell_is_not_guessed(liar, config, says):
+    done = against(liar(f"config: {config}"), "split", "--rw", "discard", "--bs", "64K", "--time", 1)
+    assert done.returncode == 1 and says in done.stderr, done.stderr
+
+
 @RINGS
 @pytest.mark.parametrize("lie, says", [
     ("id", "used id"), ("range", "used id 65520 is not outstanding"), ("long", "of 1 writable bytes"),
