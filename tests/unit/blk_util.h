@@ -258,10 +258,34 @@ static inline long dirty_pages(const char *path)
 	return rc ? -1 : (long)(stat.dirty + stat.writeback);
 }
 
+/* Not sync(): other tests run beside this one, and look at what is dirty. */
+static inline void write_back(const char *path)
+{
+	int fd = open(path, O_RDWR);
+
+	cr_assert_eq(fdatasync(fd), 0);
+	close(fd);
+}
+
 static inline int vm_do(struct vm *vm, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa,
 			uint32_t len)
 {
 	return VM_OK(vm, guest_blk_do(&vm->blk[queue], type, sector, gpa, len));
+}
+
+/*
+ * Leaves a write of 64 KiB at @gpa in the page cache, not on the medium. Tried again and again,
+ * since the kernel's flusher, or somebody's sync(), may come at any moment; a write that is durable
+ * when it completes never gets there.
+ */
+static inline bool vm_write_is_cached(struct vm *vm, uint64_t gpa)
+{
+	for (unsigned i = 0; i < 50; i++) {
+		cr_assert_eq(vm_do(vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 64 * KIB), VIRTIO_BLK_S_OK);
+		if (dirty_pages(vm->image) > 0)
+			return true;
+	}
+	return false;
 }
 
 /* Waits for @n completions on a queue, each of which must have @status. */
