@@ -65,7 +65,9 @@ disks:
                 assert disk["front_end"]["iotlb_misses"] > 2 * DISK_MIB * 2**20 / 4096
                 assert port["front_end"]["iotlb_misses"] > port["counters"]["tx_packets"]
             if mode != "lazy":
-                assert not port["counters"]["tx_no_buffer"] + port["counters"]["tx_down"]
+                # A guest that gets little CPU may run out of buffers for a moment; a frame that needs a translation is no reason.
+                assert port["counters"]["tx_no_buffer"] <= port["counters"]["tx_packets"] / 50
+                assert not port["counters"]["tx_down"]
                 assert not agree.differences(agree.Snapshot(guest, daemon, "disk", "guest").since(first))
             guest.poweroff()
             assert daemon.stop() == 0

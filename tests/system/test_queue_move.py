@@ -8,7 +8,7 @@ def test_a_queue_is_moved_by_name_and_number(spawn, folder):  # noqa: F811
     config = write_config(
         folder,
         f"""
-workers: {{ cpus: [0, 1] }}
+workers: {{ count: 2 }}
 networks:
   - name: lan
     ports: [ {{ name: web, socket: {folder}/web.sock, queues: 2 }} ]
