@@ -7,12 +7,16 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/ethtool.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <rte_ethdev.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -245,6 +249,30 @@ static int promisc_enable(struct dpdk_port *p)
 	return 0;
 }
 
+/*
+ * A kernel that sends by one end of a veth pair leaves the checksums to the receiver, and no device
+ * of DPDK's tells that they are not finished. Pings get through: hard to find out alone.
+ */
+static void veth_hint(struct dpdk_port *p)
+{
+	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
+	struct ifreq ifr = { .ifr_data = (void *)&driver };
+	struct rte_eth_dev_info info;
+	int fd;
+
+	if (rte_eth_dev_info_get(p->id, &info) < 0 || info.if_index == 0 ||
+	    !if_indextoname(info.if_index, ifr.ifr_name))
+		return;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && ioctl(fd, SIOCETHTOOL, &ifr) == 0 && strcmp(driver.driver, "veth") == 0)
+		log_info("port %s: %s is an end of a veth pair: at the other end, "
+			 "ethtool -K INTERFACE tx off, or TCP and UDP from there have wrong "
+			 "checksums",
+			 p->config.name, ifr.ifr_name);
+	if (fd >= 0)
+		close(fd);
+}
+
 /* True of an eventfd, whose count is to be taken; a tap's fd is readable as long as frames wait. */
 static bool is_eventfd(int fd)
 {
@@ -380,6 +408,7 @@ int dpdk_port_create(const struct dpdk_port_config *cfg, struct net_switch *sw,
 		return rc;
 	}
 	log_info("port %s: %s", cfg->name, dpdk_port_how(p));
+	veth_hint(p);
 	*out = p;
 	return 0;
 }

@@ -48,7 +48,9 @@ build_packages=(
   libyaml-dev libjansson-dev libcap-ng-dev libseccomp-dev libnbd-dev libcriterion-dev scdoc python3
 )
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
-test_packages=(python3-pytest python3-pytest-timeout python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin)
+# LXC as a library: the package lxc would bring a bridge, a DHCP server and services.
+test_packages=(python3-pytest python3-pytest-timeout python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin
+               python3-lxc ethtool)
 bench_packages=(dpdk-dev fio librsvg2-bin openvswitch-switch-dpdk python3-yaml qemu-system-common)
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 

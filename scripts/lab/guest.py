@@ -48,6 +48,7 @@ class Machine:
     disk: Optional[Disk] = None
     net: Optional[Net] = None
     ip: str = ""  # of the network card, "10.0.0.1/24"
+    ip6: str = ""  # likewise, "fd00::1/64"; the guest has no IPv6 without
     # "strict" or "lazy": behind Intel's IOMMU, where the guest maps each buffer for one use, and takes the
     # translation back at once or all of them together, each 10 ms; "passthrough": it maps all of its memory, once
     iommu: str = ""
@@ -107,12 +108,14 @@ def _net_options(m, qemu, accelerator):
 def command_line(m, files):
     qemu = m.qemu or qemus.default_qemu()
     accelerator = m.accelerator or qemus.accelerator()
-    append = "console=ttyS0 quiet ipv6.disable=1 mitigations=off"
+    append = f"console=ttyS0 quiet ipv6.disable={int(not m.ip6)} mitigations=off"
     if m.type == "microvm" and accelerator == "tcg":
         # It has no clock that Linux could measure the TSC by, and would wait for ever.
         append += f" tsc_early_khz={qemus.host_tsc_khz()}"
     if m.ip:
         append += f" sluice.ip={m.ip}"
+    if m.ip6:
+        append += f" sluice.ip6={m.ip6}"
     command = [qemu.binary, *qemu.options, "-nodefaults", "-no-user-config", "-display", "none",
                "-machine", f"{m.type},memory-backend=mem", "-object", _memory(m), "-m", f"{_kib(m)}K",
                "-smp", str(m.cpus)]
