@@ -3,6 +3,7 @@
  * Anti-spoofing: for whom a guest speaks. All is read from the packet's private head; what does not
  * lie there whole, and would have to be looked at, is taken for spoofed.
  */
+#include "net/offload.h"
 #include "net/rules.h"
 
 #define ETHERTYPE_IPV4 0x0800
@@ -29,6 +30,7 @@
 #define IPV6_ROUTING 43
 #define IPV6_FRAGMENT 44
 #define IPV6_ICMP 58
+#define IPV6_NO_NEXT 59
 #define IPV6_DEST_OPTIONS 60
 
 /* RFC 4861 4 */
@@ -153,7 +155,9 @@ static enum guard_verdict look_at_nd(const struct port_rules *r, const uint8_t *
 	case ND_ROUTER_ADVERT:
 	case ND_REDIRECT:
 		/* Who is bound to its own addresses forwards for nobody. */
-		return r->ips.n ? GUARD_IP : GUARD_PASS;
+		if (r->ips.n)
+			return GUARD_IP;
+		return look_at_nd_options(r, ip, at + (ip[at] == ND_REDIRECT ? 40 : 16), len, end);
 	case ND_NEIGHBOUR_SOLICIT:
 	case ND_NEIGHBOUR_ADVERT:
 		if (at + ND_OFF_TARGET + 16 > len)
@@ -170,7 +174,9 @@ static enum guard_verdict look_at_nd(const struct port_rules *r, const uint8_t *
 
 /*
  * Past the headers that may stand before ICMPv6. A fragment that is not the first tells nothing,
- * and ND in fragments is taken by nobody (RFC 6980 5).
+ * and ND in fragments is taken by nobody (RFC 6980 5). A length of 0 is a jumbogram's (RFC 2675 3),
+ * which no frame here holds, but Linux reads on to the end of the frame: it is not looked for
+ * there.
  */
 static enum guard_verdict look_behind(const struct port_rules *r, const uint8_t *ip, unsigned len,
 				      const uint8_t *mac)
@@ -178,6 +184,8 @@ static enum guard_verdict look_behind(const struct port_rules *r, const uint8_t 
 	unsigned at = IPV6_HDR_LEN, end = IPV6_HDR_LEN + (ip[4] << 8 | ip[5]), at_next;
 	uint8_t next = ip[IPV6_OFF_NEXT];
 
+	if (end == IPV6_HDR_LEN && next != IPV6_NO_NEXT)
+		return GUARD_IP;
 	while (next == IPV6_HOP_BY_HOP || next == IPV6_ROUTING || next == IPV6_DEST_OPTIONS ||
 	       next == IPV6_FRAGMENT) {
 		if (at + 8 > len)
@@ -203,12 +211,19 @@ static enum guard_verdict look_at_ipv6(const struct port_rules *r, const uint8_t
 	return look_behind(r, ip, len, mac);
 }
 
-enum guard_verdict guard_look(const struct port_rules *r, const struct packet *p)
+enum guard_verdict guard_look(const struct port_rules *r, struct packet *p)
 {
 	const uint8_t *mac = p->head + 6;
 	unsigned at = VLAN_TYPE_AT;
 	uint16_t type;
 
+	/*
+	 * An unfinished checksum is written on the way out, into a field that the guest names: an
+	 * address, if it likes. So that what is looked at is what arrives, any but a protocol's own
+	 * is finished first. GSO frames have no other (packet_set_offload()).
+	 */
+	if (p->offload.needs_csum && !packet_csum_is_l4(p) && !p->offload.gso_type)
+		packet_complete_csum(p);
 	if (!mac_allowed(r, mac))
 		return GUARD_MAC;
 	/* Tags that are not the switch's, down to what they hide. */

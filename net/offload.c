@@ -27,6 +27,8 @@
 
 #define PROTO_TCP 6
 #define PROTO_UDP 17
+#define PROTO_ICMPV6 58
+#define ICMPV6_OFF_CSUM 2
 #define UDP_HDR_LEN 8
 #define UDP_OFF_LEN 4
 #define UDP_OFF_CSUM 6
@@ -321,6 +323,30 @@ void packet_complete_csum(struct packet *p)
 	frame_of_packet(&f, p);
 	frame_complete_csum(&f);
 	p->offload.needs_csum = false;
+}
+
+bool packet_csum_is_l4(const struct packet *p)
+{
+	const struct packet_offload *o = &p->offload;
+	uint16_t l3 = 0, type = ether_parse(p->head, p->head_len, &l3);
+	bool v6 = type == ETHERTYPE_IPV6;
+	unsigned l4;
+
+	if ((type != ETHERTYPE_IPV4 && !v6) ||
+	    l3 + (v6 ? IPV6_HDR_LEN : IPV4_HDR_MIN) > (int)p->head_len)
+		return false;
+	l4 = l3 + (v6 ? IPV6_HDR_LEN : (p->head[l3] & 15u) * 4);
+	if (o->csum_start != l4 || l4 < l3 + (unsigned)IPV4_HDR_MIN)
+		return false;
+	switch (p->head[l3 + (v6 ? IPV6_OFF_NEXT : IPV4_OFF_PROTO)]) {
+	case PROTO_TCP:
+		return o->csum_offset == TCP_OFF_CSUM;
+	case PROTO_UDP:
+		return o->csum_offset == UDP_OFF_CSUM;
+	case PROTO_ICMPV6:
+		return v6 && o->csum_offset == ICMPV6_OFF_CSUM;
+	}
+	return false;
 }
 
 void segmenter_init(struct segmenter *s, struct packet *p)

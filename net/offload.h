@@ -116,6 +116,12 @@ HOT const void *frame_next(struct frame *f, uint32_t max, uint32_t *len)
  */
 void frame_complete_csum(struct frame *f);
 
+/*
+ * Whether the field of an unfinished checksum is that of TCP, UDP or ICMPv6, right behind an IPv4
+ * header or an IPv6 header without extensions. virtio lets a driver name any field of the headers.
+ */
+bool packet_csum_is_l4(const struct packet *p);
+
 /* The same for a packet that was not cut into frames. Nothing to do where nothing is asked for. */
 void packet_complete_csum(struct packet *p);
 

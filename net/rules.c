@@ -152,8 +152,7 @@ static counter_t *vlan_admit(const struct port_rules *r, struct packet *p, struc
 	return NULL;
 }
 
-static counter_t *guard_admit(const struct port_rules *r, const struct packet *p,
-			      struct port_stats *s)
+static counter_t *guard_admit(const struct port_rules *r, struct packet *p, struct port_stats *s)
 {
 	switch (guard_look(r, p)) {
 	case GUARD_MAC:

@@ -130,10 +130,10 @@ uint32_t rules_flood(struct port *from, const struct packet *packets, uint32_t f
 /*
  * guard.c: may the port with these rules send this, after its own tag is off? Looks at the source
  * of the frame, ARP and ND, and IPv4 and IPv6, as far as the head goes: give it all of
- * PACKET_HEAD_MAX.
+ * PACKET_HEAD_MAX. Finishes a checksum whose place is nobody's.
  */
 enum guard_verdict { GUARD_PASS, GUARD_MAC, GUARD_IP };
-enum guard_verdict guard_look(const struct port_rules *r, const struct packet *p);
+enum guard_verdict guard_look(const struct port_rules *r, struct packet *p);
 
 /* Bytes that a port's pollers copy of a frame without offloads. */
 static inline unsigned rules_head_len(uint32_t rules_on)

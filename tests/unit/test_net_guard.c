@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* For whom a port may speak: frames built by hand, and what is said of each. */
+#include "net/offload.h"
 #include "net/rules.h"
 
 #include <arpa/inet.h>
@@ -238,9 +239,29 @@ Test(guard, neighbour_discovery)
 	cr_expect_eq(guard_look(&rules, &p), GUARD_MAC);
 	p.head_len -= 10;
 	cr_expect_eq(guard_look(&rules, &p), GUARD_IP);
+}
+
+/* Whose addresses of IP are free, but not those of its link. */
+Test(guard, options_of_routers_RFC_4861_4_2_4_5)
+{
+	static const struct {
+		uint8_t type;
+		unsigned at;
+	} rows[] = { { 134, 16 }, { 137, 40 } };
+
+	usual();
 	rules.ips.n = 0;
-	nd("fe80::1", 134, "::", mine);
-	EXPECT(GUARD_PASS);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		uint8_t *m = ipv6("fe80::1", "ff02::1", 58, rows[i].at + 8);
+
+		m[0] = rows[i].type;
+		m[rows[i].at] = rows[i].type == 134 ? 1 : 2;
+		m[rows[i].at + 1] = 1;
+		memcpy(m + rows[i].at + 2, other, 6);
+		expect(GUARD_MAC, (int)i);
+		memcpy(m + rows[i].at + 2, mine, 6);
+		expect(GUARD_PASS, (int)i);
+	}
 }
 
 /* ND that hides behind other headers. */
@@ -268,6 +289,17 @@ Test(guard, headers_before_icmpv6_hide_nothing)
 		m[8] = 60;
 		expect(GUARD_IP, (int)i);
 	}
+	/* Of no length: Linux takes all of the frame for it. */
+	for (unsigned i = 0; i < 2; i++) {
+		uint8_t *m = ipv6("fd00::5", "ff02::1", i ? 58 : 0, 8 + 32);
+
+		m[-40 + 5] = 0;
+		m[0] = 58;
+		m[i ? 0 : 8] = 136;
+		expect(GUARD_IP, (int)i);
+	}
+	ipv6("fd00::5", "fd00::1", 59, 0);
+	EXPECT(GUARD_PASS);
 	/* Not the first fragment: it begins in the middle of something. */
 	ipv6("fd00::5", "fd00::1", 44, 40)[3] = 8;
 	EXPECT(GUARD_PASS);
@@ -302,6 +334,96 @@ Test(guard, tags_that_are_not_the_switchs_hide_nothing)
 		EXPECT(GUARD_PASS);
 		inet_pton(AF_INET, "10.0.0.6", at + 4 + 12);
 		EXPECT(GUARD_IP);
+	}
+}
+
+/* Asks for a checksum from @start on, to be written at @field, such that @want comes to stand
+ * there. */
+static void unfinished(unsigned start, unsigned field, const void *want)
+{
+	uint16_t sum = 0, w;
+	uint32_t all = 0;
+
+	p.offload.needs_csum = true;
+	p.offload.csum_start = (uint16_t)start;
+	p.offload.csum_offset = (uint16_t)(field - start);
+	memset(p.head + p.head_len - 2, 0, 2);
+	for (unsigned i = start; i < p.head_len; i += 2) {
+		memcpy(&w, p.head + i, 2);
+		all += w;
+	}
+	memcpy(&w, want, 2);
+	sum = (uint16_t)~w;
+	all = 0xffffu * 4 + sum - all % 0xffff;
+	w = (uint16_t)(all % 0xffff);
+	memcpy(p.head + p.head_len - 2, &w, 2);
+}
+
+/* virtio 1.3 5.1.6.2: the driver says where a checksum belongs. A hostile one says: into an
+ * address. */
+Test(guard, a_checksum_that_becomes_an_address_is_seen)
+{
+	uint8_t *at;
+
+	usual();
+	/* It does what it is to do: 10.0.0.5 becomes 10.0.9.9. */
+	ipv4("10.0.0.5", "10.0.0.1", 17, 20);
+	unfinished(14 + 12, 14 + 14, "\x09\x09");
+	packet_complete_csum(&p);
+	cr_assert_arr_eq(p.head + 14 + 12, "\x0a\x00\x09\x09", 4);
+
+	ipv4("10.0.0.5", "10.0.0.1", 17, 20);
+	unfinished(14 + 12, 14 + 14, "\x09\x09");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_IP);
+	ipv4("10.0.0.5", "10.0.0.1", 17, 20);
+	unfinished(14, 14 + 14, "\x00\x05");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_PASS, "it is no other address");
+	cr_expect_not(p.offload.needs_csum);
+
+	arp(mine, "10.0.0.5");
+	p.head_len = (uint16_t)(p.len = p.head_len + 18);
+	unfinished(14, 14 + 16, "\x09\x09");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_IP);
+	arp(mine, "10.0.0.5");
+	p.head_len = (uint16_t)(p.len = p.head_len + 18);
+	unfinished(14, 14 + 12, "\x09\x09");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_MAC);
+
+	ipv6("fd00::5", "fd00::1", 17, 20);
+	unfinished(14 + 8, 14 + 22, "\x09\x09");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_IP);
+	nd("fd00::5", 136, "fd00::5", mine);
+	unfinished(14 + 40, 14 + 40 + 22, "\x09\x09");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_IP);
+	nd("fd00::5", 136, "fd00::5", mine);
+	at = p.head + 14 + 40 + 24;
+	p.head_len = (uint16_t)(p.len = p.head_len + 8);
+	unfinished(14 + 40, (unsigned)(at - p.head) + 6, "\x09\x09");
+	cr_expect_eq(guard_look(&rules, &p), GUARD_MAC);
+}
+
+/* What a driver asks for in earnest is left to whoever takes the frame, or to a device. */
+Test(guard, a_checksum_of_tcp_udp_or_icmpv6_stays_unfinished)
+{
+	static const struct {
+		uint8_t proto, offset;
+		bool v6;
+	} rows[] = { { 6, 16, 0 }, { 17, 6, 0 }, { 6, 16, 1 }, { 17, 6, 1 }, { 58, 2, 1 } };
+
+	usual();
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		unsigned l4 = rows[i].v6 ? 54 : 34;
+
+		for (unsigned off = 0; off < 3; off++) {
+			if (rows[i].v6)
+				ipv6("fd00::5", "fd00::1", rows[i].proto, 24);
+			else
+				ipv4("10.0.0.5", "10.0.0.1", rows[i].proto, 24);
+			unfinished(l4 - (off == 1), l4 + rows[i].offset + (off == 2), "\x01\x01");
+			p.offload.csum_offset = (uint16_t)(rows[i].offset + (off == 2));
+			cr_expect_eq(guard_look(&rules, &p), GUARD_PASS);
+			cr_expect_eq(p.offload.needs_csum, off == 0, "row %u, %u", i, off);
+		}
 	}
 }
 
