@@ -248,8 +248,11 @@ static void forward(struct net_switch *sw, struct port *from, struct packet *pac
 		b.filtered = n; /* detached while it was being polled */
 	} else {
 		b.rules = rules_on(from);
-		if (unlikely(b.rules & PORT_RULES_IN))
+		if (unlikely(b.rules & PORT_RULES_IN)) {
 			n = rules_admit(from, packets, n);
+			/* port_change_rules() may have come in between: by those that let it in. */
+			b.rules |= rules_on(from);
+		}
 		learn(&b, n);
 		route(&b, n);
 		if (unlikely(b.rules & PORT_STORM))
