@@ -335,6 +335,9 @@ static uint64_t device_does(const struct dpdk_port *p, const struct frame *f, st
 		if (f->offload.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4 ||
 		    !(on & RTE_ETH_TX_OFFLOAD_TCP_TSO))
 			return 0;
+		/* The sender chose the size of the pieces: no device is asked to send giants. */
+		if (f->head_len + f->offload.gso_size > p->max_frame)
+			return 0;
 		/* A cut IPv4 packet needs its header's checksum anew. */
 		return l->flags | RTE_MBUF_F_TX_TCP_SEG |
 		       (l->flags & RTE_MBUF_F_TX_IPV4 ? RTE_MBUF_F_TX_IP_CKSUM : 0);

@@ -606,6 +606,12 @@ Test(dpdk, device_that_offers_it_sums_and_cuts_by_itself, .timeout = 60)
 	cr_assert_eq(guest.frames[1].len, len + payload);
 	cr_assert_eq(memcmp(guest.frames[1].data + len, body, payload), 0);
 
+	/* In pieces beyond the MTU, as its sender would have it: the device is not asked to. */
+	o.gso_size = 8000;
+	send_packet(1, head, len, body, payload, &o);
+	cr_assert_eq(stats(front).tx_packets, 2);
+	cr_assert_gt(stats(front).tx_too_big, 0);
+
 	dpdk_port_close(front);
 	dpdk_port_close(back);
 	switch_detach(&far_guest);
