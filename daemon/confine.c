@@ -9,11 +9,13 @@
 #include "vhost/pager.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 /*
  * The folders of our socket files, which we remove in the end; what NBD servers want: their ports,
@@ -151,6 +153,21 @@ static int landlock(const struct appliance *a, const struct sandbox_paths *f, st
 	return e.version;
 }
 
+/* One that only root could reach, or that has gone: it takes nothing away from the sandbox. */
+static void warn_unreachable(const struct sandbox_paths *f)
+{
+	for (unsigned i = 0; i < f->n_folders; i++) {
+		int fd = open(f->folder[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd < 0)
+			log_warn("sandbox: folder %s: %s: the socket files in it cannot be removed "
+				 "in the end",
+				 f->folder[i], strerror(errno));
+		else
+			close(fd);
+	}
+}
+
 static void confine_files(const struct appliance *a, const char *control_path,
 			  struct confinement *out)
 {
@@ -158,6 +175,7 @@ static void confine_files(const struct appliance *a, const char *control_path,
 	struct error err = { 0 };
 
 	find_folders(a->config, control_path, &f);
+	warn_unreachable(&f);
 	out->landlock = landlock(a, &f, &err);
 	if (out->landlock == 0)
 		snprintf(out->why, sizeof(out->why), "this kernel has no Landlock");

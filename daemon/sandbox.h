@@ -35,7 +35,7 @@ enum sandbox_profile {
 
 /* What is left of files and networks. */
 struct sandbox_paths {
-	unsigned n_folders; /* for socket files; NULLs are left out */
+	unsigned n_folders; /* for socket files; NULLs, and those out of reach, are left out */
 	char **folder;
 	unsigned n_readable; /* files, and folders with all that is in them; may be missing */
 	char **readable;

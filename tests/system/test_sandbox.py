@@ -74,6 +74,23 @@ def test_every_thread_is_under_the_filter_and_serving_goes_on(serve, folder):
     assert not (folder / "control.sock").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_a_folder_out_of_reach_takes_nothing_from_the_sandbox(serve, folder):
+    """root made the socket there; the user that it becomes does not even see it."""
+    folder.chmod(0o777)
+    (folder / "roots").mkdir(mode=0o700)
+    (folder / "roots/inner").mkdir()
+    daemon = serve(DISK + "networks: [{{ name: n, ports: [{{ name: p, socket: {folder}/roots/inner/p.sock }}] }}]\n")
+    skip_where_unfit(daemon)
+    sandbox = daemon.status()["sandbox"]
+    if sandbox["why"] == "this kernel has no Landlock":
+        pytest.skip(sandbox["why"])
+    assert sandbox["landlock"] > 0 and sandbox["why"] == ""
+    assert f"folder {folder}/roots/inner: Permission denied" in daemon.log.read_text()
+    assert daemon.stop() == 0
+    assert not (folder / "d.sock").exists()
+
+
 def test_dpdk_ports_have_a_wider_filter(serve):
     daemon = serve("networks: [{{ name: n, ports: [{{ name: p, dpdk: net_null0 }}] }}]\n")
     skip_where_unfit(daemon)

@@ -229,8 +229,8 @@ Test(sandbox, holds_threads_that_were_there_before)
 /* Landlock: in a folder of ours socket files come and go, and nothing else is possible anywhere. */
 static int touch_files(const char *ours, const char *theirs)
 {
-	char *folders[] = { (char *)ours, NULL };
-	const struct sandbox_paths paths = { .folder = folders, .n_folders = 2 };
+	char *folders[] = { (char *)ours, NULL, "/nowhere/at/all", "/dev/null" };
+	const struct sandbox_paths paths = { .folder = folders, .n_folders = 4 };
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	char file[200], other[200];
 	struct error err = { 0 };
