@@ -306,6 +306,23 @@ static void print_queues(const json_t *list)
 	table_print(&t);
 }
 
+/* "limit rx.bits", "limit iops": a number, or numbers in a map. */
+static void print_limits(const json_t *limits, const char *in)
+{
+	char whole[40];
+	json_t *value;
+	const char *key;
+
+	json_object_foreach ((json_t *)limits, key, value) {
+		snprintf(whole, sizeof(whole), "%s%s%s", in, in[0] ? "." : "", key);
+		if (json_is_object(value))
+			print_limits(value, whole);
+		else
+			printf("  limit %-12s%" JSON_INTEGER_FORMAT "\n", whole,
+			       json_integer_value(value));
+	}
+}
+
 static void print_device(const char *kind, const json_t *d)
 {
 	const json_t *front_end = json_object_get(d, "front_end"), *value;
@@ -314,12 +331,13 @@ static void print_device(const char *kind, const json_t *d)
 
 	printf("%s %s\n", kind, text(d, "name"));
 	json_object_foreach ((json_t *)d, key, value) {
-		if (strcmp(key, "name") != 0)
+		if (json_is_string(json_array_get(value, 0)))
+			print_words(key, value);
+		else if (strcmp(key, "name") != 0)
 			print_value(key, value);
 	}
-	json_object_foreach (json_object_get(d, "limit"), key, value) {
-		printf("  limit %-12s%" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
-	}
+	print_limits(json_object_get(d, "limit"), "");
+	print_limits(json_object_get(d, "flood_limit"), "");
 	json_object_foreach ((json_t *)front_end, key, value) {
 		if (json_is_array(value))
 			print_words(key, value);

@@ -50,6 +50,12 @@ struct port_entry {
 	void *removed_arg;
 };
 
+/* What @p goes by now. */
+static inline const struct port_config *port_config_now(const struct port_entry *p)
+{
+	return p->changed ? p->changed : p->config;
+}
+
 struct network_entry {
 	TAILQ_ENTRY(network_entry) link;
 	const struct network_config *config; /* as a port's */

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static json_t *object_json(const struct schema *s, const void *obj);
 
@@ -36,6 +37,15 @@ static json_t *mac_json(const uint8_t mac[6])
 	return json_string(text);
 }
 
+static json_t *vlans_json(const struct vlan_list *list)
+{
+	char *text = value_vlans_text(list);
+	json_t *j = json_string(text);
+
+	free(text);
+	return j;
+}
+
 static json_t *macs_json(const struct value_macs *list)
 {
 	json_t *j = json_array();
@@ -63,7 +73,7 @@ static json_t *ips_json(const struct value_ips *list)
 /* @return NULL: nothing to say, or no valid UTF-8. */
 static json_t *field_json(const struct field *f, const void *at)
 {
-	char text[24], vlans[4096];
+	char text[24];
 
 	switch (f->kind) {
 	case FIELD_BOOL:
@@ -89,8 +99,7 @@ static json_t *field_json(const struct field *f, const void *at)
 	case FIELD_CPUS:
 		return cpus_json(at);
 	case FIELD_VLANS:
-		value_vlans_text(at, vlans, sizeof(vlans));
-		return json_string(vlans);
+		return vlans_json(at);
 	case FIELD_MAP:
 		return object_json(f->of, at);
 	case FIELD_LIST:
@@ -149,7 +158,7 @@ static json_t *disks_json(const struct appliance *a)
 
 json_t *config_show_port(const struct port_entry *p)
 {
-	json_t *j = object_json(&port_schema, p->changed ? p->changed : p->config);
+	json_t *j = object_json(&port_schema, port_config_now(p));
 
 	if (p->guest)
 		port_limits_show(j, port_rules_now(net_device_port(p->guest)));

@@ -53,50 +53,61 @@ struct port_rules port_rules_of(const struct port_config *p)
 	return r;
 }
 
-static bool is_rule(const char *key)
+/* @return the field of port_schema, or n_fields: @key is no rule. */
+static unsigned rule_field(const char *key)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(rule_fields); i++)
 		if (strcmp(port_schema.fields[rule_fields[i]].key, key) == 0)
-			return true;
-	return false;
+			return rule_fields[i];
+	return port_schema.n_fields;
 }
 
-/* Puts the keys of @set into @port, a port's configuration; null takes one away. */
-static bool merge(json_t *port, const json_t *set, struct rpc_error *err)
+/* Takes the keys of @set out of @c, and reads those anew that are not null. */
+static bool set_rules(struct port_config *c, const json_t *set, struct rpc_error *err)
 {
+	json_t *values = json_object();
+	struct problems p = { 0 };
 	const json_t *value;
 	const char *key;
+	char *text;
 
 	json_object_foreach ((json_t *)set, key, value) {
-		if (!is_rule(key)) {
+		unsigned field = rule_field(key);
+
+		if (field == port_schema.n_fields) {
 			rpc_refuse(err,
 				   "\"%.60s\" cannot be set while the port is open; vlan, trunk, "
 				   "native, isolated, macs, ips, static_macs and mac_max can, and "
 				   "limits by port.limit",
 				   key);
+			json_decref(values);
 			return false;
 		}
-		if (json_is_null(value))
-			json_object_del(port, key);
-		else
-			json_object_set(port, key, (json_t *)value);
+		schema_unset(&port_schema, c, field);
+		if (!json_is_null(value))
+			json_object_set(values, key, (json_t *)value);
 	}
-	return true;
+	/* JSON is YAML: the same walker reads what a file says and what a request does. */
+	text = json_dumps(values, 0);
+	json_decref(values);
+	if (!text)
+		abort();
+	schema_load(&port_schema, c, text, strlen(text), &p);
+	free(text);
+	config_check_port(c, &p);
+	return change_is_good(&p, err);
 }
 
 /* @return the configuration with the keys of @set, from malloc; NULL with @err. */
 static struct port_config *changed_by(const struct port_entry *e, const json_t *set,
 				      struct rpc_error *err)
 {
-	json_t *port = config_show_port(e);
-	struct port_config *c = merge(port, set, err) ? change_read(&port_schema, port, err) : NULL;
-	struct problems p = { 0 };
+	struct port_config *c = malloc(sizeof(*c));
 
-	json_decref(port);
 	if (!c)
-		return NULL;
-	config_check_port(c, &p);
-	if (change_is_good(&p, err))
+		abort();
+	schema_copy(&port_schema, c, port_config_now(e));
+	if (set_rules(c, set, err))
 		return c;
 	change_free(&port_schema, c);
 	return NULL;

@@ -50,6 +50,76 @@ void schema_free(const struct schema *s, void *obj)
 	memset(obj, 0, s->size);
 }
 
+static size_t size_of(enum field_kind kind)
+{
+	static const size_t sizes[] = {
+		[FIELD_BOOL] = sizeof(bool),
+		[FIELD_NUMBER] = sizeof(uint32_t),
+		[FIELD_SIZE] = sizeof(uint64_t),
+		[FIELD_COUNT] = sizeof(uint64_t),
+		[FIELD_CHOICE] = sizeof(int),
+		[FIELD_MODE] = sizeof(int),
+		[FIELD_MAC] = sizeof(uint8_t[6]),
+		[FIELD_VLANS] = sizeof(struct vlan_list),
+		[FIELD_MACS] = sizeof(struct value_macs),
+		[FIELD_IPS] = sizeof(struct value_ips),
+	};
+
+	assert(kind < ARRAY_SIZE(sizes) && sizes[kind]);
+	return sizes[kind];
+}
+
+static void copy_owned(const struct schema *s, void *obj)
+{
+	for (unsigned i = 0; i < s->n_fields; i++) {
+		const struct field *f = &s->fields[i];
+		void *at = (char *)obj + f->offset;
+		struct cpu_list *cpus = at;
+		char **text = at;
+
+		assert(f->kind != FIELD_LIST);
+		if (f->kind == FIELD_MAP) {
+			copy_owned(f->of, at);
+		} else if (f->kind == FIELD_TEXT && *text) {
+			*text = strdup(*text);
+			if (!*text)
+				abort();
+		} else if (f->kind == FIELD_CPUS && cpus->n) {
+			unsigned *copy = malloc(cpus->n * sizeof(*copy));
+
+			if (!copy)
+				abort();
+			memcpy(copy, cpus->cpus, cpus->n * sizeof(*copy));
+			cpus->cpus = copy;
+		}
+	}
+}
+
+void schema_copy(const struct schema *s, void *to, const void *from)
+{
+	struct object *o = to;
+
+	memcpy(to, from, s->size);
+	o->path[0] = '\0';
+	o->options = false;
+	copy_owned(s, to);
+}
+
+void schema_unset(const struct schema *s, void *obj, unsigned index)
+{
+	const struct field *f = &s->fields[index];
+	size_t size = size_of(f->kind);
+	struct object *o = obj;
+	void *as_new = malloc(s->size);
+
+	if (!as_new)
+		abort();
+	schema_init(s, as_new, "", 0);
+	memcpy((char *)obj + f->offset, (char *)as_new + f->offset, size);
+	free(as_new);
+	o->given[index] = 0;
+}
+
 void schema_key(const struct schema *s, const void *obj, unsigned index, char *out, size_t size)
 {
 	const struct object *o = obj;

@@ -103,6 +103,15 @@ bool schema_set(const struct schema *s, void *obj, unsigned index, const char *t
 void schema_load(const struct schema *s, void *obj, const char *yaml, size_t len,
 		 struct problems *p);
 
+/*
+ * Makes @to, which is not initialised, a copy of @from, with all that its fields own. What is said
+ * of it names keys as of an object that stands alone. Not for schemas with lists of objects.
+ */
+void schema_copy(const struct schema *s, void *to, const void *from);
+
+/* Field @index of @obj, of a kind that owns nothing, is as if nobody had given it. */
+void schema_unset(const struct schema *s, void *obj, unsigned index);
+
 /* Adds a problem with field @index of @obj: names its line and its full key. */
 void schema_problem(const struct schema *s, const void *obj, unsigned index, struct problems *p,
 		    const char *fmt, ...) PRINTF_LIKE(5, 6);

@@ -2,6 +2,7 @@
 #include "daemon/status.h"
 
 #include "base/clock.h"
+#include "daemon/config_show.h"
 #include "daemon/features.h"
 #include "daemon/privilege.h"
 #include "poll/control.h"
@@ -301,23 +302,26 @@ static void put_port_counters(json_t *port, const struct port *p, unsigned n_wor
 	put(port, "drops", drops);
 }
 
-static void put_vlans(json_t *j, const struct port_config *c)
+/* What holds now, as the configuration says it. */
+static void put_rules(json_t *j, const struct port_entry *e)
 {
-	char trunk[256];
+	static const unsigned fields[] = { PORT_VLAN_ACCESS, PORT_TRUNK, PORT_NATIVE,
+					   PORT_MACS,	     PORT_IPS,	 PORT_STATIC_MACS,
+					   PORT_MAC_MAX,     PORT_LIMIT, PORT_FLOOD_LIMIT };
+	json_t *now = config_show_port(e);
 
-	if (c->vlan)
-		put_number(j, "vlan", c->vlan);
-	if (schema_given(c, PORT_TRUNK)) {
-		value_vlans_text(&c->trunk, trunk, sizeof(trunk));
-		put_text(j, "trunk", trunk);
+	for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
+		const char *key = port_schema.fields[fields[i]].key;
+
+		put(j, key, json_incref(json_object_get(now, key)));
 	}
-	if (c->native)
-		put_number(j, "native", c->native);
+	put(j, "isolated", json_boolean(port_config_now(e)->isolated));
+	json_decref(now);
 }
 
 static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 {
-	const struct port_config *c = e->config;
+	const struct port_config *c = port_config_now(e);
 	json_t *j = json_object();
 	char mac[18];
 
@@ -337,8 +341,7 @@ static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 		put_number(j, "mtu", c->mtu);
 	if (c->speed)
 		put_number(j, "speed", c->speed);
-	put_vlans(j, c);
-	put(j, "isolated", json_boolean(c->isolated));
+	put_rules(j, e);
 	if (e->guest || e->dpdk)
 		put(j, "up",
 		    json_boolean(!port_is_down(e->guest ? net_device_port(e->guest)

@@ -221,12 +221,18 @@ int value_vlans(const char *text, struct vlan_list *out)
 	return each_number(text, VALUE_VLAN_MAX, add_vlan, out);
 }
 
-void value_vlans_text(const struct vlan_list *list, char *out, size_t size)
+char *value_vlans_text(const struct vlan_list *list)
 {
+	/* A number stands for a VLAN of its own, has four digits at most, and one sign before it.
+	 */
+	const size_t size = 5 * VALUE_VLAN_MAX + 1;
+	char *out = malloc(size);
 	size_t used = 0;
 
+	if (!out)
+		abort();
 	out[0] = '\0';
-	for (unsigned first = 1; first <= VALUE_VLAN_MAX && used < size; first++) {
+	for (unsigned first = 1; first <= VALUE_VLAN_MAX; first++) {
 		unsigned last = first;
 
 		if (!(list->bits[first / 64] >> first % 64 & 1))
@@ -234,10 +240,12 @@ void value_vlans_text(const struct vlan_list *list, char *out, size_t size)
 		while (last < VALUE_VLAN_MAX && list->bits[(last + 1) / 64] >> (last + 1) % 64 & 1)
 			last++;
 		used += (size_t)snprintf(out + used, size - used, "%s%u", used ? "," : "", first);
-		if (last > first && used < size)
+		if (last > first)
 			used += (size_t)snprintf(out + used, size - used, "-%u", last);
+		assert(used < size);
 		first = last;
 	}
+	return out;
 }
 
 int value_macs(const char *text, struct value_macs *out)

@@ -47,8 +47,8 @@ struct vlan_list {
 /* Adds "10,20-30" to @out. -EEXIST: a VLAN stands there twice. */
 int value_vlans(const char *text, struct vlan_list *out);
 
-/* "10,20-30", cut off at @size. */
-void value_vlans_text(const struct vlan_list *list, char *out, size_t size);
+/* "10,20-30", all of it, from malloc; never NULL. */
+char *value_vlans_text(const struct vlan_list *list);
 
 #define VALUE_ADDRESSES_MAX 64
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks and ports that come and go while traffic runs, in the sandbox."""
 import contextlib
+import json
+import socket
 import subprocess
 import time
 
@@ -172,3 +174,70 @@ def test_rules_change_under_traffic(daemon):
     for params in ({}, {"port": 1}, {"port": "one", "set": 5}, {"port": "one", "more": 1},
                    {"port": "two", "set": {"vlan": [1, 2]}}, {"port": "two", "set": {"macs": {}}}):
         assert "error" in ask(daemon.control, {"method": "port.set", "params": params}), params
+
+
+RULES = ("vlan", "trunk", "native", "isolated", "macs", "ips", "static_macs", "mac_max", "limit", "flood_limit")
+
+
+def rules_of(keys):
+    return {key: value for key in RULES if (value := keys.get(key, False))}
+
+
+def agreed(daemon):
+    """The rules of port one; status and the configuration say the same of every port."""
+    config = json.loads(good(daemon, "config", "--json"))
+    said = {p["name"]: rules_of(p) for n in config["networks"] for p in n["ports"]}
+    shown = {p["name"]: rules_of(p) for n in daemon.status()["networks"] for p in n["ports"]}
+    assert said == shown
+    return said["one"]
+
+
+def test_status_and_configuration_agree_after_each_change(daemon):
+    macs = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+    odd = ",".join(map(str, range(1, 4095, 2)))
+    pairs = ",".join(f"{n}-{n + 1}" for n in range(1, 4094, 3))
+    assert agreed(daemon) == {}
+    for words, want in (
+        (("set", "--vlan", "10"), {"vlan": 10}),
+        (("set", "--vlan", "20"), {"vlan": 20}),
+        (("limit", "rx.bits=1G", "tx.packets=1k", "broadcast=100"),
+         {"limit": {"rx": {"bits": 10**9}, "tx": {"packets": 1000}}, "flood_limit": {"broadcast": 100}}),
+        (("set", "--macs", ",".join(macs), "--ips", "10.0.0.1,fd00::/64"),
+         {"macs": macs, "ips": ["10.0.0.1/32", "fd00::/64"]}),
+        (("set", "--static-macs", macs[0], "--mac-max", "5", "--isolated"),
+         {"static_macs": macs[:1], "mac_max": 5, "isolated": True}),
+        (("set", "--vlan", "none", "--trunk", odd, "--native", "2"), {"vlan": None, "trunk": odd, "native": 2}),
+        (("set", "--mac-max", "none"), {"mac_max": None}),
+        (("set", "--trunk", pairs, "--native", "3"), {"trunk": pairs, "native": 3}),
+        (("set", "--isolated", "none", "--macs", "none", "--ips", "none"), {"isolated": None, "macs": None, "ips": None}),
+        (("limit", "rx.bits=0"), {"limit": {"tx": {"packets": 1000}}}),
+        (("limit", "none"), {"limit": None, "flood_limit": None}),
+        (("set", "--static-macs", "none"), {"static_macs": None}),
+    ):
+        before = agreed(daemon)
+        good(daemon, "port", words[0], "one", *words[1:])
+        assert agreed(daemon) == {k: v for k, v in {**before, **want}.items() if v is not None}, words
+    for name, change in (("one", ()), ("two", ("--vlan", "7")), ("two", ())):
+        good(daemon, "port", "set", name, *change)
+    assert agreed(daemon) == {"trunk": pairs, "native": 3}
+    text = good(daemon, "status", "one")
+    assert f"trunk             {pairs}" in text
+    good(daemon, "port", "limit", "one", "rx.bits=1M", "rx.packets=5", "unknown=9")
+    good(daemon, "port", "set", "one", "--macs", ",".join(macs))
+    lines = [line.split() for line in good(daemon, "status", "one").splitlines()]
+    for line in ("limit rx.bits 1000000", "limit rx.packets 5", "limit unknown 9", f"macs {' '.join(macs)}"):
+        assert line.split() in lines, line
+
+
+def test_rules_of_a_port_whose_socket_has_no_path(folder):
+    """sluiced net --fd, as crosvm and libvirt start it."""
+    control = folder / "control.sock"
+    ours, theirs = socket.socketpair()
+    with ours, running([BUILD / "daemon/sluiced", "net", "--fd", theirs.fileno(), "--control", control],
+                       pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL):
+        theirs.close()
+        wait_for(control.exists, 60, "its control socket")
+        for words, want in ((("--vlan", "10"), "vlan 10"), (("--vlan", "none", "--trunk", "5-9"), "trunk 5-9")):
+            done = subprocess.run([BUILD / "cli/sluice", "--socket", control, "port", "set", "port0", *words],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+            assert (done.returncode, done.stdout) == (0, f"port0: {want}\n"), done.stderr

@@ -548,19 +548,20 @@ Test(config, vlans_of_a_port_are_one_or_a_trunk_of_several)
 {
 	struct config *c = parse_good(PORT("trunk: [10, 20-22, 4094], native: 1"));
 	const struct port_config *p = config_port(config_network(c, 0), 0);
-	char text[64];
+	char *text = value_vlans_text(&p->trunk);
 
 	cr_assert_eq(p->vlan, 0);
 	cr_assert_eq(p->native, 1);
-	value_vlans_text(&p->trunk, text, sizeof(text));
 	cr_assert_str_eq(text, "10,20-22,4094");
+	free(text);
 	config_free(c);
 	c = parse_good(PORT("vlan: 4094"));
 	cr_assert_eq(config_port(config_network(c, 0), 0)->vlan, 4094);
 	config_free(c);
 	c = parse_good(PORT("trunk: 1-4094"));
-	value_vlans_text(&config_port(config_network(c, 0), 0)->trunk, text, sizeof(text));
+	text = value_vlans_text(&config_port(config_network(c, 0), 0)->trunk);
 	cr_assert_str_eq(text, "1-4094");
+	free(text);
 	config_free(c);
 	expect_problem(PORT("vlan: 10, trunk: [11]"),
 		       PORT_SAYS("trunk: does not go with vlan; a port is in one VLAN, or a trunk "

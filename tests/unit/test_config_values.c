@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Text to values. */
-#include "daemon/value.h"
+#include "daemon/config.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 Test(value, counts_are_powers_of_1000)
 {
@@ -118,4 +119,55 @@ Test(value, distance_counts_letters_to_change)
 	cr_expect_eq(value_distance("", "file"), 4);
 	cr_expect_eq(value_distance("soket", "socket"), 1);
 	cr_expect_eq(value_distance("kitten", "sitting"), 3);
+}
+
+/* However many runs there are, none is left out: the text is read back as the same VLANs. */
+Test(value, vlans_are_told_whole)
+{
+	static const struct {
+		unsigned of, run; /* the first @run of each @of VLANs */
+	} lists[] = { { 1, 1 }, { 2, 1 }, { 3, 2 }, { 4, 3 }, { 5000, 0 } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lists); i++) {
+		struct vlan_list list = { 0 }, again = { 0 };
+		char *text;
+
+		for (unsigned v = 1; v <= VALUE_VLAN_MAX; v++)
+			if (v % lists[i].of < lists[i].run || lists[i].of == 1)
+				list.bits[v / 64] |= UINT64_C(1) << v % 64;
+		text = value_vlans_text(&list);
+		if (lists[i].run)
+			cr_expect_eq(value_vlans(text, &again), 0, "%s", text);
+		else
+			cr_expect_str_eq(text, "");
+		cr_expect_arr_eq(&list, &again, sizeof(list), "%u of %u", lists[i].run,
+				 lists[i].of);
+		free(text);
+	}
+}
+
+/* A copy owns what it has, and a key that is taken out is as if it had never been there. */
+Test(schema, a_copy_stands_alone)
+{
+	static const char yaml[] = "{ name: web, socket: /run/w.sock, trunk: 10-20, native: 5, "
+				   "macs: [\"52:54:00:00:00:01\"], mtu: 9000 }";
+	struct port_config port, copy;
+	struct problems p = { 0 };
+
+	schema_init(&port_schema, &port, "ports[0]", 1);
+	schema_load(&port_schema, &port, yaml, strlen(yaml), &p);
+	cr_assert_eq(p.n, 0);
+	schema_copy(&port_schema, &copy, &port);
+	schema_unset(&port_schema, &copy, PORT_TRUNK);
+	schema_unset(&port_schema, &copy, PORT_MACS);
+	cr_expect(port.trunk.bits[0] && port.macs.n == 1 && schema_given(&port, PORT_TRUNK));
+	cr_expect(!copy.trunk.bits[0] && copy.macs.n == 0 && !schema_given(&copy, PORT_TRUNK));
+	cr_expect(copy.native == 5 && copy.mtu == 9000);
+	schema_problem(&port_schema, &copy, PORT_NATIVE, &p, "is wrong");
+	cr_expect_str_eq(p.text[0], "native: is wrong");
+	schema_free(&port_schema, &port);
+	cr_expect_str_eq(copy.name, "web");
+	cr_expect_str_eq(copy.socket.path, "/run/w.sock");
+	schema_free(&port_schema, &copy);
+	problems_free(&p);
 }
