@@ -13,6 +13,11 @@ static const char *rate_rule(const void *value)
 	return *(const uint64_t *)value > RATE_MAX ? "is more than any disk does" : NULL;
 }
 
+const char *port_rate_rule(const void *value)
+{
+	return *(const uint64_t *)value > RATE_MAX ? "is more than any port does" : NULL;
+}
+
 #define RATE(name, unit, text, member)                                                  \
 	{                                                                               \
 		.key = (name), .kind = (unit),                                          \

@@ -13,6 +13,9 @@ struct limit_config {
 
 extern const struct schema limit_schema;
 
+/* A rule of port fields: what they may be a second at most. */
+const char *port_rate_rule(const void *value);
+
 /* The rules that take more than one key. */
 void limit_check(const struct limit_config *l, struct problems *p);
 

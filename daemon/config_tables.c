@@ -151,9 +151,10 @@ static void disk_defaults(void *obj)
 const struct schema disk_schema = { sizeof(struct disk_config), ARRAY_SIZE(disk_fields),
 				    disk_fields, disk_defaults };
 
-#define R(name)                                                                                 \
-	{                                                                                       \
-		.key = #name, .kind = FIELD_COUNT, .offset = offsetof(struct rate_config, name) \
+#define R(name)                                                                                  \
+	{                                                                                        \
+		.key = #name, .kind = FIELD_COUNT, .offset = offsetof(struct rate_config, name), \
+		.rule = port_rate_rule                                                           \
 	}
 static const struct field rate_fields[] = {
 	R(bits),
@@ -175,8 +176,8 @@ static const struct schema port_limit_schema = { sizeof(struct port_limit_config
 
 #define F(member) .offset = offsetof(struct flood_limit_config, member)
 static const struct field flood_limit_fields[] = {
-	{ .key = "broadcast", .kind = FIELD_COUNT, F(broadcast) },
-	{ .key = "unknown", .kind = FIELD_COUNT, F(unknown) },
+	{ .key = "broadcast", .kind = FIELD_COUNT, F(broadcast), .rule = port_rate_rule },
+	{ .key = "unknown", .kind = FIELD_COUNT, F(unknown), .rule = port_rate_rule },
 };
 static const struct schema flood_limit_schema = { sizeof(struct flood_limit_config),
 						  ARRAY_SIZE(flood_limit_fields),

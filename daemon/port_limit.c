@@ -2,6 +2,7 @@
 #include "daemon/port_limit.h"
 
 #include "base/log.h"
+#include "daemon/config_limit.h"
 #include "daemon/port_control.h"
 #include "daemon/schema.h"
 #include "daemon/status.h"
@@ -15,9 +16,10 @@ struct limits {
 	uint64_t broadcast, unknown;
 };
 
-#define LIMIT(name, member)                                                                   \
-	{                                                                                     \
-		.key = (name), .kind = FIELD_COUNT, .offset = offsetof(struct limits, member) \
+#define LIMIT(name, member)                                                                    \
+	{                                                                                      \
+		.key = (name), .kind = FIELD_COUNT, .offset = offsetof(struct limits, member), \
+		.rule = port_rate_rule                                                         \
 	}
 /* A rate, and its burst behind it. */
 static const struct field fields[] = {

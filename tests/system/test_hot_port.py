@@ -124,6 +124,8 @@ def test_limits_change_under_traffic(daemon):
         (("one", "rx.byte=1"), 'there is no "rx.byte"'),
         (("one", "rx.bits=fast"), "rx.bits"),
         (("one", "rx.bits_burst=5"), "is a burst without a rate: give rx.bits too"),
+        (("one", "rx.bits=9223372036854775808"), "is more than any port does"),
+        (("one", "unknown=1000001G"), "is more than any port does"),
     ):
         assert complaint in refused(daemon, "port", "limit", *words), complaint
     assert good(daemon, "port", "limit", "one") == "one has no limits\n"

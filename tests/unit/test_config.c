@@ -633,6 +633,11 @@ Test(config, addresses_of_a_port_that_are_none_are_named)
 		PORT("macs: [\"01:54:00:00:00:01\"]"),
 		PORT_SAYS("macs: \"01:54:00:00:00:01\" is not a list of MAC addresses such as "
 			  "[\"52:54:00:12:34:56\"]"));
+	expect_problem(PORT("limit: { rx: { bits: 9223372036854775808 } }"),
+		       PORT_SAYS("limit.rx.bits: \"9223372036854775808\" is more than any port "
+				 "does"));
+	expect_problem(PORT("flood_limit: { unknown: 1000001G }"),
+		       PORT_SAYS("flood_limit.unknown: \"1000001G\" is more than any port does"));
 	expect_problem(PORT("limit: { rx: { bits: 1Gbit } }"),
 		       PORT_SAYS("limit.rx.bits: \"1Gbit\" is not a number such as 500 or 20k"));
 }
