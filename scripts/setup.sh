@@ -50,7 +50,7 @@ build_packages=(
 guest_packages=(qemu-system-x86 busybox-static e2fsprogs cpio iproute2)
 # LXC as a library: the package lxc would bring a bridge, a DHCP server and services.
 test_packages=(python3-pytest python3-pytest-timeout python3-yaml qemu-utils qemu-system-common nbdkit gnutls-bin
-               python3-lxc ethtool)
+               python3-lxc ethtool iperf3)
 bench_packages=(dpdk-dev fio librsvg2-bin openvswitch-switch-dpdk python3-yaml qemu-system-common)
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 

@@ -5,6 +5,8 @@
 # kernel, mkfs.ext4 with its libraries, our own pattern tool, our init. Named after a hash of all
 # that, so that it is built once. Prints `kernel=PATH`, `initramfs=PATH` and `pattern=PATH` (the same
 # tool, for the host). scripts/setup.sh --for demo has brought the kernel.
+#
+#   scripts/guest/build.sh [PROGRAM…]     with these programs of the host's, too
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,8 +22,12 @@ version=${kernel##*/vmlinuz-}
 busybox=$(command -v busybox) || die "busybox is missing; run scripts/setup.sh --for demo"
 mkfs=$(PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4) || die "mkfs.ext4 is missing; run scripts/setup.sh --for demo"
 ldd "$busybox" >/dev/null 2>&1 && die "$busybox is not static; install busybox-static"
+programs=("$mkfs")
+for name in "$@"; do
+  programs+=("$(PATH=$PATH:/usr/sbin:/sbin command -v "$name")") || die "$name is missing; run scripts/setup.sh --for test"
+done
 
-hash=$({ cat "$here/build.sh" "$here/init" "${tool[@]}" "$here/sector.h" "$busybox" "$mkfs"; echo "$version ${modules[*]}"; } |
+hash=$({ cat "$here/build.sh" "$here/init" "${tool[@]}" "$here/sector.h" "$busybox" "${programs[@]}"; echo "$version ${modules[*]}"; } |
        sha256sum | cut -c 1-16)
 image=$cache/initramfs-$hash.cpio
 pattern=$cache/pattern-$hash
@@ -38,12 +44,14 @@ fill() {
   cp "$pattern" "$root/bin/pattern"
 
   # busybox has a mkfs.ext2 alone; a journal makes the disk work harder, and flush.
-  cp "$mkfs" "$root/bin/mkfs.ext4"
-  ldd "$mkfs" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) print $i }' | while read -r library; do
-    case $library in
-      */ld-linux*) cp -L "$library" "$root/lib64/" ;;
-      *) cp -L "$library" "$root/lib/" ;;
-    esac
+  for name in "${programs[@]}"; do
+    cp "$name" "$root/bin/"
+    ldd "$name" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) print $i }' | while read -r library; do
+      case $library in
+        */ld-linux*) cp -L "$library" "$root/lib64/" ;;
+        *) cp -L "$library" "$root/lib/" ;;
+      esac
+    done
   done
 
   # The wanted modules and what they need. The package brings no modules.dep: its install script

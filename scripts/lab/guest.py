@@ -31,6 +31,7 @@ class Net:
     server: bool = False
     reconnect: bool = False
     packed: Optional[bool] = None  # None: as the machine
+    more: str = ""  # properties of QEMU's virtio-net, "guest_csum=off"
 
 
 @dataclass
@@ -96,7 +97,7 @@ def _net_options(m, qemu, accelerator):
     device = (f"{'virtio-net-pci' if pci else 'virtio-net-device'},netdev=net,mac={n.mac},"
               f"mq={_on(n.queues > 1)},rx_queue_size={n.ring_size},tx_queue_size={n.ring_size},"
               f"packed={_on(m.packed if n.packed is None else n.packed)},event_idx={_on(m.event_idx)}"
-              f"{_iommu_options(m)}")
+              f"{_iommu_options(m)}{',' if n.more else ''}{n.more}")
     if pci:
         # QEMU 7.2 dies of a network card with MSI-X where there is no KVM.
         old = qemu.version < (8, 0) and accelerator == "tcg"

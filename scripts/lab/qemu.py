@@ -55,9 +55,9 @@ def default_qemu():
 
 
 @functools.lru_cache(None)
-def guest_files():
-    """{'kernel': PATH, 'initramfs': PATH, 'pattern': PATH}, built where they are missing."""
-    done = subprocess.run([ROOT / "scripts/guest/build.sh"], stdout=subprocess.PIPE,
+def guest_files(*programs):
+    """{'kernel': PATH, 'initramfs': PATH, 'pattern': PATH}, built where they are missing; with @programs of the host's."""
+    done = subprocess.run([ROOT / "scripts/guest/build.sh", *programs], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise LabError(f"the test guest cannot be built: {done.stderr.strip()}")
