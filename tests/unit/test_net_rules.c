@@ -257,6 +257,7 @@ BOTH_LAYOUTS(neighbour_discovery_is_seen_whole)
 		frame(b, 0, everyone, 100);
 		frame_put16(b + 12, 0x86dd);
 		b[14] = 0x60;
+		b[19] = 100 - 54;
 		b[20] = 58;
 		b[22] = 0xfd;
 		b[37] = 5;
