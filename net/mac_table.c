@@ -8,14 +8,17 @@
 
 #include <urcu/rculfhash.h>
 
+/* Of an entry's port: by configuration, mac_table_fix(). It is nobody's to move. */
+#define FIXED 0x80000000u
+
 /* An entry has a cache line of its own: refreshing one must not slow the lookup of another. */
 struct mac_entry {
 	struct cds_lfht_node node;
 	mac_key_t key;
-	uint32_t port;
+	uint32_t port; /* and FIXED, in one word: no move can slip in between the two */
 	uint32_t seen_s;
-	uint32_t fixed; /* by configuration: mac_table_fix(). Atomic */
-	uint32_t next;	/* free: index + 1 of the next one */
+	uint32_t charged; /* the port in whose share of the table it is; MAC_PORT_NONE: nobody's */
+	uint32_t next;	  /* free: index + 1 of the next one */
 	uint32_t is_in; /* in the hash table; written by its learner and then by the control thread
 			 */
 } CACHE_ALIGNED;
@@ -25,10 +28,11 @@ struct mac_table {
 	struct mac_entry *entries;
 	unsigned max, n_ports;
 	uint32_t *max_of; /* of each port, as set; 0: none. Atomic */
+	uint32_t *share;  /* of each port: entries that were taken from the pool for it */
 	uint64_t seed[2]; /* guests choose keys: they must not be able to choose their chain too */
 	uint64_t free CACHE_ALIGNED;   /* a stack: index + 1, under a count that tells apart pops */
 	uint32_t n_free;	       /* never less than there are on the stack */
-	uint32_t used[] CACHE_ALIGNED; /* of each port */
+	uint32_t used[] CACHE_ALIGNED; /* of each port: learned, not fixed */
 };
 
 /* A finaliser with full avalanche, keyed before and after. */
@@ -89,12 +93,13 @@ int mac_table_create(unsigned max, unsigned n_ports, struct mac_table **out)
 
 	if (max == 0 || max > MAC_TABLE_MAX)
 		return -EINVAL;
-	t = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*t) + 2 * n_ports * sizeof(t->used[0]),
+	t = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*t) + 3 * n_ports * sizeof(t->used[0]),
 					       (size_t)CACHE_LINE));
 	if (!t)
 		return -ENOMEM;
-	memset(t, 0, sizeof(*t) + 2 * n_ports * sizeof(t->used[0]));
+	memset(t, 0, sizeof(*t) + 3 * n_ports * sizeof(t->used[0]));
 	t->max_of = t->used + n_ports;
+	t->share = t->max_of + n_ports;
 	t->max = max;
 	t->n_ports = n_ports;
 	while (buckets < max)
@@ -155,7 +160,7 @@ uint32_t mac_table_lookup(struct mac_table *t, mac_key_t key)
 {
 	struct mac_entry *e = find(t, key);
 
-	return e ? __atomic_load_n(&e->port, __ATOMIC_RELAXED) : MAC_PORT_NONE;
+	return e ? __atomic_load_n(&e->port, __ATOMIC_RELAXED) & ~FIXED : MAC_PORT_NONE;
 }
 
 void mac_table_set_max(struct mac_table *t, uint32_t port, uint32_t max)
@@ -182,11 +187,14 @@ static enum mac_learned refresh(struct mac_table *t, struct mac_entry *e, uint32
 		__atomic_store_n(&e->seen_s, now_s, __ATOMIC_RELAXED);
 	if (likely(old == port))
 		return MAC_KNOWN;
-	if (__atomic_load_n(&e->fixed, __ATOMIC_RELAXED))
+	if (old & FIXED)
 		return MAC_KNOWN; /* whatever this port says */
 	if (has_enough(t, port))
 		return MAC_FULL;
-	/* A station moved. The one worker that swaps the port also moves the count. */
+	/*
+	 * A station moved. The one worker that swaps the port also moves the count; but it stays in
+	 * the share of the port that learned it. Two ports that take each other's would have all.
+	 */
 	if (!__atomic_compare_exchange_n(&e->port, &old, port, false, __ATOMIC_RELAXED,
 					 __ATOMIC_RELAXED))
 		return MAC_KNOWN;
@@ -195,31 +203,49 @@ static enum mac_learned refresh(struct mac_table *t, struct mac_entry *e, uint32
 	return MAC_MOVED;
 }
 
-static enum mac_learned add(struct mac_table *t, mac_key_t key, uint32_t port, uint32_t now_s)
+/* Another one learned for @port, or one less. */
+static void count(struct mac_table *t, struct mac_entry *e, uint32_t port)
+{
+	__atomic_store_n(&e->charged, port, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->share[port], 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
+}
+
+static void discount(struct mac_table *t, struct mac_entry *e, uint32_t port)
+{
+	__atomic_sub_fetch(&t->share[__atomic_load_n(&e->charged, __ATOMIC_RELAXED)], 1,
+			   __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&e->charged, MAC_PORT_NONE, __ATOMIC_RELAXED);
+}
+
+static bool may_learn(const struct mac_table *t, uint32_t port)
 {
 	uint32_t n_free = __atomic_load_n(&t->n_free, __ATOMIC_RELAXED);
-	struct mac_entry *e;
 
-	if (__atomic_load_n(&t->used[port], __ATOMIC_RELAXED) >= MAX(n_free, MAC_PORT_MIN) ||
-	    has_enough(t, port))
-		return MAC_FULL;
-	e = pool_get(t);
+	return __atomic_load_n(&t->share[port], __ATOMIC_RELAXED) < MAX(n_free, MAC_PORT_MIN) &&
+	       !has_enough(t, port);
+}
+
+static enum mac_learned add(struct mac_table *t, mac_key_t key, uint32_t port, uint32_t now_s)
+{
+	struct mac_entry *e = pool_get(t);
+
 	if (!e)
 		return MAC_FULL;
 	__atomic_store_n(&e->key, key, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->port, port, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->seen_s, now_s, __ATOMIC_RELAXED);
-	__atomic_store_n(&e->fixed, 0, __ATOMIC_RELAXED);
 	cds_lfht_node_init(&e->node);
 	/* Counted before others can see it, and so before another worker can move it. */
-	__atomic_add_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
+	count(t, e, port);
 
 	struct cds_lfht_node *there = cds_lfht_add_unique(t->hash, hash_key(t, key), matches, &key,
 							  &e->node);
 
 	if (there != &e->node) {
 		/* Another worker was faster; nobody has seen ours. */
-		__atomic_sub_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
+		discount(t, e, port);
 		pool_put(t, e);
 		return refresh(t, container_of(there, struct mac_entry, node), port, now_s);
 	}
@@ -233,42 +259,58 @@ enum mac_learned mac_table_learn(struct mac_table *t, mac_key_t key, uint32_t po
 	struct mac_entry *e = find(t, key);
 
 	assert(port < t->n_ports);
-	return likely(e) ? refresh(t, e, port, now_s) : add(t, key, port, now_s);
+	if (likely(e))
+		return refresh(t, e, port, now_s);
+	return may_learn(t, port) ? add(t, key, port, now_s) : MAC_FULL;
 }
 
-/*
- * Learned as any, whatever the limits say, and then fixed. A worker that moves it in between undoes
- * nothing but the port, so that is set again.
- */
 bool mac_table_fix(struct mac_table *t, mac_key_t key, uint32_t port)
 {
-	uint32_t max = __atomic_load_n(&t->max_of[port], __ATOMIC_RELAXED);
-	struct mac_entry *e;
+	struct mac_entry *e = find(t, key);
+	uint32_t old;
 
-	mac_table_set_max(t, port, 0);
-	mac_table_learn(t, key, port, 0);
-	mac_table_set_max(t, port, max);
-	e = find(t, key);
+	assert(port < t->n_ports);
+	if (!e) {
+		add(t, key, port, 0);
+		e = find(t, key); /* or another worker's, which was faster */
+	}
 	if (!e)
 		return false;
-	__atomic_store_n(&e->fixed, 1, __ATOMIC_RELAXED);
-	if (__atomic_load_n(&e->port, __ATOMIC_RELAXED) != port) {
-		__atomic_sub_fetch(&t->used[__atomic_exchange_n(&e->port, port, __ATOMIC_RELAXED)],
-				   1, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->used[port], 1, __ATOMIC_RELAXED);
-	}
+	/* Whoever moves it meanwhile does so before, or finds it fixed. */
+	old = __atomic_exchange_n(&e->port, port | FIXED, __ATOMIC_RELAXED);
+	if (!(old & FIXED))
+		discount(t, e, old);
 	return true;
+}
+
+void mac_table_unfix(struct mac_table *t, uint32_t port)
+{
+	for (unsigned i = 0; i < t->max; i++) {
+		struct mac_entry *e = &t->entries[i];
+
+		if (!__atomic_load_n(&e->is_in, __ATOMIC_ACQUIRE) ||
+		    __atomic_load_n(&e->port, __ATOMIC_RELAXED) != (port | FIXED))
+			continue;
+		/* Nobody else changes a fixed one; counted before another worker can move it. */
+		count(t, e, port);
+		__atomic_store_n(&e->port, port, __ATOMIC_RELAXED);
+	}
 }
 
 static bool is_old(const struct mac_entry *e, uint32_t before_s)
 {
-	if (__atomic_load_n(&e->fixed, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&e->port, __ATOMIC_RELAXED) & FIXED)
 		return false;
 	/* Seconds wrap after 136 years, and a worker may be a moment ahead of us. */
 	return (int32_t)(__atomic_load_n(&e->seen_s, __ATOMIC_RELAXED) - before_s) < 0;
 }
 
 static bool is_of(const struct mac_entry *e, uint32_t port)
+{
+	return (__atomic_load_n(&e->port, __ATOMIC_RELAXED) & ~FIXED) == port;
+}
+
+static bool is_learned_of(const struct mac_entry *e, uint32_t port)
 {
 	return __atomic_load_n(&e->port, __ATOMIC_RELAXED) == port;
 }
@@ -301,10 +343,11 @@ static unsigned take_out_if(struct mac_table *t,
 	urcu_qsbr_synchronize_rcu();
 	while (first) {
 		struct mac_entry *e = &t->entries[first - 1];
+		uint32_t port = __atomic_load_n(&e->port, __ATOMIC_RELAXED);
 
 		first = __atomic_load_n(&e->next, __ATOMIC_RELAXED);
-		__atomic_sub_fetch(&t->used[__atomic_load_n(&e->port, __ATOMIC_RELAXED)], 1,
-				   __ATOMIC_RELAXED);
+		if (!(port & FIXED))
+			discount(t, e, port);
 		pool_put(t, e);
 	}
 	return n;
@@ -318,6 +361,11 @@ unsigned mac_table_age(struct mac_table *t, uint32_t before_s)
 unsigned mac_table_purge(struct mac_table *t, uint32_t port)
 {
 	return take_out_if(t, is_of, port);
+}
+
+unsigned mac_table_forget(struct mac_table *t, uint32_t port)
+{
+	return take_out_if(t, is_learned_of, port);
 }
 
 unsigned mac_table_count(const struct mac_table *t)
@@ -343,7 +391,7 @@ void mac_table_for_each(const struct mac_table *t,
 		mac_key_t key = __atomic_load_n(&e->key, __ATOMIC_RELAXED);
 
 		fn((const uint8_t *)&key, (uint16_t)(key >> 48),
-		   __atomic_load_n(&e->port, __ATOMIC_RELAXED),
+		   __atomic_load_n(&e->port, __ATOMIC_RELAXED) & ~FIXED,
 		   __atomic_load_n(&e->seen_s, __ATOMIC_RELAXED), arg);
 	}
 }

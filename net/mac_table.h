@@ -8,7 +8,8 @@
  * Who may have how many. While f entries are free, a port may learn another one as long as it has
  * fewer than max(MAC_PORT_MIN, f). So one port that floods random addresses gets half of the table
  * and no more, two get a third each, and so on: some always remains for the others, and a quiet
- * table lets a single uplink have half of it. Nothing is ever evicted but by age or detach.
+ * table lets a single uplink have half of it. An address that moves stays in the share of the port
+ * that learned it. Nothing is ever evicted but by age or detach.
  */
 #ifndef SLUICE_NET_MAC_TABLE_H
 #define SLUICE_NET_MAC_TABLE_H
@@ -58,18 +59,21 @@ enum mac_learned mac_table_learn(struct mac_table *t, mac_key_t key, uint32_t po
 
 /*
  * Worker thread. @key is @port's from now on, until that is purged: it does not age or move, and
- * does not count as learned. @return false when the table is full.
+ * does not count as learned, nor in its share. @return false when no entry at all is free.
  */
 bool mac_table_fix(struct mac_table *t, mac_key_t key, uint32_t port);
+/* Control thread, not beside mac_table_fix(). @port's are as if it had just learned them. */
+void mac_table_unfix(struct mac_table *t, uint32_t port);
 
 /*
- * Control thread. Takes out what was last seen before @before_s, or what belongs to @port, and
- * waits for a grace period if there was any. @return how many.
+ * Control thread. Takes out what was last seen before @before_s, what belongs to @port, or what it
+ * learned alone, and waits for a grace period if there was any. @return how many.
  */
 unsigned mac_table_age(struct mac_table *t, uint32_t before_s);
 unsigned mac_table_purge(struct mac_table *t, uint32_t port);
+unsigned mac_table_forget(struct mac_table *t, uint32_t port);
 
-/* Any thread: how many are in the table now, and how many of them are @port's. */
+/* Any thread: how many are in the table now, and how many of them @port learned. */
 unsigned mac_table_count(const struct mac_table *t);
 unsigned mac_table_count_port(const struct mac_table *t, uint32_t port);
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "net/capture.h"
 #include "net/mac_table.h"
 #include "net/offload.h"
@@ -380,35 +381,46 @@ void switch_destroy(struct net_switch *sw)
 	free(sw);
 }
 
-static void fix_in(struct port *p, uint16_t vlan)
+struct fixing {
+	struct port *p;
+	unsigned missed;
+};
+
+static void fix_in(struct fixing *f, uint16_t vlan)
 {
-	const struct mac_list *l = &port_rules_now(p)->fixed;
+	const struct mac_list *l = &port_rules_now(f->p)->fixed;
 
 	for (unsigned i = 0; i < l->n; i++)
-		mac_table_fix(p->sw->macs, mac_key(l->mac[i], vlan), p->id);
+		f->missed += !mac_table_fix(f->p->sw->macs, mac_key(l->mac[i], vlan), f->p->id);
 }
 
 /* In each of the port's VLANs, as far as the table goes. */
 static void fix_macs(void *arg)
 {
-	struct port *p = arg;
-	const struct port_rules *r = port_rules_now(p);
+	struct fixing *f = arg;
+	const struct port_rules *r = port_rules_now(f->p);
 
-	if (r->untagged || !(rules_on(p) & PORT_VLAN))
-		fix_in(p, r->untagged);
+	if (r->untagged || !(rules_on(f->p) & PORT_VLAN))
+		fix_in(f, r->untagged);
 	for (unsigned vlan = 1; vlan <= VLAN_ID_MAX; vlan++)
 		if (vlan_set_has(&r->tagged, vlan))
-			fix_in(p, (uint16_t)vlan);
+			fix_in(f, (uint16_t)vlan);
 }
 
 static void set_macs(struct port *p)
 {
 	const struct port_rules *r = port_rules_now(p);
+	struct fixing f = { .p = p };
 
 	mac_table_set_max(p->sw->macs, p->id, r->mac_max);
 	/* The table is written by workers, which read it under QSBR. */
 	if (r->fixed.n)
-		worker_call_wait(workers_get(p->sw->workers, 0), fix_macs, p);
+		worker_call_wait(workers_get(p->sw->workers, 0), fix_macs, &f);
+	if (f.missed)
+		log_warn("network %s: port %s: no room for %u of its static addresses (each counts "
+			 "once in each of the port's VLANs), so others may take them: raise the "
+			 "network's mac_max, and set static_macs anew",
+			 p->sw->name, p->name, f.missed);
 }
 
 int switch_attach(struct net_switch *sw, struct port *p, struct error *err)
@@ -438,8 +450,10 @@ void switch_relearn(struct port *p)
 {
 	if (!p->sw)
 		return;
-	mac_table_purge(p->sw->macs, p->id);
+	/* What stays fixed keeps its entry: where the table is full, others wait for any. */
+	mac_table_unfix(p->sw->macs, p->id);
 	set_macs(p);
+	mac_table_forget(p->sw->macs, p->id);
 }
 
 /*

@@ -149,6 +149,86 @@ Test(mac_table, every_port_may_have_sixteen_while_there_is_any_room)
 	mac_table_destroy(t);
 }
 
+/* One learns, the other takes what it has learned, and the first learns on in the room it has then.
+ */
+Test(mac_table, two_ports_that_work_together_get_no_more_than_two_shares)
+{
+	struct mac_table *t = table(1000, 8);
+
+	for (uint32_t round = 0; round < 10; round++) {
+		flood(t, 0, 100000 + round * 10000);
+		for (uint32_t i = 0; i < (round + 1) * 10000; i++)
+			if (mac_table_lookup(t, key_n(100000 + i, 0)) == 0)
+				mac_table_learn(t, key_n(100000 + i, 0), 1, 1);
+		flood(t, 1, 500000 + round * 10000);
+	}
+	cr_assert_leq(mac_table_count(t), 750);
+	cr_assert_eq(mac_table_learn(t, key_n(1, 0), 5, 1), MAC_NEW);
+	mac_table_age(t, 2);
+	cr_assert_eq(mac_table_count(t), 0);
+	cr_assert_eq(flood(t, 0, 100000), 500, "all is given back");
+	mac_table_destroy(t);
+}
+
+Test(mac_table, fixed_addresses_need_no_share_and_count_for_no_limit)
+{
+	struct mac_table *t = table(100, 4);
+
+	mac_table_set_max(t, 1, 2);
+	for (uint32_t i = 0; i < 80; i++)
+		cr_assert(mac_table_fix(t, key_n(i, 0), 1), "%u", i);
+	cr_assert_eq(mac_table_count_port(t, 1), 0);
+	cr_assert_eq(mac_table_learn(t, key_n(100, 0), 1, 1), MAC_NEW);
+	cr_assert_eq(mac_table_learn(t, key_n(101, 0), 1, 1), MAC_NEW);
+	cr_assert_eq(mac_table_learn(t, key_n(102, 0), 1, 1), MAC_FULL);
+	cr_assert_eq(mac_table_learn(t, key_n(5, 0), 2, 1), MAC_KNOWN);
+	cr_assert_eq(mac_table_lookup(t, key_n(5, 0)), 1);
+	cr_assert_eq(flood(t, 2, 1000), 16);
+	cr_assert_eq(flood(t, 3, 2000), 2);
+	cr_assert(mac_table_fix(t, key_n(2000, 0), 1), "one that another has learned");
+	cr_assert_not(mac_table_fix(t, key_n(3000, 0), 1), "and there is no other left");
+	cr_assert_eq(mac_table_age(t, 5), 100 - 81);
+	cr_assert_eq(mac_table_purge(t, 1), 81);
+	cr_assert_eq(mac_table_count(t), 0);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(mac_table_count_port(t, i), 0);
+	mac_table_destroy(t);
+}
+
+Test(mac_table, whose_share_is_used_up_can_still_have_fixed_ones)
+{
+	struct mac_table *t = table(100, 4);
+
+	mac_table_set_max(t, 0, 50);
+	cr_assert_eq(flood(t, 0, 1000), 50);
+	for (uint32_t i = 0; i < 50; i++)
+		cr_assert(mac_table_fix(t, key_n(i, 0), 0), "%u", i);
+	cr_assert_not(mac_table_fix(t, key_n(50, 0), 0));
+	mac_table_destroy(t);
+}
+
+/* As when the rules of a port change: what stays fixed keeps its entry in a table that is full. */
+Test(mac_table, fixed_anew_in_a_full_table)
+{
+	struct mac_table *t = table(20, 4);
+
+	for (uint32_t i = 0; i < 4; i++)
+		cr_assert(mac_table_fix(t, key_n(i, 0), 0));
+	mac_table_learn(t, key_n(9, 0), 0, 1);
+	flood(t, 1, 1000);
+	cr_assert_eq(mac_table_count(t), 20);
+	mac_table_unfix(t, 0);
+	flood(t, 1, 1000);
+	cr_assert_eq(mac_table_learn(t, key_n(1, 0), 1, 1), MAC_MOVED, "in that moment it may");
+	cr_assert(mac_table_fix(t, key_n(1, 0), 0));
+	cr_assert(mac_table_fix(t, key_n(2, 0), 0));
+	cr_assert_eq(mac_table_forget(t, 0), 3);
+	for (uint32_t i = 0; i < 4; i++)
+		cr_assert_eq(mac_table_lookup(t, key_n(i, 0)) == 0, i == 1 || i == 2, "%u", i);
+	cr_assert_eq(mac_table_count(t), 17);
+	mac_table_destroy(t);
+}
+
 static void sum_ports(const uint8_t mac[6], uint16_t vlan, uint32_t port, uint32_t seen_s,
 		      void *arg)
 {
@@ -227,6 +307,40 @@ Test(mac_table, workers_learn_and_move_while_the_control_thread_takes_out, .time
 	cr_assert_eq(learned, taken + mac_table_count(t));
 	cr_assert_eq(mac_table_count(t), mac_table_count_port(t, 0) + mac_table_count_port(t, 1) +
 						 mac_table_count_port(t, 2));
+	mac_table_age(t, 2);
+	cr_assert_eq(mac_table_count(t), 0);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert_eq(mac_table_count_port(t, i), 0);
+	mac_table_destroy(t);
+}
+
+/* Fixed on a worker, as the switch does, while others take them: once fixed, they stay. */
+Test(mac_table, what_is_fixed_while_workers_move_it_stays_with_its_port, .timeout = 60)
+{
+	struct racer racers[2] = { 0 };
+	struct mac_table *t = table(400, 3);
+
+	urcu_qsbr_register_thread();
+	for (unsigned i = 0; i < 2; i++) {
+		racers[i].t = t;
+		racers[i].port = i;
+		cr_assert_eq(pthread_create(&racers[i].thread, NULL, race, &racers[i]), 0);
+	}
+	for (uint64_t until = clock_ns() + 500000000; clock_ns() < until;) {
+		for (uint32_t i = 0; i < 256; i++)
+			cr_assert(mac_table_fix(t, key_n(i, 0), 2));
+		for (uint32_t i = 0; i < 256; i++)
+			cr_assert_eq(mac_table_lookup(t, key_n(i, 0)), 2, "%u", i);
+		urcu_qsbr_quiescent_state();
+		mac_table_unfix(t, 2);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		__atomic_store_n(&racers[i].stop, true, __ATOMIC_RELAXED);
+	urcu_qsbr_thread_offline();
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(racers[i].thread, NULL);
+	urcu_qsbr_unregister_thread();
+	cr_assert_gt(racers[0].moved + racers[1].moved, 0);
 	mac_table_age(t, 2);
 	cr_assert_eq(mac_table_count(t), 0);
 	for (unsigned i = 0; i < 3; i++)
