@@ -54,6 +54,26 @@ static int cannot_reach(const char *path, int rc, struct error *err)
 			 path, strerror(-rc));
 }
 
+/*
+ * Whoever comes first may make the folder of ours in /tmp. The listener's user is that of the
+ * process when it called listen(); root may have anything of ours anyway.
+ */
+static int check_owner(int fd, const char *path, struct error *err)
+{
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return error_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (peer.uid == geteuid() || peer.uid == 0)
+		return 0;
+	return error_set(err, -EPERM,
+			 "%s belongs to another user's process (user %u), which was not asked "
+			 "anything; name the control socket with --socket PATH, or set "
+			 "XDG_RUNTIME_DIR",
+			 path, (unsigned)peer.uid);
+}
+
 static int client_connect(const char *path, struct error *err)
 {
 	char own[CONTROL_PATH_BYTES];
@@ -67,10 +87,14 @@ static int client_connect(const char *path, struct error *err)
 	}
 	control_path_default(own);
 	fd = try_connect(own);
+	if (strcmp(own, CONTROL_PATH_SYSTEM) == 0)
+		return fd < 0 ? cannot_reach(own, fd, err) : fd;
+	if (fd >= 0 && check_owner(fd, own, err) < 0) {
+		close(fd);
+		return err->code;
+	}
 	if (fd >= 0)
 		return fd;
-	if (strcmp(own, CONTROL_PATH_SYSTEM) == 0)
-		return cannot_reach(own, fd, err);
 	system = try_connect(CONTROL_PATH_SYSTEM);
 	if (system >= 0)
 		return system;
