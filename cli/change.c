@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/image_file.h"
 #include "base/socket_file.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 
 #include <errno.h>
@@ -278,7 +279,7 @@ json_t *change_remove(const char *control, const char *method, json_t *params, s
 
 	/* Mostly sluiced has removed it; in a folder that it was not told of it must not. */
 	if (path && socket_file_clear(path, &why) < 0)
-		fprintf(stderr, "sluice: warning: socket file %s is left: %s\n", path, why.text);
+		complain("warning: socket file %s is left: %s", path, why.text);
 	return answer;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sluice config: what sluiced serves now, as a configuration file. */
 #include "base/error.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 #include "cli/command.h"
 
@@ -20,6 +21,18 @@ static bool is_plain(const char *text)
 	return strcasecmp(text, "null") != 0;
 }
 
+static void print_key(const char *key)
+{
+	json_t *j = json_string(key);
+
+	if (is_plain(key))
+		fputs(key, stdout);
+	else
+		print_json(j, JSON_ENCODE_ANY);
+	putchar(':');
+	json_decref(j);
+}
+
 /* In one line. JSON is YAML: only quotes that need not be are left out. */
 static void print_flow(const json_t *j)
 {
@@ -30,7 +43,9 @@ static void print_flow(const json_t *j)
 	if (json_is_object(j)) {
 		printf("{ ");
 		json_object_foreach ((json_t *)j, key, value) {
-			printf("%s%s: ", comma, key);
+			fputs(comma, stdout);
+			print_key(key);
+			putchar(' ');
 			print_flow(value);
 			comma = ", ";
 		}
@@ -46,7 +61,7 @@ static void print_flow(const json_t *j)
 	} else if (json_is_string(j) && is_plain(json_string_value(j))) {
 		printf("%s", json_string_value(j));
 	} else {
-		json_dumpf(j, stdout, JSON_ENCODE_ANY);
+		print_json(j, JSON_ENCODE_ANY);
 	}
 }
 
@@ -60,7 +75,9 @@ static void print_network(json_t *network)
 	json_object_foreach (network, key, value) {
 		if (value == ports)
 			continue;
-		printf("  %s %s: ", mark, key);
+		printf("  %s ", mark);
+		print_key(key);
+		putchar(' ');
 		print_flow(value);
 		putchar('\n');
 		mark = " ";
@@ -82,12 +99,14 @@ static void print_config(const json_t *config)
 
 	json_object_foreach ((json_t *)config, key, value) {
 		if (!json_is_array(value)) {
-			printf("%s: ", key);
+			print_key(key);
+			putchar(' ');
 			print_flow(value);
 			putchar('\n');
 			continue;
 		}
-		printf("%s:\n", key);
+		print_key(key);
+		putchar('\n');
 		json_array_foreach (value, i, item) {
 			if (strcmp(key, "networks") == 0) {
 				print_network(item);
@@ -113,7 +132,7 @@ int config_command(const struct arguments *a)
 	if (!config)
 		return call_failed(&err);
 	if (a->json) {
-		json_dumpf(config, stdout, JSON_INDENT(2));
+		print_json(config, JSON_INDENT(2));
 		putchar('\n');
 	} else {
 		print_config(config);

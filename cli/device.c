@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "cli/change.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 #include "cli/command.h"
 
@@ -36,16 +37,15 @@ static int resize_disk(const struct arguments *a)
 	answer = client_call_with(a->socket, "disk.resize", params, &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json)
-		json_dumpf(answer, stdout, JSON_INDENT(2));
+	if (shown_as_json(a, &answer))
+		;
 	else if (json_integer_value(json_object_get(answer, "grown")) == 0)
-		printf("%s has %" JSON_INTEGER_FORMAT " bytes, as before", a->words[2],
+		printf("%s has %" JSON_INTEGER_FORMAT " bytes, as before\n", a->words[2],
 		       json_integer_value(json_object_get(answer, "capacity")));
 	else
-		printf("%s has %" JSON_INTEGER_FORMAT " bytes, %" JSON_INTEGER_FORMAT " more",
+		printf("%s has %" JSON_INTEGER_FORMAT " bytes, %" JSON_INTEGER_FORMAT " more\n",
 		       a->words[2], json_integer_value(json_object_get(answer, "capacity")),
 		       json_integer_value(json_object_get(answer, "grown")));
-	putchar('\n');
 	json_decref(answer);
 	return EXIT_GOOD;
 }
@@ -88,12 +88,8 @@ int limit_command(const struct arguments *a, const char *what, const char *const
 				  json_pack("{s:s, s:o}", what, a->words[2], "limit", limit), &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else if (json_object_size(answer) == 0) {
+	if (!shown_as_json(a, &answer) && json_object_size(answer) == 0)
 		printf("%s has no limits\n", a->words[2]);
-	}
 	json_object_foreach (answer, key, value) {
 		if (!a->json)
 			printf("%s=%" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
@@ -136,12 +132,9 @@ static int retry_disk(const struct arguments *a)
 				  &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json)
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-	else
-		printf("%s: requests that try again: %" JSON_INTEGER_FORMAT, a->words[2],
+	if (!shown_as_json(a, &answer))
+		printf("%s: requests that try again: %" JSON_INTEGER_FORMAT "\n", a->words[2],
 		       json_integer_value(json_object_get(answer, "waiting")));
-	putchar('\n');
 	json_decref(answer);
 	return EXIT_GOOD;
 }
@@ -155,17 +148,14 @@ static int add_disk(const struct arguments *a)
 		return wrong("disk add NAME --socket PATH --file PATH [--KEY VALUE…]");
 	params = json_pack("{s:s}", "name", a->words[2]);
 	if (!params || !change_options(a->words + 3, a->n - 3, params, &err)) {
-		fprintf(stderr, "sluice: %s\n", params ? err.text : "the name is not UTF-8");
+		complain("%s", params ? err.text : "the name is not UTF-8");
 		json_decref(params);
 		return usage_error();
 	}
 	answer = change_add_disk(a->socket, params, &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else {
+	if (!shown_as_json(a, &answer)) {
 		printf("disk %s is served: %" JSON_INTEGER_FORMAT " bytes, %s\n", a->words[2],
 		       json_integer_value(json_object_get(answer, "capacity")),
 		       json_string_value(json_object_get(answer, "how")));
@@ -187,10 +177,7 @@ static int remove_disk(const struct arguments *a)
 			       &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else {
+	if (!shown_as_json(a, &answer)) {
 		printf("disk %s is closed\n", a->words[2]);
 	}
 	json_decref(answer);
@@ -210,10 +197,7 @@ static int replace_disk(const struct arguments *a)
 		return call_failed(&err);
 	now = json_integer_value(json_object_get(answer, "capacity"));
 	before = json_integer_value(json_object_get(answer, "before"));
-	if (a->json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else {
+	if (!shown_as_json(a, &answer)) {
 		printf("disk %s has another image: %" JSON_INTEGER_FORMAT " bytes, ", a->words[2],
 		       now);
 		if (now == before)

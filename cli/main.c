@@ -2,6 +2,7 @@
 /* sluice: the command line that an operator talks to the daemon with. */
 #include "base/compiler.h"
 #include "base/error.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 #include "cli/command.h"
 #include "cli/print.h"
@@ -151,6 +152,13 @@ static int parse(int argc, char **argv, struct arguments *a)
 	return parse_options(argc - first, argv + first, "s:w:jhV", a);
 }
 
+static bool is_called(const json_t *j, const char *name)
+{
+	const char *own = json_string_value(json_object_get(j, "name"));
+
+	return own && strcmp(own, name) == 0;
+}
+
 /* The objects called @name, as one array: what --json prints then. */
 static json_t *select_named(const json_t *status, const char *name)
 {
@@ -159,39 +167,26 @@ static json_t *select_named(const json_t *status, const char *name)
 	size_t i, j;
 
 	json_array_foreach (json_object_get(status, "disks"), i, d) {
-		if (strcmp(json_string_value(json_object_get(d, "name")), name) == 0)
+		if (is_called(d, name))
 			json_array_append(found, d);
 	}
 	json_array_foreach (networks, i, n) {
-		if (strcmp(json_string_value(json_object_get(n, "name")), name) == 0)
+		if (is_called(n, name))
 			json_array_append(found, (json_t *)n);
 		json_array_foreach (json_object_get(n, "ports"), j, d) {
-			if (strcmp(json_string_value(json_object_get(d, "name")), name) == 0)
+			if (is_called(d, name))
 				json_array_append(found, d);
 		}
 	}
 	return found;
 }
 
-static bool print_json(const json_t *status, const char *name)
-{
-	json_t *found = name ? select_named(status, name) : json_incref((json_t *)status);
-	bool any = !name || json_array_size(found) > 0;
-
-	if (any) {
-		json_dumpf(found, stdout, JSON_INDENT(2));
-		putchar('\n');
-	}
-	json_decref(found);
-	return any;
-}
-
 static int status_command(const struct arguments *a)
 {
 	const char *name = a->n > 1 ? a->words[1] : NULL;
 	struct error err = { 0 };
-	json_t *status;
-	bool found = true;
+	json_t *status, *found = NULL;
+	bool any = true;
 
 	if (a->n > 2) {
 		fprintf(stderr, "sluice: status takes one name, and \"%s\" is a second\n",
@@ -199,18 +194,20 @@ static int status_command(const struct arguments *a)
 		return usage_error();
 	}
 	status = client_call(a->socket, "status", &err);
-	if (!status) {
-		fprintf(stderr, "sluice: %s\n", err.text);
-		return EXIT_NO_DAEMON;
+	if (!status)
+		return call_failed(&err);
+	if (a->json && name) {
+		found = select_named(status, name);
+		any = json_array_size(found) > 0 && shown_as_json(a, &found);
+	} else if (!shown_as_json(a, &status)) {
+		if (name)
+			any = print_named(status, name);
+		else
+			print_status(status);
 	}
-	if (a->json)
-		found = print_json(status, name);
-	else if (name)
-		found = print_named(status, name);
-	else
-		print_status(status);
+	json_decref(found);
 	json_decref(status);
-	if (!found) {
+	if (!any) {
 		fprintf(stderr,
 			"sluice: no disk, port or network is called \"%s\"; sluice status lists "
 			"them\n",
@@ -231,7 +228,7 @@ static bool parse_number(const char *text, json_int_t *out)
 
 int call_failed(const struct error *err)
 {
-	fprintf(stderr, "sluice: %s\n", err->text);
+	complain("%s", err->text);
 	return err->code == -EPROTO ? EXIT_FAILED : EXIT_NO_DAEMON;
 }
 
@@ -255,14 +252,13 @@ static int queue_command(const struct arguments *a)
 				  &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json)
-		json_dumpf(answer, stdout, JSON_INDENT(2));
+	if (shown_as_json(a, &answer))
+		;
 	else if (!json_is_true(json_object_get(answer, "moved")))
-		printf("%s queue %s moves as soon as its requests in flight are done", a->words[2],
-		       a->words[3]);
+		printf("%s queue %s moves as soon as its requests in flight are done\n",
+		       a->words[2], a->words[3]);
 	else
-		printf("%s queue %s is on worker %s", a->words[2], a->words[3], a->words[4]);
-	putchar('\n');
+		printf("%s queue %s is on worker %s\n", a->words[2], a->words[3], a->words[4]);
 	json_decref(answer);
 	return EXIT_GOOD;
 }

@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "cli/change.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 #include "cli/command.h"
 
@@ -23,7 +24,7 @@ static json_t *describe(const struct arguments *a, int i)
 
 	if (params && change_options(a->words + i + 1, a->n - i - 1, params, &err))
 		return params;
-	fprintf(stderr, "sluice: %s\n", params ? err.text : "the name is not UTF-8");
+	complain("%s", params ? err.text : "the name is not UTF-8");
 	json_decref(params);
 	usage_error();
 	return NULL;
@@ -35,11 +36,8 @@ static int done(const struct arguments *a, json_t *answer, const struct error *e
 {
 	if (!answer)
 		return call_failed(err);
-	if (a->json)
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-	else
-		printf("%s %s %s", what, name, how);
-	putchar('\n');
+	if (!shown_as_json(a, &answer))
+		printf("%s %s %s\n", what, name, how);
 	json_decref(answer);
 	return EXIT_GOOD;
 }
@@ -138,12 +136,8 @@ static int set_port(const struct arguments *a)
 				  json_pack("{s:s, s:o}", "port", a->words[2], "set", set), &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else if (json_object_size(answer) == 0) {
+	if (!shown_as_json(a, &answer) && json_object_size(answer) == 0)
 		printf("%s has no rules\n", a->words[2]);
-	}
 	json_object_foreach (answer, key, value) {
 		if (!a->json)
 			print_rule(a->words[2], key, value);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands about ports. */
 #include "base/error.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 #include "cli/command.h"
 
@@ -26,13 +27,10 @@ int port_link_command(const struct arguments *a)
 				  json_pack("{s:s}", "port", a->words[2]), &err);
 	if (!answer)
 		return call_failed(&err);
-	if (a->json)
-		json_dumpf(answer, stdout, JSON_INDENT(2));
-	else
-		printf("%s is %s%s", a->words[2], down ? "down" : "up",
+	if (!shown_as_json(a, &answer))
+		printf("%s is %s%s\n", a->words[2], down ? "down" : "up",
 		       json_is_true(json_object_get(answer, "told")) ? ", and its guest is told"
 								     : "");
-	putchar('\n');
 	json_decref(answer);
 	return EXIT_GOOD;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/table.h"
 
+#include "cli/clean.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +22,7 @@ void table_add(struct table *t, const char *fmt, ...)
 	if (rc < 0)
 		abort();
 	/* Names come from a configuration, errors from anywhere: keep the terminal safe. */
-	for (char *c = t->cells[t->n_cells]; *c; c++)
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = '?';
-	t->n_cells++;
+	clean(t->cells[t->n_cells++]);
 }
 
 /* Columns of text, not bytes: UTF-8 continuation bytes take no room. */
