@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sluice capture: what passes a port, as pcapng, to a file or a program. */
 #include "base/error.h"
+#include "cli/clean.h"
 #include "cli/client.h"
 #include "cli/command.h"
 
@@ -14,11 +15,13 @@
 #include <unistd.h>
 
 static int from_daemon = -1;
+static volatile sig_atomic_t stopped;
 
 /* Ends it: sluiced sends what it has, and hangs up. */
 static void stop(int sig)
 {
 	(void)sig;
+	stopped = 1;
 	shutdown(from_daemon, SHUT_WR);
 }
 
@@ -38,7 +41,17 @@ static int write_all(int fd, const char *at, size_t len)
 }
 
 /* @return an exit code. */
-static int copy(int to, const char *file)
+static int ended(const char *port)
+{
+	if (stopped)
+		return EXIT_GOOD;
+	complain("sluiced has ended the capture of %s: the port was removed, or sluiced ended",
+		 port);
+	return EXIT_FAILED;
+}
+
+/* @return an exit code. */
+static int copy(int to, const char *file, const char *port)
 {
 	static char bytes[1 << 16];
 
@@ -49,21 +62,24 @@ static int copy(int to, const char *file)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return EXIT_GOOD;
+			return ended(port);
 		rc = write_all(to, bytes, (size_t)n);
 		if (rc == -EPIPE)
 			return EXIT_GOOD; /* the program that looked at it has seen enough */
 		if (rc < 0) {
-			fprintf(stderr, "sluice: %s: %s\n", file, strerror(-rc));
+			complain("%s: %s", file, strerror(-rc));
 			return EXIT_FAILED;
 		}
 	}
 }
 
+/* Once sluiced has agreed: what was captured before stays when there is nothing to put in its
+ * place.
+ */
 static int open_output(const char *file)
 {
 	if (strcmp(file, "-") == 0)
-		return isatty(STDOUT_FILENO) ? -1 : STDOUT_FILENO;
+		return STDOUT_FILENO;
 	return open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 }
 
@@ -91,17 +107,13 @@ int capture_command(const struct arguments *a)
 		      stderr);
 		return usage_error();
 	}
-	to = open_output(a->write);
-	if (to < 0) {
-		fprintf(stderr, "sluice: %s: %s\n", a->write,
-			strcmp(a->write, "-")
-				? strerror(errno)
-				: "a terminal takes no packets; pipe it into tcpdump -r - "
-				  "or wireshark -k -i -");
+	if (strcmp(a->write, "-") == 0 && isatty(STDOUT_FILENO)) {
+		complain("a terminal takes no packets; pipe it into tcpdump -r - or wireshark -k "
+			 "-i -");
 		return EXIT_FAILED;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-		fprintf(stderr, "sluice: %s\n", strerror(errno));
+		complain("%s", strerror(errno));
 		return EXIT_FAILED;
 	}
 	from_daemon = ends[0];
@@ -112,5 +124,10 @@ int capture_command(const struct arguments *a)
 		return rc;
 	sigaction(SIGINT, &on_signal, NULL);
 	sigaction(SIGTERM, &on_signal, NULL);
-	return copy(to, a->write);
+	to = open_output(a->write);
+	if (to < 0) {
+		complain("%s: %s", a->write, strerror(errno));
+		return EXIT_FAILED;
+	}
+	return copy(to, a->write, a->words[1]);
 }

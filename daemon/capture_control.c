@@ -84,9 +84,19 @@ static void fill(struct stream *s)
 	s->len += pcapng_statistics(s->bytes + s->len, wall_ns(), passed, dropped);
 }
 
+static void stream_end(struct stream *s)
+{
+	if (s->end_ns)
+		return;
+	capture_end(s->capture);
+	s->end_ns = clock_ns() + END_NS;
+}
+
 /* @return false when the stream is over (and freed). */
 static bool stream_step(struct stream *s)
 {
+	if (capture_ended(s->capture)) /* the port has gone */
+		stream_end(s);
 	if (s->sent == s->len && !s->last)
 		fill(s);
 	while (s->sent < s->len) {
@@ -121,14 +131,6 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	sd_event_source_set_time_relative(s->timer, TICK_US);
 	sd_event_source_set_enabled(s->timer, SD_EVENT_ONESHOT);
 	return 0;
-}
-
-static void stream_end(struct stream *s)
-{
-	if (s->end_ns)
-		return;
-	capture_end(s->capture);
-	s->end_ns = clock_ns() + END_NS;
 }
 
 /* The other end says nothing: when there is something to read, it wants no more. */

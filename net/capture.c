@@ -143,6 +143,11 @@ void capture_end(struct capture *c)
 	urcu_qsbr_synchronize_rcu();
 }
 
+bool capture_ended(const struct capture *c)
+{
+	return !c->port;
+}
+
 void capture_port_gone(struct port *p)
 {
 	if (p->capture)

@@ -32,6 +32,8 @@ int capture_start(struct port *p, struct workers *ws, uint32_t snap_bytes, struc
 		  struct error *err);
 /* Control thread. No worker adds to it any more; what is in it can still be taken. */
 void capture_end(struct capture *c);
+/* Control thread. Has it ended, by capture_end() or since its port has gone? */
+bool capture_ended(const struct capture *c);
 void capture_free(struct capture *c);
 /* Control thread, while the port is being detached. */
 void capture_port_gone(struct port *p);

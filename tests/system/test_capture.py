@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """sluice capture and sluice port: frames that sluice-bench sends from card to card, over both ring layouts."""
+import contextlib
 import json
+import os
 import signal
 import struct
 import subprocess
 import time
 
 import pytest
+from lab.daemon import wait_for
+from running import running
 from test_daemon import BUILD, SLUICE, folder, sluice, spawn, status, write_config  # noqa: F401
 
 BENCH = BUILD / "bench" / "sluice-bench"
@@ -100,3 +104,52 @@ def test_port_that_is_down_is_shown_and_drops(spawn, folder):
     assert "rx_port_down" in text and ", down" in text
     assert sluice(folder, "port", "up", "db").returncode == 0
     assert sluice(folder, "port", "up", "nobody").returncode == 1
+
+
+def test_a_capture_that_is_refused_leaves_an_older_file_alone(spawn, folder):
+    start(spawn, folder, "queues: 1")
+    old, new = folder / "old.pcapng", folder / "new.pcapng"
+    old.write_bytes(b"of yesterday")
+    for path in (old, new):
+        assert sluice(folder, "capture", "nobody", "-w", path).returncode == 1
+    assert old.read_bytes() == b"of yesterday" and not new.exists()
+    assert sluice(folder, "capture", "db", "-w", folder / "no/such").returncode == 1
+    wait_for(lambda: not_captured(folder, "db"), 60, "the capture has ended")
+
+
+def not_captured(folder, port):
+    """Whether one can be started; it is ended again."""
+    with subprocess.Popen([SLUICE, "--socket", folder / "control.sock", "capture", port, "-w", "-"], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as capture:
+        good = len(capture.stdout.read(4)) == 4
+        capture.send_signal(signal.SIGINT)
+        capture.stdout.read()
+    return good
+
+
+@contextlib.contextmanager
+def capture_of(folder, port, out):
+    with running([SLUICE, "--socket", folder / "control.sock", "capture", port, "-w", out], stderr=subprocess.PIPE) as capture:
+        wait_for(lambda: out.exists() and out.stat().st_size, 60, "it has begun")
+        yield capture
+
+
+def test_a_capture_ends_with_its_port_and_says_so(spawn, folder):
+    start(spawn, folder, "queues: 1")
+    for i in range(9):  # one more than there may be at a time
+        assert sluice(folder, "port", "add", "lan", "new", "--socket", folder / "c.sock").returncode == 0
+        out = folder / f"{i}.pcapng"
+        with capture_of(folder, "new", out) as capture:
+            assert sluice(folder, "port", "remove", "new").returncode == 0
+            assert capture.wait(60) == 1
+            assert b"has ended the capture of new" in capture.stderr.read()
+        assert [kind for kind, _ in blocks(out.read_bytes())][-1] == 5
+
+
+def test_a_capture_whose_daemon_dies_is_no_success(spawn, folder):
+    start(spawn, folder, "queues: 1")
+    pid = status(folder)["pid"]
+    with capture_of(folder, "db", folder / "out.pcapng") as capture:
+        os.kill(pid, signal.SIGKILL)
+        assert capture.wait(60) == 1
+        assert b"has ended the capture of db" in capture.stderr.read()
