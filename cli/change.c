@@ -42,7 +42,10 @@ static json_t *map_of(const char *text)
 			break;
 		}
 		*value = '\0';
-		json_object_set_new(map, word, value_of(word, value + 1));
+		if (json_object_set_new(map, word, value_of(word, value + 1)) < 0) {
+			json_decref(map);
+			map = NULL;
+		}
 	}
 	free(copy);
 	return map;
@@ -54,8 +57,12 @@ static json_t *list_of(const char *text)
 	char *copy = strdup(text), *rest = copy, *word;
 	json_t *list = json_array();
 
-	while (list && (word = strsep(&rest, ",")))
-		json_array_append_new(list, json_string(word));
+	while (list && (word = strsep(&rest, ","))) {
+		if (json_array_append_new(list, json_string(word)) < 0) {
+			json_decref(list);
+			list = NULL;
+		}
+	}
 	free(copy);
 	return list;
 }
@@ -122,11 +129,19 @@ bool change_options(char **words, int n, json_t *params, struct error *err)
 	return true;
 }
 
+/* sluiced was reached, or not even asked: as if it had refused. @return -1. */
+static int failed_here(struct error *err)
+{
+	err->code = -EPROTO;
+	return -1;
+}
+
 /* sluiced has another working folder than we. @return false with @err. */
 static bool make_absolute(json_t *params, const char *key, struct error *err)
 {
 	const char *path = json_string_value(json_object_get(params, key));
 	char *folder, *whole = NULL;
+	bool set;
 
 	if (!path || path[0] == '/')
 		return true;
@@ -134,12 +149,15 @@ static bool make_absolute(json_t *params, const char *key, struct error *err)
 	if (!folder || asprintf(&whole, "%s/%s", folder, path) < 0) {
 		error_set(err, -errno, "the current folder: %s", strerror(errno));
 		free(folder);
+		failed_here(err);
 		return false;
 	}
-	json_object_set_new(params, key, json_string(whole));
+	set = json_object_set_new(params, key, json_string(whole)) == 0;
+	if (!set)
+		error_set(err, -EPROTO, "the path of the current folder is not valid UTF-8");
 	free(folder);
 	free(whole);
-	return true;
+	return set;
 }
 
 /* Whom sluiced runs as: the socket file is to be its own. @return false with @err. */
@@ -155,13 +173,6 @@ static bool find_owner(const char *control, uid_t *uid, gid_t *gid, struct error
 		error_set(err, -EPROTO, "sluiced is older than this command; restart it");
 	json_decref(answer);
 	return known;
-}
-
-/* sluiced was reached, or not even asked: as if it had refused. @return -1. */
-static int failed_here(struct error *err)
-{
-	err->code = -EPROTO;
-	return -1;
 }
 
 /* @return a bound socket whose file has the owner, group and mode that it is to have, or -1. */
@@ -217,6 +228,23 @@ static int open_image(const json_t *params, struct image_file *out, struct error
 	return image_file_open(&wish, out, err) < 0 ? failed_here(err) : 0;
 }
 
+/*
+ * The socket file of a device that is not served. One that somebody listens on stays, and one that
+ * a sluiced may still come to, which has been asked and has not answered in time.
+ */
+static void take_back(const char *path, struct error *err)
+{
+	struct error why = { 0 };
+
+	if (err->code == -ETIMEDOUT)
+		error_prefix(
+			err,
+			"socket file %s is left, since it may still be served (see sluice status)",
+			path);
+	else if (socket_file_clear(path, &why) < 0)
+		complain("warning: socket file %s is left: %s", path, why.text);
+}
+
 /* @method with @params, taken over, in which @device is described: it may be the same. */
 static json_t *add(const char *control, const char *method, json_t *device, json_t *params,
 		   struct error *err)
@@ -243,7 +271,7 @@ static json_t *add(const char *control, const char *method, json_t *device, json
 		fds[n++] = image.fd_buffered;
 	answer = client_call_with_fds(control, method, json_incref(params), fds, n, err);
 	if (!answer && sock >= 0)
-		unlink(path);
+		take_back(path, err);
 out:
 	image_file_close(&image);
 	if (sock >= 0)
@@ -310,8 +338,9 @@ json_t *change_replace_disk(const char *control, const char *name, const char *f
 
 	if (!disk)
 		return NULL;
-	json_object_set_new(disk, "file", json_string(file));
-	if (make_absolute(disk, "file", err) && open_image(disk, &image, err) == 0) {
+	if (json_object_set_new(disk, "file", json_string(file)) < 0)
+		error_set(err, -EPROTO, "the file's path is not valid UTF-8");
+	else if (make_absolute(disk, "file", err) && open_image(disk, &image, err) == 0) {
 		fds[n++] = image.fd;
 		if (image.fd_buffered >= 0)
 			fds[n++] = image.fd_buffered;

@@ -224,8 +224,9 @@ static char *ask(int fd, const char *text, const int *fds, int n, struct error *
 	return receive_line(fd, err);
 }
 
-json_t *client_call_with_fds(const char *path, const char *method, json_t *params, const int *fds,
-			     int n, struct error *err)
+/* @params: NULL for none; taken over. */
+static json_t *call(const char *path, const char *method, json_t *params, const int *fds, int n,
+		    struct error *err)
 {
 	json_t *request = json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", 1, "method",
 				    method, "params", params);
@@ -237,7 +238,7 @@ json_t *client_call_with_fds(const char *path, const char *method, json_t *param
 	if (text)
 		fd = client_connect(path, err);
 	else
-		error_set(err, -EINVAL, "what was to be asked is not valid UTF-8");
+		error_set(err, -EPROTO, "out of memory");
 	if (fd >= 0)
 		line = ask(fd, text, fds, n, err);
 	if (line)
@@ -249,6 +250,16 @@ json_t *client_call_with_fds(const char *path, const char *method, json_t *param
 	return result;
 }
 
+json_t *client_call_with_fds(const char *path, const char *method, json_t *params, const int *fds,
+			     int n, struct error *err)
+{
+	if (params)
+		return call(path, method, params, fds, n, err);
+	/* json_pack() takes nothing else. */
+	error_set(err, -EPROTO, "what was to be asked is not valid UTF-8");
+	return NULL;
+}
+
 json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err)
 {
 	return client_call_with_fds(path, method, params, NULL, 0, err);
@@ -256,5 +267,5 @@ json_t *client_call_with(const char *path, const char *method, json_t *params, s
 
 json_t *client_call(const char *path, const char *method, struct error *err)
 {
-	return client_call_with(path, method, NULL, err);
+	return call(path, method, NULL, NULL, 0, err);
 }

@@ -13,7 +13,10 @@ struct error;
  * code is -ECONNREFUSED when no daemon answers.
  */
 json_t *client_call(const char *path, const char *method, struct error *err);
-/* The same with @params, which it takes over. -EPROTO: the daemon refused, and says why. */
+/*
+ * The same with @params, which it takes over; NULL, as json_pack() returns for what is not UTF-8,
+ * is an error. -EPROTO: the daemon refused, and says why, or could not even be asked.
+ */
 json_t *client_call_with(const char *path, const char *method, json_t *params, struct error *err);
 /* The same, with @n descriptors beside it, which stay the caller's. */
 json_t *client_call_with_fds(const char *path, const char *method, json_t *params, const int *fds,

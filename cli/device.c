@@ -31,9 +31,8 @@ static int resize_disk(const struct arguments *a)
 
 	if (a->n < 3 || a->n > 4)
 		return wrong("disk resize DISK [SIZE]");
-	params = json_pack("{s:s}", "disk", a->words[2]);
-	if (a->n == 4)
-		json_object_set_new(params, "size", json_string(a->words[3]));
+	params = json_pack("{s:s, s:s*}", "disk", a->words[2], "size",
+			   a->n == 4 ? a->words[3] : NULL);
 	answer = client_call_with(a->socket, "disk.resize", params, &err);
 	if (!answer)
 		return call_failed(&err);
@@ -69,7 +68,11 @@ static json_t *limit_words(const struct arguments *a, const char *const *keys)
 			return NULL;
 		}
 		*value = '\0';
-		json_object_set_new(limit, a->words[i], json_string(value + 1));
+		if (json_object_set_new(limit, a->words[i], json_string(value + 1)) < 0) {
+			complain("\"%s=%s\" is not valid UTF-8", a->words[i], value + 1);
+			json_decref(limit);
+			return NULL;
+		}
 	}
 	return limit;
 }

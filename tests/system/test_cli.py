@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from fake_daemon import FakeDaemon
+from fake_daemon import SILENT, FakeDaemon
 from lab import BUILD
 
 IS_ROOT = os.geteuid() == 0
@@ -99,3 +99,50 @@ def test_nothing_of_the_daemons_reaches_the_terminal_as_it_is(folder, words, ans
             # As YAML: what is saved is what was meant.
             quoted = '"x\\u001b]0;owned\\u0007\\u007f\\u009b31m\\ny"'
             assert f"{quoted}: {quoted}\nnetworks:\n  - {quoted}:" in sluice("--socket", folder / "s", "config").stdout.lower()
+
+
+@pytest.mark.parametrize("words, code, complaint", [
+    (("disk", "limit", "a", b"iops=\xff"), 2, "is not valid UTF-8"),
+    (("disk", "limit", "a", "iops=5", b"\xff=1"), 2, "is not valid UTF-8"),
+    (("disk", "limit", b"\xff", "iops=5"), 1, "is not valid UTF-8"),
+    (("disk", "resize", "a", b"\xff"), 1, "is not valid UTF-8"),
+    (("disk", "retry", b"\xff"), 1, "is not valid UTF-8"),
+    (("disk", "replace", "a", "--file", b"/\xff"), 1, "is not valid UTF-8"),
+    (("disk", "add", "a", "--socket", "/x", "--ram", "1M", "--limit", b"iops=\xff"), 2, "cannot be read"),
+    (("disk", "add", "a", "--socket", "/x", "--file", b"\xff"), 2, "cannot be read"),
+    (("port", "set", "p", "--macs", b"52:54:00:00:00:01,\xff"), 2, "cannot be read"),
+    (("port", "add", b"\xff", "p", "--socket", "/x"), 1, "is not valid UTF-8"),
+    (("port", "down", b"\xff"), 1, "is not valid UTF-8"),
+])
+def test_what_is_not_utf8_is_refused_and_not_left_out(folder, words, code, complaint):
+    image = folder / "old.raw"
+    image.write_bytes(bytes(1 << 20))
+    answers = {"config": {"disks": [{"name": "a", "file": str(image)}]}, "version": {"uid": 0, "gid": 0}}
+    with FakeDaemon(folder / "s", answers) as fake:
+        done = subprocess.run([BUILD / "cli/sluice", "--socket", folder / "s", *words], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=60, check=False)
+        assert (done.returncode, complaint in done.stderr.decode(errors="replace")) == (code, True), done.stderr
+        assert [r["method"] for r in fake.asked if r["method"] not in answers] == []
+
+
+def test_a_working_folder_without_a_name_is_no_unreachable_daemon(folder):
+    for cwd, complaint in ((b"\xff", "the path of the current folder is not valid UTF-8"), (b"gone", "the current folder: ")):
+        path = os.fsencode(folder) + b"/" + cwd
+        os.mkdir(path)
+        script = 'test "$1" != gone || rmdir "$PWD"; shift; exec "$@"'
+        with FakeDaemon(folder / "s", {}) as fake:
+            done = subprocess.run(["sh", "-c", script, "sh", cwd, BUILD / "cli/sluice", "--socket", folder / "s", "disk", "add", "a",
+                                   "--socket", "a.sock", "--ram", "1M"], cwd=path, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, timeout=60, check=False)
+            assert (done.returncode, complaint in done.stderr.decode()) == (1, True), done.stderr
+            assert not fake.asked
+
+
+@pytest.mark.parametrize("answer, code, is_left", [({"error": "no"}, 1, False), (b"", 3, False), (SILENT, 3, True)])
+def test_a_socket_file_is_left_to_a_daemon_that_may_still_come(folder, answer, code, is_left):
+    with FakeDaemon(folder / "s", {"version": {"uid": os.geteuid(), "gid": os.getegid()}, "disk.add": answer}) as fake:
+        done = sluice("--socket", folder / "s", "disk", "add", "a", "--socket", folder / "a.sock", "--ram", "1M")
+        assert done.returncode == code, done.stderr
+        assert (folder / "a.sock").exists() == is_left
+        assert (f"socket file {folder}/a.sock is left, since it may still be served" in done.stderr) == is_left
+        assert fake.n_fds == 1
