@@ -28,10 +28,8 @@ static int usage(FILE *to, int code)
 	return code;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-	signal(SIGPIPE, SIG_IGN);
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 2)
 		return usage(stderr, 2);
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
@@ -44,4 +42,17 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 1, argv + 1);
 	errx(2, "%s: no such command; see sluice-bench --help", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+	int rc;
+
+	signal(SIGPIPE, SIG_IGN);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	rc = run(argc, argv);
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return rc;
+	warnx("cannot write all of the result");
+	return rc ? rc : 1;
 }

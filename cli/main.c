@@ -272,7 +272,7 @@ static const struct command {
 	{ "capture", capture_command },
 };
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	struct arguments a = { 0 };
 	int rc = parse(argc, argv, &a);
@@ -288,4 +288,15 @@ int main(int argc, char **argv)
 			return commands[i].run(&a);
 	fprintf(stderr, "sluice: there is no command \"%s\"\n", a.words[0]);
 	return usage_error();
+}
+
+int main(int argc, char **argv)
+{
+	int rc = run(argc, argv);
+
+	/* A full disk under "sluice config > FILE" must not pass for a configuration. */
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return rc;
+	complain("cannot write all of the answer: %s", strerror(errno));
+	return rc == EXIT_GOOD ? EXIT_FAILED : rc;
 }

@@ -101,6 +101,19 @@ def test_nothing_of_the_daemons_reaches_the_terminal_as_it_is(folder, words, ans
             assert f"{quoted}: {quoted}\nnetworks:\n  - {quoted}:" in sluice("--socket", folder / "s", "config").stdout.lower()
 
 
+def test_an_answer_that_cannot_be_written_is_no_success(folder):
+    with FakeDaemon(folder / "s", {"status": STATUS, "config": {"user": "me"}, "port.up": {"up": True}}), \
+            open("/dev/full", "w", encoding="ascii") as full:
+        for words in (("status",), ("status", "--json"), ("config",), ("port", "up", "p"), ("--help",), ("--version",)):
+            done = subprocess.run([BUILD / "cli/sluice", "--socket", folder / "s", *words], stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            assert done.returncode == 1, words
+            assert "cannot write all of the answer: No space left on device" in done.stderr, words
+        done = subprocess.run([BUILD / "bench/sluice-bench", "--version"], stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=60, check=False)
+        assert done.returncode == 1 and "cannot write all of the result" in done.stderr
+
+
 @pytest.mark.parametrize("words, code, complaint", [
     (("disk", "limit", "a", b"iops=\xff"), 2, "is not valid UTF-8"),
     (("disk", "limit", "a", "iops=5", b"\xff=1"), 2, "is not valid UTF-8"),
