@@ -187,7 +187,7 @@ static void run(struct blk_run *b, const char *path)
 	const struct blk_options *o = b->opt;
 
 	clock_cycles_per_us();
-	b->rig = rig_open(&o->rig, path, o->rig.queues, features_wanted(o),
+	b->rig = rig_open(&o->rig, RIG_DISK, path, o->rig.queues, features_wanted(o),
 			  (uint64_t)o->rig.queues * o->depth * (ALIGN_UP(o->bs, 4096) + 4096));
 	look_at_disk(b);
 	if (getrandom(&b->run_id, sizeof(b->run_id), 0) != sizeof(b->run_id))

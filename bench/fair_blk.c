@@ -216,7 +216,7 @@ static struct fair_guest *blk_open(const struct rig_options *o, const char *path
 	mine.queue_size = attack && attack->queue_size ? attack->queue_size : RING;
 	mine.indirect_segs = mine.queue_size > RING ? 4 : attack ? CHAIN_SEGS : mine.indirect_segs;
 	memory = DEPTH * BS + (4 << 20) + (uint64_t)mine.queue_size * mine.indirect_segs * 16;
-	g->base.rig = rig_open(&mine, path, 1, 0, memory);
+	g->base.rig = rig_open(&mine, RIG_DISK, path, 1, 0, memory);
 	rig_read_disk(g->base.rig, &disk);
 	g->n_sectors = disk.config.capacity;
 	if (guest_blk_open(&g->blk, &g->base.rig->frontend, 0) < 0)

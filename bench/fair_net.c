@@ -528,7 +528,7 @@ static struct fair_guest *net_open(const struct rig_options *o, const char *path
 		g->next = index + 1 < n ? index + 1 : FAIR_HOSTILE_MAX;
 		g->previous = index > FAIR_HOSTILE_MAX ? index - 1 : n - 1;
 	}
-	g->base.rig = rig_open(&mine, path, 2, features, memory);
+	g->base.rig = rig_open(&mine, RIG_CARD, path, 2, features, memory);
 	return &g->base;
 }
 

@@ -58,7 +58,7 @@ void card_open(struct card *c, const struct rig_options *o, const char *path,
 	uint32_t whole = opt->tso ? CARD_RX_TSO_MAX : MAX(frame, (uint32_t)CARD_RX_USUAL);
 
 	/* Memory for the larger of both: what is offered is known only then. */
-	c->rig = rig_open(o, path, 2, wanted,
+	c->rig = rig_open(o, RIG_CARD, path, 2, wanted,
 			  (uint64_t)o->queue_size * ALIGN_UP((uint64_t)whole, 64) * 2 + (1u << 20));
 	if (opt->tso)
 		check_tso(c);

@@ -177,8 +177,8 @@ static void check_queues(struct rig *r, unsigned wanted)
 		     r->path, (unsigned long long)most, wanted);
 }
 
-struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_rings,
-		     uint64_t device_features, uint64_t memory_bytes)
+struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char *path,
+		     unsigned n_rings, uint64_t device_features, uint64_t memory_bytes)
 {
 	struct frontend_queue_options q = { .size = o->queue_size,
 					    .indirect = o->indirect ? DRIVER_INDIRECT_LONG
@@ -200,6 +200,7 @@ struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_r
 	peer_pid(r);
 	if (frontend_hello(f, VU_PF_USUAL) < 0)
 		rig_die(r, "the first messages");
+	rig_check_kind(r, kind);
 	check_features(r, wanted);
 	check_queues(r, o->queues);
 	check_regions(r, o->regions);

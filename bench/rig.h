@@ -66,9 +66,16 @@ struct rig {
 	unsigned next_region; /* of rig_alloc() */
 };
 
+enum rig_kind { RIG_UNKNOWN, RIG_DISK, RIG_CARD };
+
+/* What it is for sure, by the features that it offers, of virtio and of vhost-user. */
+enum rig_kind rig_looks_like(uint64_t features, uint64_t protocol);
+/* Ends the program when a back-end of the other kind is there, or a disk that cannot be read. */
+void rig_check_kind(const struct rig *r, enum rig_kind kind);
+
 /* @n_rings: virtqueues; @device_features: wanted if offered; @memory_bytes: for buffers. */
-struct rig *rig_open(const struct rig_options *o, const char *path, unsigned n_rings,
-		     uint64_t device_features, uint64_t memory_bytes);
+struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char *path,
+		     unsigned n_rings, uint64_t device_features, uint64_t memory_bytes);
 void rig_close(struct rig *r);
 
 /* What a disk says of itself. The first @bytes of it are known; its capacity always is. */

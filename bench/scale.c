@@ -121,7 +121,7 @@ static void attach(struct scale *s, struct device *d, const char *path)
 	uint64_t start = clock_cycles();
 	struct rig_disk disk;
 
-	d->rig = rig_open(&s->opt, path, s->opt.queues, 0, DEPTH * BS + (1u << 16));
+	d->rig = rig_open(&s->opt, RIG_DISK, path, s->opt.queues, 0, DEPTH * BS + (1u << 16));
 	rig_read_disk(d->rig, &disk);
 	if (disk.config.capacity <= BS / 512 || guest_blk_open(&d->blk, &d->rig->frontend, 0) < 0)
 		errx(1, "%s: no disk of more than %u bytes", path, BS);

@@ -194,7 +194,7 @@ class Device:
         elif request == 2:
             self.features, = struct.unpack("<Q", payload)
         elif request == 15:
-            self.answer(15, struct.pack("<Q", PF_CONFIG))
+            self.answer(15, struct.pack("<Q", 0 if self.lie == "no config" else PF_CONFIG))
         elif request == 5:
             for i, fd in enumerate(fds):
                 self.memory.add(*struct.unpack_from("<QQQQ", payload, 8 + 32 * i), fd)
