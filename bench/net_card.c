@@ -108,6 +108,44 @@ unsigned card_cut(const struct card *c, const struct card_buf *b, uint32_t bytes
 	return n;
 }
 
+/* Of a large frame's type: the features of which one allows it; 0: no such type. */
+static uint64_t allows_gso(uint8_t type)
+{
+	switch (type) {
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+		return BIT(VIRTIO_NET_F_GUEST_TSO4);
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		return BIT(VIRTIO_NET_F_GUEST_TSO6);
+	case VIRTIO_NET_HDR_GSO_UDP:
+		return BIT(VIRTIO_NET_F_GUEST_UFO);
+	default:
+		return 0; /* UDP_L4, too: USO is not asked for */
+	}
+}
+
+/* virtio 1.3 5.1.6.4.1: the device leaves to the driver only what that has said it can do. */
+bool card_offload_is_right(struct card *c, const struct virtio_net_hdr_v1 *h)
+{
+	uint64_t features = c->rig->frontend.features;
+	uint8_t type = h->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
+	bool needs_csum = h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+
+	/* DATA_VALID may come without: that 1.3 forbids it was an error of the text. */
+	if (needs_csum && !(features & BIT(VIRTIO_NET_F_GUEST_CSUM)))
+		driver_violated(c->rx,
+				"a frame without its checksum (flags %#x), and no "
+				"VIRTIO_NET_F_GUEST_CSUM",
+				h->flags);
+	else if (type && !(features & allows_gso(type)))
+		driver_violated(c->rx, "a large frame of type %u, which was not negotiated", type);
+	else if (h->gso_type & VIRTIO_NET_HDR_GSO_ECN && !(features & BIT(VIRTIO_NET_F_GUEST_ECN)))
+		driver_violated(c->rx, "a frame with ECN, and no VIRTIO_NET_F_GUEST_ECN");
+	else if (type && (!needs_csum || !h->gso_size))
+		driver_violated(c->rx, "a large frame with flags %#x and pieces of %u bytes",
+				h->flags, h->gso_size);
+	return !driver_violation(c->rx);
+}
+
 bool card_gather(struct card *c, struct card_frame *f, unsigned n)
 {
 	struct driver_used u;

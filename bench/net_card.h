@@ -70,6 +70,7 @@ void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns);
 void card_refused(const struct card *c, const char *ring) COLD __attribute__((noreturn));
 unsigned card_cut(const struct card *c, const struct card_buf *b, uint32_t bytes,
 		  struct driver_seg *seg);
+bool card_offload_is_right(struct card *c, const struct virtio_net_hdr_v1 *h);
 bool card_gather(struct card *c, struct card_frame *f, unsigned n);
 bool card_no_header(struct card *c, uint32_t bytes) COLD;
 
@@ -133,6 +134,8 @@ HOT bool card_receive(struct card *c, struct card_frame *f)
 	if (unlikely(u.len < NET_HDR_BYTES))
 		return card_no_header(c, u.len);
 	memcpy(&h, f->buf[0]->host, sizeof(h));
+	if (unlikely(h.flags | h.gso_type) && !card_offload_is_right(c, &h))
+		return false;
 	/* virtio 1.3 5.1.6.4.1: the number of buffers, 1 where MRG_RXBUF was not negotiated. */
 	return likely(h.num_buffers == 1) || card_gather(c, f, h.num_buffers);
 }
