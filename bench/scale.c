@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -24,12 +25,17 @@ struct device {
 	struct guest_blk blk;
 	struct driver_seg data[DEPTH];
 	uint64_t sector, n_sectors, done;
+	unsigned in_flight;
+	uint64_t last; /* ns: when the last one was done */
 };
 
 struct scale {
 	struct rig_options opt;
 	unsigned n, wakes;
 	struct device *device;
+	struct rig **rigs;  /* theirs */
+	unsigned processes; /* that the disks are of */
+	unsigned turn;	    /* who is looked at next */
 	/* Results. */
 	struct histogram first, wake;
 	double anon_one,
@@ -39,7 +45,7 @@ struct scale {
 	uint64_t least, most;	 /* requests of one disk while all are busy */
 };
 
-#define COMMON_OPTIONS "ring queue-size queues time timeout cpu json"
+#define COMMON_OPTIONS "ring no-indirect no-event-idx queue-size queues time timeout cpu json"
 
 static void usage(FILE *to)
 {
@@ -87,17 +93,33 @@ static void check_alive(const struct scale *s)
 		rig_check_alive(s->device[i].rig, 0, s->opt.timeout_ms);
 }
 
+/*
+ * While some are busy: one of all in turn. Has it hung up, or does it owe something for too long?
+ * The disks may be of several back-ends, of which each can die.
+ */
+static void check_next(struct scale *s, uint64_t now)
+{
+	const struct device *d = &s->device[s->turn++ % s->n];
+	eventfd_t ignored;
+
+	rig_check_alive(d->rig, d->in_flight ? now - d->last : 0, s->opt.timeout_ms);
+	if (eventfd_read(d->rig->frontend.queue[0].err_fd, &ignored) == 0)
+		errx(1, "%s: the back-end signalled an error of queue 0", d->rig->path);
+}
+
 static void submit(struct device *d, struct driver_seg *data)
 {
 	d->sector = (d->sector + 7 * BS / 512) % (d->n_sectors - BS / 512);
 	if (guest_blk_submit(&d->blk, VIRTIO_BLK_T_IN, d->sector, data, 1, data) < 0)
 		errx(1, "%s: the ring is full", d->rig->path);
+	d->in_flight++;
 }
 
-static void check_done(const struct device *d, int rc, const struct guest_blk_done *done)
+static void check_done(struct device *d, int rc, const struct guest_blk_done *done)
 {
 	if (rc < 0)
 		rig_die(d->rig, "waiting for a request");
+	d->in_flight--;
 	if (done->status != VIRTIO_BLK_S_OK)
 		errx(1, "%s: a read failed with status %u", d->rig->path, done->status);
 }
@@ -138,28 +160,33 @@ static void attach(struct scale *s, struct device *d, const char *path)
 static void attach_all(struct scale *s, char **paths)
 {
 	for (unsigned i = 0; i < s->n; i++) {
+		bool again = false;
+
 		attach(s, &s->device[i], paths[i]);
+		s->rigs[i] = s->device[i].rig;
+		for (unsigned k = 0; k < i; k++)
+			again |= s->rigs[k]->pid == s->rigs[i]->pid;
+		s->processes += !again;
 		if (i == 0)
-			s->anon_one = anon_kib(s->device[0].rig->pid);
+			s->anon_one = anon_kib(s->rigs[0]->pid);
 	}
-	s->anon_all = anon_kib(s->device[0].rig->pid);
+	s->anon_all = anon_kib(s->rigs[0]->pid);
 }
 
 static void stay_idle(struct scale *s)
 {
-	pid_t pid = s->device[0].rig->pid;
 	uint64_t start, end;
 	double cpu;
 
 	usleep(200000); /* for what is still to be tidied up */
 	start = clock_ns();
-	cpu = rig_cpu_seconds(pid);
+	cpu = rig_cpu_seconds_of(s->rigs, s->n);
 	end = start + (uint64_t)s->opt.time_s * 1000000000;
 	for (uint64_t now = start; now < end; now = clock_ns()) {
 		usleep((useconds_t)MIN((end - now) / 1000 + 1, UINT64_C(100000)));
 		check_alive(s);
 	}
-	s->idle_cpu = rig_spent(cpu, rig_cpu_seconds(pid));
+	s->idle_cpu = rig_spent(cpu, rig_cpu_seconds_of(s->rigs, s->n));
 	s->idle_s = (double)(clock_ns() - start) / 1e9;
 }
 
@@ -170,6 +197,7 @@ static void wake_up(struct scale *s)
 		uint64_t start;
 
 		usleep(PAUSE_US);
+		check_alive(s);
 		start = clock_cycles();
 		one_request(&s->device[i % s->n]);
 		histogram_add(&s->wake, clock_cycles() - start);
@@ -177,7 +205,7 @@ static void wake_up(struct scale *s)
 }
 
 /* Takes what is done, and asks for as much again unless it is @over. @return how many. */
-static unsigned work(struct device *d, bool over)
+static unsigned work(struct device *d, bool over, uint64_t now)
 {
 	struct guest_blk_done done;
 	unsigned n = 0;
@@ -191,31 +219,33 @@ static unsigned work(struct device *d, bool over)
 	if (n && !over)
 		guest_blk_kick(&d->blk);
 	d->done += n;
+	d->last = n ? now : d->last;
 	return n;
+}
+
+static void begin(struct device *d)
+{
+	rig_calls_off(d->rig, 0);
+	d->done = 0;
+	d->last = clock_ns();
+	for (unsigned k = 0; k < DEPTH; k++)
+		submit(d, &d->data[k]);
+	guest_blk_kick(&d->blk);
 }
 
 /* The first @n guests are busy, and poll. @return requests a second. */
 static double be_busy(struct scale *s, unsigned n)
 {
-	uint64_t start, end, now, last, sum = 0, left = (uint64_t)n * DEPTH;
+	uint64_t start, end, now, sum = 0, left = (uint64_t)n * DEPTH;
 
-	for (unsigned i = 0; i < n; i++) {
-		rig_calls_off(s->device[i].rig, 0);
-		s->device[i].done = 0;
-		for (unsigned k = 0; k < DEPTH; k++)
-			submit(&s->device[i], &s->device[i].data[k]);
-		guest_blk_kick(&s->device[i].blk);
-	}
+	for (unsigned i = 0; i < n; i++)
+		begin(&s->device[i]);
 	start = now = clock_ns();
 	end = start + (uint64_t)s->opt.time_s * 1000000000;
-	for (last = now; now < end; now = clock_ns()) {
-		unsigned some = 0;
-
+	for (; now < end; now = clock_ns()) {
 		for (unsigned i = 0; i < n; i++)
-			some += work(&s->device[i], false);
-		sum += some;
-		last = some ? now : last;
-		rig_check_alive(s->device[0].rig, now - last, s->opt.timeout_ms);
+			sum += work(&s->device[i], false, now);
+		check_next(s, now);
 	}
 	s->least = UINT64_MAX;
 	s->most = 0;
@@ -223,24 +253,27 @@ static double be_busy(struct scale *s, unsigned n)
 		s->least = MIN(s->least, s->device[i].done);
 		s->most = MAX(s->most, s->device[i].done);
 	}
-	for (last = clock_ns(); left;) {
+	while (left) {
 		for (unsigned i = 0; i < n; i++)
-			left -= work(&s->device[i], true);
-		rig_check_alive(s->device[0].rig, clock_ns() - last, s->opt.timeout_ms);
+			left -= work(&s->device[i], true, clock_ns());
+		check_next(s, clock_ns());
 	}
 	return (double)sum / ((double)(now - start) / 1e9);
 }
 
+/* -1: unknown, or of several processes, each of which has its own to begin with. */
 static double kib_each(const struct scale *s)
 {
-	return s->n > 1 && s->anon_one >= 0 ? (s->anon_all - s->anon_one) / (s->n - 1) : -1;
+	return s->n > 1 && s->processes == 1 && s->anon_one >= 0
+		       ? (s->anon_all - s->anon_one) / (s->n - 1)
+		       : -1;
 }
 
 static void report_json(const struct scale *s)
 {
-	printf("{ \"kind\": \"scale\", \"devices\": %u, \"queues\": %u, \"ring\": \"%s\", "
-	       "\"first_request_us\": ",
-	       s->n, s->opt.queues, s->opt.packed ? "packed" : "split");
+	printf("{ \"kind\": \"scale\", \"devices\": %u, \"processes\": %u, \"queues\": %u, "
+	       "\"ring\": \"%s\", \"first_request_us\": ",
+	       s->n, s->processes, s->opt.queues, s->opt.packed ? "packed" : "split");
 	rig_print_histogram(&s->first, true);
 	printf(", \"wake_us\": ");
 	rig_print_histogram(&s->wake, true);
@@ -298,7 +331,8 @@ int bench_scale(int argc, char **argv)
 	s.opt.time_s = 1;
 	parse(argc, argv, &s, &at);
 	s.device = calloc(s.n, sizeof(*s.device));
-	if (!s.device)
+	s.rigs = calloc(s.n, sizeof(struct rig *));
+	if (!s.device || !s.rigs)
 		errx(1, "out of memory");
 	raise_files_limit();
 	rig_pin(s.opt.cpu);
@@ -314,5 +348,6 @@ int bench_scale(int argc, char **argv)
 		rig_close(s.device[i].rig);
 	}
 	free(s.device);
+	free(s.rigs);
 	return 0;
 }

@@ -369,7 +369,8 @@ static int wait_device(struct frontend *f, unsigned index, uint64_t deadline)
 {
 	struct frontend_queue *q = &f->queue[index];
 	struct pollfd fds[] = { { .fd = q->call_fd, .events = POLLIN },
-				{ .fd = q->err_fd, .events = POLLIN } };
+				{ .fd = q->err_fd, .events = POLLIN },
+				{ .fd = f->sock, .events = POLLRDHUP } };
 	int rc = wait_fds(f, fds, ARRAY_SIZE(fds), deadline);
 
 	if (rc == -ETIMEDOUT) {
@@ -383,9 +384,11 @@ static int wait_device(struct frontend *f, unsigned index, uint64_t deadline)
 	}
 	if (rc < 0)
 		return rc;
-	return fds[0].revents
-		       ? take_call(f, index)
-		       : frontend_fail(f, -EREMOTEIO, "queue %u: the device signalled err", index);
+	if (fds[0].revents)
+		return take_call(f, index);
+	return fds[1].revents
+		       ? frontend_fail(f, -EREMOTEIO, "queue %u: the device signalled err", index)
+		       : frontend_fail(f, -ECONNRESET, "back-end hung up");
 }
 
 int frontend_wait_used(struct frontend *f, unsigned index, struct driver_used *used)

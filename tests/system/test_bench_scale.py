@@ -91,6 +91,54 @@ def test_a_back_end_that_dies_while_all_are_silent_is_not_waited_for(daemon, fol
     assert time.monotonic() - since < 15
 
 
+@pytest.fixture(name="other")
+def fixture_other(folder):
+    """A second back-end, with the disk o."""
+    with running([BUILD / "daemon/sluiced", "blk", "--socket-path", folder / "o.sock", "--blk-file", "/dev/shm/" + folder.name,
+                  "--log-level", "error"]) as process:
+        wait_for(folder / "o.sock", process)
+        yield process
+
+
+@pytest.fixture(autouse=True, name="image")
+def fixture_image(folder):
+    image = Path("/dev/shm", folder.name)
+    image.write_bytes(bytes(1 << 20))
+    image.chmod(0o666)
+    yield image
+    image.unlink()
+
+
+# Of 4 s each: all silent, then wake-ups, one busy, all busy; or wake-ups for long.
+@pytest.mark.parametrize("after, options", [(1, ["--time", 90]), (3, ["--time", 1, "--wakes", 1000000]),
+                                            (6, ["--time", 4, "--wakes", 1]), (10, ["--time", 4, "--wakes", 1])], ids=str)
+def test_of_several_back_ends_each_may_die_and_that_is_told_at_once(daemon, other, folder, after, options):
+    timer = threading.Timer(after, other.kill)
+    timer.start()
+    done = scale(folder / "d0.sock", folder / "o.sock", *options, "--timeout", 300000)
+    timer.join()
+    assert done.returncode == 1 and "/o.sock: the back-end hung up" in done.stderr, done.stderr
+    assert daemon.poll() is None
+
+
+@pytest.mark.parametrize("after, options", [(3, ["--time", 1, "--wakes", 1000000]), (8, ["--time", 3, "--wakes", 1])], ids=str)
+def test_of_several_back_ends_the_one_that_stands_still_is_named(daemon, other, folder, after, options):
+    timer = threading.Timer(after, lambda: os.kill(other.pid, signal.SIGSTOP))
+    timer.start()
+    done = scale(folder / "d0.sock", folder / "o.sock", *options, "--timeout", 2000)
+    timer.join()
+    assert done.returncode == 1 and "/o.sock: " in done.stderr and " 2000 ms" in done.stderr, done.stderr
+    assert daemon.poll() is None
+
+
+def test_figures_are_of_all_back_ends_together(daemon, other, folder):
+    done = scale(folder / "d0.sock", folder / "d1.sock", folder / "o.sock", "--wakes", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["devices"] == 3 and found["processes"] == 2 and found["kib_each"] == -1 and found["least"] > 0
+    assert daemon.poll() is None and other.poll() is None
+
+
 def test_wrong_options_are_told(folder):
     for wrong, says in (([], "takes the sockets"), ([folder / "d", "--queue-size", 16], "say 32 or more"),
                         ([folder / "d", "--wakes", 0], "from 1 to"), ([folder / "d", "--depth", 1], "no such option")):
