@@ -3,6 +3,7 @@
 """Starts each back-end of a recipe, measures them in turn, and tells medians, ratios and spread."""
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -38,7 +39,7 @@ def narrowed(read, only):
     names = [n.strip() for n in only.split(";")]
     for n in names:
         if n not in read.backends:
-            raise recipe.RecipeError(f"--only {n}: no such back-end; there are {', '.join(read.backends)}")
+            raise recipe.RecipeError(f"--only {n}: no such back-end; there are {'; '.join(read.backends)} (separated by ;)")
     read.backends = {n: read.backends[n] for n in names}
     read.workloads = {w: a for w, a in read.workloads.items() if any(b.takes(w) for b in read.backends.values())}
     if read.base not in names:
@@ -57,17 +58,29 @@ def draw(options, read, results):
             from_file.unlink()
 
 
+def check_places(options):
+    """Before anything runs for minutes."""
+    for option, path in (("folder", options.folder), ("svg", options.svg), ("png", options.png)):
+        folder = path if option == "folder" else path and os.path.dirname(path) or "."
+        if path and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+            raise recipe.RecipeError(f"--{option} {path}: {'' if folder == path else folder + ' '}is no folder that can be written "
+                                     f"to; say one that is")
+        if path and option != "folder" and os.path.isdir(path):
+            raise recipe.RecipeError(f"--{option} {path}: is a folder; say a file")
+
+
 def compare(options):
     if options.png and not report.can_png():
         raise recipe.RecipeError(f"--png {options.png}: rsvg-convert is not installed (librsvg2-bin); --svg needs nothing")
     if not shutil.which("taskset"):
         raise recipe.RecipeError("taskset is not installed (util-linux); back-ends are pinned with it")
+    check_places(options)
     read = recipe.load(recipe.find(options.file), rounds=options.rounds, time=options.time, image=options.image)
     if options.only:
         narrowed(read, options.only)
     if options.check:
         runs = read.rounds * sum(b.takes(w) for b in read.backends.values() for w in read.workloads)
-        print(f"{read.title}: {', '.join(read.backends)}; {', '.join(read.workloads)}; {runs} runs of {read.time} s")
+        print(f"{read.title}: {'; '.join(read.backends)}\n{'; '.join(read.workloads)}\n{runs} runs of {read.time} s")
         return 0
     with run.Bench(read, options.sluice_bench, options.folder) as bench:
         results = run.in_turn(bench, lambda text: print(text, file=sys.stderr, flush=True))
@@ -92,7 +105,7 @@ if __name__ == "__main__":
         print(f"sluice-bench: {e}", file=sys.stderr)
         sys.exit(2)
     except OSError as e:
-        print(f"sluice-bench: {e}", file=sys.stderr)
+        print(f"sluice-bench: {f'{e.filename}: ' if e.filename else ''}{e.strerror or e}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

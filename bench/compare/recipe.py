@@ -231,7 +231,7 @@ def load(path, **overrides):
                 for n, b in data["back-ends"].items()}
     base = c.text("base", next(iter(backends)))
     if base not in backends:
-        c.fail("base", f"no such back-end; there are {', '.join(backends)}")
+        c.fail("base", f"no such back-end; there are {'; '.join(backends)}")
     figure = c.text("figure", "rate")
     if figure != "rate" and not re.fullmatch(r"[a-z_]+_us\.(min|mean|max|p[0-9.]+)", figure):
         c.fail("figure", "say rate, or a time of sluice-bench --json, as latency_us.p50")

@@ -144,11 +144,16 @@ class Bench:
         made = tempfile.TemporaryDirectory(prefix="sluice-bench-", dir=self.folder or "/var/tmp")
         os.chmod(made.name, 0o777)
         path, left = Path(made.name, "image"), size
-        with open(path, "wb") as f:
-            while left:
-                left -= f.write(os.urandom(min(left, 1 << 20)))
-            f.flush()
-            os.fsync(f.fileno())
+        try:
+            with open(path, "wb") as f:
+                while left:
+                    left -= f.write(os.urandom(min(left, 1 << 20)))
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError as e:
+            made.cleanup()
+            why = f"{e.strerror}, for an image of {size >> 20} MiB; say another --folder, or a smaller --image"
+            raise OSError(e.errno, why, str(path.parent.parent)) from e
         os.chmod(path, 0o666)
         return made, str(path)
 

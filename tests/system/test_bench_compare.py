@@ -78,6 +78,34 @@ def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
     assert done.returncode == 2 and "came with the program: cards, device, disk, file, hop, tso, uplink, virtio-user" in done.stderr
 
 
+@pytest.mark.parametrize("arguments, says", [
+    (["--folder", "/nowhere/at/all"], "--folder /nowhere/at/all: is no folder that can be written to"),
+    (["--folder", "/proc/self/status"], "--folder /proc/self/status: is no folder"),
+    (["--svg", "/nowhere/chart.svg"], "--svg /nowhere/chart.svg: /nowhere is no folder that can be written to"),
+    (["--svg", "/tmp"], "--svg /tmp: is a folder; say a file"),
+    (["--only", "QEMU"], "--only QEMU: no such back-end; there are Sluice, here; QEMU, main loop (separated by ;)"),
+    (["--only", "QEMU, main loop,Sluice, here"], "there are Sluice, here; QEMU, main loop (separated by ;)")], ids=str)
+def test_wrong_options_end_with_2_before_anything_runs(tmp_path, arguments, says):
+    file = written(tmp_path, a_recipe(image="1M", **{"back-ends": {"Sluice, here": OURS, "QEMU, main loop": OURS}}))
+    done = compare(file, *arguments)
+    assert done.returncode == 2 and says in done.stderr and "round" not in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_an_image_that_finds_no_room_is_told_with_its_remedy(tmp_path):
+    file = written(tmp_path, a_recipe(image="4M"))
+    place = tmp_path / "full"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M,mode=777", "tmpfs", place], check=True)
+    try:
+        done = compare(file, "--folder", place)
+        assert done.returncode == 1, done.stderr
+        assert f"{place}: No space left on device, for an image of 4 MiB; say another --folder" in done.stderr
+        assert not list(place.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
 def test_a_python_of_the_users_own_lends_it_no_modules(tmp_path):
     """A virtual environment without yaml, whose python3 comes first in PATH."""
     (tmp_path / "bin").mkdir()
@@ -198,7 +226,7 @@ def test_in_a_chart_a_bar_of_some_workloads_alone_is_cut_and_leaves_the_others_t
 def test_workloads_that_none_of_those_asked_for_takes_are_left_out(tmp_path):
     file = written(tmp_path, a_recipe(workloads={"reads": ["blk"], "writes": ["blk", "--rw", "write"]}, **{
         "back-ends": {"all": OURS, "some": {**OURS, "workloads": ["writes"]}}}))
-    assert "; 3 runs of" in compare(file, "--check").stdout
+    assert "\n3 runs of" in compare(file, "--check").stdout
     done = compare(file, "--only", "some", "--json")
     assert done.returncode == 0 and list(json.loads(done.stdout)["workloads"]) == ["writes"], done.stderr
 
