@@ -13,18 +13,25 @@
 #include "vhost/ring.h"
 
 #include <err.h>
+#include <getopt.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SIZE 256
 #define BATCH 32
 #define PAGE 4096
 #define PAGES_MAX 4096
 #define IOVA UINT64_C(0x7f0000000000)
-#define RUNS 11
-#define ROUNDS 400
+#define RUNS_MAX 1000
+#define ROUNDS_MAX 100000
+
+static struct {
+	unsigned runs, rounds;
+	bool json, progress;
+} opt = { .runs = 11, .rounds = 400 };
 
 struct row {
 	const char *name;
@@ -184,21 +191,21 @@ static int compare(const void *a, const void *b)
 
 static double measure(struct bench *b, const struct row *row, enum driver_layout layout)
 {
-	double runs[RUNS], rounds[ROUNDS];
+	static double runs[RUNS_MAX], rounds[ROUNDS_MAX];
 
-	for (unsigned run = 0; run <= RUNS; run++) { /* the first one warms up */
-		for (unsigned i = 0; i < ROUNDS; i++) {
+	for (unsigned run = 0; run <= opt.runs; run++) { /* the first one warms up */
+		for (unsigned i = 0; i < opt.rounds; i++) {
 			fill(b, row, layout);
 			rounds[i] = (double)(layout == DRIVER_SPLIT ? pop_push(b, RING_SPLIT)
 								    : pop_push(b, RING_PACKED)) /
 				    SIZE;
 			empty(b, layout);
 		}
-		qsort(rounds, ROUNDS, sizeof(rounds[0]), compare);
-		runs[run ? run - 1 : 0] = rounds[ROUNDS / 2];
+		qsort(rounds, opt.rounds, sizeof(rounds[0]), compare);
+		runs[run ? run - 1 : 0] = rounds[opt.rounds / 2];
 	}
-	qsort(runs, RUNS, sizeof(runs[0]), compare);
-	return runs[RUNS / 2];
+	qsort(runs, opt.runs, sizeof(runs[0]), compare);
+	return runs[opt.runs / 2];
 }
 
 static double run_row(const struct row *row, enum driver_layout layout, bool hints)
@@ -218,29 +225,86 @@ static double run_row(const struct row *row, enum driver_layout layout, bool hin
 	return cycles;
 }
 
+static void usage(FILE *to)
+{
+	fprintf(to, "Usage: iotlb-bench [OPTION]...\n"
+		    "What a hit in the IOTLB costs, in TSC cycles a chain.\n\n"
+		    "  --runs N       of which the median is told (11)\n"
+		    "  --rounds N     rings worked off in a run (400)\n"
+		    "  --json         for machines\n"
+		    "  --progress     tell on standard error which row is measured; default: on a "
+		    "terminal\n"
+		    "  --help         this text\n");
+}
+
+static unsigned number(const char *text, const char *option, unsigned max)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	if (end == text || *end || v < 1 || v > max)
+		errx(2, "%s %s: not a number from 1 to %u", option, text, max);
+	return (unsigned)v;
+}
+
+enum { OPT_RUNS = 1, OPT_ROUNDS, OPT_JSON, OPT_PROGRESS, OPT_HELP };
+static const struct option longs[] = {
+	{ "runs", required_argument, NULL, OPT_RUNS },
+	{ "rounds", required_argument, NULL, OPT_ROUNDS },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "progress", no_argument, NULL, OPT_PROGRESS },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ 0 },
+};
+
+static void parse(int argc, char **argv)
+{
+	int c;
+
+	opt.progress = isatty(STDERR_FILENO);
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == OPT_RUNS) {
+			opt.runs = number(optarg, "--runs", RUNS_MAX);
+		} else if (c == OPT_ROUNDS) {
+			opt.rounds = number(optarg, "--rounds", ROUNDS_MAX);
+		} else if (c == OPT_JSON) {
+			opt.json = true;
+		} else if (c == OPT_PROGRESS) {
+			opt.progress = true;
+		} else {
+			usage(c == OPT_HELP ? stdout : stderr);
+			exit(c == OPT_HELP ? 0 : 2);
+		}
+	}
+	if (optind < argc)
+		errx(2, "%s: no arguments are taken, see --help", argv[optind]);
+}
+
 int main(int argc, char **argv)
 {
-	bool json = argc == 2 && strcmp(argv[1], "--json") == 0;
 	cpu_set_t cpus;
 
-	if (argc > 1 && !json)
-		errx(2, "usage: iotlb-bench [--json]");
+	parse(argc, argv);
 	CPU_ZERO(&cpus);
 	CPU_SET(0, &cpus);
 	(void)sched_setaffinity(0, sizeof(cpus), &cpus);
-	printf(json ? "{ \"rows\": [" : "%-28s %8s %8s %18s %8s\n",
+	printf(opt.json ? "{ \"rows\": [" : "%-28s %8s %8s %18s %8s\n",
 	       "TSC cycles a chain, pop and push", "split", "packed", "one guess: split", "packed");
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
 		double cycles[4];
 
+		if (opt.progress)
+			fprintf(stderr, "row %u of %zu: %s\n", i + 1, ARRAY_SIZE(rows),
+				rows[i].name);
 		for (unsigned k = 0; k < 4; k++)
 			cycles[k] = run_row(&rows[i], k % 2, k < 2);
-		printf(json ? "%s\n  { \"table\": \"%s\", \"split\": %.1f, \"packed\": %.1f, "
-			      "\"split_one_guess\": %.1f, \"packed_one_guess\": %.1f }"
-			    : "%s%-32s %8.1f %8.1f %18.1f %8.1f\n",
-		       json && i ? "," : "", rows[i].name, cycles[0], cycles[1], cycles[2],
+		printf(opt.json ? "%s\n  { \"table\": \"%s\", \"split\": %.1f, \"packed\": %.1f, "
+				  "\"split_one_guess\": %.1f, \"packed_one_guess\": %.1f }"
+				: "%s%-32s %8.1f %8.1f %18.1f %8.1f\n",
+		       opt.json && i ? "," : "", rows[i].name, cycles[0], cycles[1], cycles[2],
 		       cycles[3]);
+		fflush(stdout);
 	}
-	printf(json ? "\n] }\n" : "");
+	printf(opt.json ? "\n] }\n" : "");
 	return 0;
 }

@@ -359,6 +359,16 @@ def test_the_ring_benchmark_tells_its_progress_when_asked():
     assert re.findall(r"^row \d+ of \d+: (\w+), batch 32, chain 1, log$", done.stderr, re.M) == ["split", "packed"]
 
 
+def test_the_iotlb_benchmark_runs_every_row_and_tells_its_progress_when_asked():
+    for more in [], ["--progress"]:
+        done = subprocess.run([BUILD / "bench/ring/iotlb-bench", "--runs", "1", "--rounds", "2", "--json", *more],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr
+        rows = [r["table"] for r in json.loads(done.stdout)["rows"]]
+        told = [f"row {i + 1} of {len(rows)}: {r}" for i, r in enumerate(rows)]
+        assert len(rows) >= 5 and done.stderr.splitlines() == (told if more else [])
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 @pytest.mark.parametrize("verify", [[], ["--verify"]], ids=["write", "verify"])
 def test_requests_that_fail_are_no_work_done_and_nothing_to_compare(folder, verify):
