@@ -60,6 +60,13 @@ static uint64_t done(const struct crowd *c)
 	return sum;
 }
 
+/* A back-end that has died leaves the others without work too, and that is no attack's doing. */
+static void check_alive(const struct crowd *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		rig_check_alive(c->guest[i]->rig, 0, 0);
+}
+
 /* All guests in turn for @us; then what that came to. @a: NULL for a calm window. */
 static struct window run(const struct fair_kind *k, const struct crowd *c, struct fair_hostile *h,
 			 const struct fair_attack *a, uint64_t us)
@@ -85,6 +92,7 @@ static struct window run(const struct fair_kind *k, const struct crowd *c, struc
 		now = clock_cycles();
 		in_hostile += now - t;
 	}
+	check_alive(c);
 	return (struct window) {
 		.per_second = (double)(done(c) - before) * 1e6 * (double)clock_cycles_per_us() /
 			      (double)(now - start),
