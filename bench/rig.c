@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,23 +23,25 @@ static uint64_t ring_features(const struct rig_options *o)
 }
 
 /* What was asked for by name must be there: figures for another ring would mislead. */
-static void check_features(const struct rig *r, uint64_t wanted)
+static void check_features(const struct rig *r, const struct rig_options *o, uint64_t wanted)
 {
 	static const struct {
 		uint64_t bit;
-		const char *name, *remedy;
+		const char *name, *option, *remedy;
 	} names[] = {
-		{ VU_F_VERSION_1, "VIRTIO_F_VERSION_1", "legacy devices are not driven" },
-		{ VU_F_PACKED, "VIRTIO_F_RING_PACKED", "use --ring split" },
-		{ VU_F_INDIRECT, "VIRTIO_F_INDIRECT_DESC", "use --no-indirect" },
-		{ VU_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX", "use --no-event-idx" },
-		{ VU_F_IN_ORDER, "VIRTIO_F_IN_ORDER", "leave --in-order out" },
+		{ VU_F_VERSION_1, "VIRTIO_F_VERSION_1", NULL, "legacy devices are not driven" },
+		{ VU_F_PACKED, "VIRTIO_F_RING_PACKED", "ring", "use --ring split" },
+		{ VU_F_INDIRECT, "VIRTIO_F_INDIRECT_DESC", "no-indirect", "use --no-indirect" },
+		{ VU_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX", "no-event-idx", "use --no-event-idx" },
+		{ VU_F_IN_ORDER, "VIRTIO_F_IN_ORDER", "in-order", "leave --in-order out" },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
 		if (wanted & names[i].bit && !(r->frontend.offered & names[i].bit))
 			errx(1, "%s: the back-end does not offer %s; %s", r->path, names[i].name,
-			     names[i].remedy);
+			     !names[i].option || rig_has_option(o, names[i].option)
+				     ? names[i].remedy
+				     : "this command drives no back-end without it");
 }
 
 /* How many regions the back-end takes: vhost-user "Memory regions", GET_MAX_MEM_SLOTS. */
@@ -124,6 +127,29 @@ static void say_driver_ok(struct rig *r)
 		rig_die(r, "telling that the driver is ready");
 }
 
+static bool is_same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+				     x.st_ino == y.st_ino);
+}
+
+/* The first message was not answered: most back-ends serve one front-end at a time. */
+static void hello_failed(const struct rig *r, const struct rig_options *o)
+{
+	unsigned same = 0;
+
+	for (unsigned i = 0; i < o->n_sockets; i++)
+		same += is_same_file(r->path, o->sockets[i]);
+	if (same > 1)
+		errx(1,
+		     "%s: the first messages: %s; this socket was given %u times, and may serve "
+		     "one front-end at a time",
+		     r->path, r->frontend.error, same);
+	rig_die(r, "the first messages");
+}
+
 static void reach_backend(struct rig *r, const struct rig_options *o)
 {
 	struct frontend *f = &r->frontend;
@@ -199,9 +225,9 @@ struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char
 		reach_backend(r, o);
 	peer_pid(r);
 	if (frontend_hello(f, VU_PF_USUAL) < 0)
-		rig_die(r, "the first messages");
+		hello_failed(r, o);
 	rig_check_kind(r, kind);
-	check_features(r, wanted);
+	check_features(r, o, wanted);
 	check_queues(r, o->queues);
 	check_regions(r, o->regions);
 	if (frontend_set_features(f, wanted | device_features) < 0)

@@ -22,6 +22,9 @@ struct rig_options {
 	unsigned regions;
 	unsigned cpu; /* RIG_NO_CPU: not pinned; else the first of @cpus */
 	unsigned n_cpus, cpus[RIG_THREADS_MAX]; /* one for each thread, or none */
+	const char *only; /* names of the options that the command has; NULL: all */
+	char **sockets;	  /* the arguments */
+	unsigned n_sockets;
 };
 
 #define RIG_NO_CPU UINT32_MAX
@@ -53,6 +56,9 @@ struct rig_command {
 int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command);
 /* The common options of that command, a line each, for usage(). */
 void rig_print_options(FILE *to, const char *only);
+
+/* Has the command that option? */
+bool rig_has_option(const struct rig_options *o, const char *name);
 
 /* A number, with K, M or G (powers of 1024) behind it where that is of use. */
 uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t max);

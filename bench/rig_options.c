@@ -17,7 +17,7 @@ static const struct {
 	{ "no-event-idx", "", "without VIRTIO_F_EVENT_IDX" },
 	{ "in-order", "", "with VIRTIO_F_IN_ORDER" },
 	{ "queue-size", "N", "of each ring (256)" },
-	{ "queues", "N", "queues, for net pairs of them (1, or one for each thread)" },
+	{ "queues", "N", "queues of a disk (1, or one for each driver thread)" },
 	{ "threads", "N", "driver threads, each with queues of its own (1)" },
 	{ "time", "SECONDS", "to measure (5)" },
 	{ "warmup", "SECONDS", "of the same load before it is measured (0)" },
@@ -42,6 +42,11 @@ static bool is_in(const char *list, const char *name)
 		if ((at == list || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
 			return true;
 	return false;
+}
+
+bool rig_has_option(const struct rig_options *o, const char *name)
+{
+	return !o->only || is_in(o->only, name);
 }
 
 void rig_print_options(FILE *to, const char *only)
@@ -219,5 +224,8 @@ int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_com
 		set_option(known[c], optarg);
 	}
 	settle(o, ring, cpus, queues);
+	o->only = command->only;
+	o->sockets = argv + optind;
+	o->n_sockets = (unsigned)(argc - optind);
 	return optind;
 }
