@@ -197,6 +197,7 @@ void net_totals(const struct net_bench *b, struct net_totals *t)
 		const struct net_counts *n = &b->streams[i].n;
 
 		t->meant += n->sent + n->unsent + n->driver_late;
+		t->unsent += n->unsent;
 		t->lost += stream_lost(&b->streams[i]);
 		t->reordered += n->reordered;
 		t->duplicated += n->duplicated;
@@ -244,9 +245,15 @@ static int verdict(const struct net_bench *b)
 		warnx("no frame came through; are both cards on one network?");
 		code = 1;
 	}
-	if (t.lost && !b->opt.load.open && (double)t.lost * 100 > b->opt.loss * (double)t.meant) {
+	if (!b->opt.load.open && net_is_too_many(b, t.lost, &t)) {
 		warnx("%llu of %llu frames were lost", (unsigned long long)t.lost,
 		      (unsigned long long)t.meant);
+		code = 1;
+	}
+	if (net_is_too_many(b, t.driver_late, &t)) {
+		warnx("this driver was not fast enough for %llu of %llu frames, and did not send "
+		      "them: use a lower --rate, or more --backlog",
+		      (unsigned long long)t.driver_late, (unsigned long long)t.meant);
 		code = 1;
 	}
 	if (t.reordered || t.duplicated) {

@@ -30,12 +30,18 @@ void net_run(struct net_bench *b, uint64_t us);
 /* Of all streams; with --latency of the answers alone. */
 struct net_totals {
 	uint64_t meant, sent, received, lost, reordered, duplicated, corrupt, foreign, bytes;
-	uint64_t driver_late;
-	double rate; /* frames that came in the time, a second */
+	uint64_t unsent;      /* of the lost ones: found the ring full */
+	uint64_t driver_late; /* of the meant ones, beside the lost */
+	double rate;	      /* frames that came in the time, a second */
 	double gbit_s;
 };
 
 void net_totals(const struct net_bench *b, struct net_totals *t);
+/* More than --loss of those that were meant to be sent? */
+HOT bool net_is_too_many(const struct net_bench *b, uint64_t frames, const struct net_totals *t)
+{
+	return (double)frames * 100 > b->opt.loss * (double)t->meant;
+}
 
 /*
  * RFC 2544, 26.1: the highest rate at which no more than the given share of the frames is lost.

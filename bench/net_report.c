@@ -135,13 +135,14 @@ static void print_json(const struct net_bench *b, const struct net_totals *t,
 	       b->cards[0].mergeable ? "true" : "false", b->cards[0].tx_segs,
 	       o->rig.sleep ? "true" : "false", b->run.seconds);
 	printf(", \"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"reordered\": %llu, "
-	       "\"duplicated\": %llu, \"corrupt\": %llu, \"foreign\": %llu, \"driver_late\": %llu, "
+	       "\"duplicated\": %llu, \"corrupt\": %llu, \"foreign\": %llu, \"offered\": %llu, "
+	       "\"unsent\": %llu, \"driver_late\": %llu, "
 	       "\"pps\": %.0f, \"gbit_s\": %.3f, \"kicks\": %llu, \"calls\": %llu, "
 	       "\"backend_cpu_s\": %.2f, \"backend_cpu_s_per_million\": %.3f, "
 	       "\"backend_cycles_per_frame\": %.0f, \"steal_s\": %.2f",
 	       ULL(t->sent), ULL(t->received), ULL(t->lost), ULL(t->reordered), ULL(t->duplicated),
-	       ULL(t->corrupt), ULL(t->foreign), ULL(t->driver_late), t->rate, t->gbit_s,
-	       ULL(notes(b, false)), ULL(notes(b, true)), b->cpu, million,
+	       ULL(t->corrupt), ULL(t->foreign), ULL(t->meant), ULL(t->unsent), ULL(t->driver_late),
+	       t->rate, t->gbit_s, ULL(notes(b, false)), ULL(notes(b, true)), b->cpu, million,
 	       cycles_per_frame(million), b->steal);
 	print_latencies(b);
 	if (s)

@@ -68,7 +68,7 @@ void stream_hello(struct stream *s, unsigned timeout_ms)
 
 uint64_t stream_lost(const struct stream *s)
 {
-	uint64_t meant = s->n.sent + s->n.unsent + s->n.driver_late;
+	uint64_t meant = s->n.sent + s->n.unsent;
 	uint64_t came = s->to ? s->n.received + s->n.corrupt : s->n.sent;
 
 	return meant > came ? meant - came : 0;
@@ -248,20 +248,23 @@ static uint64_t waiting(const struct stream *s)
 /*
  * At a rate: how many frames are to be sent now. What finds the ring full waits, up to the backlog;
  * the rest is never sent, and is counted as lost. Frames that fell due while this thread stood
- * still, for others needed the CPU, are not the back-end's to answer for: they wait too.
+ * still, for others needed the CPU, are not the back-end's to answer for: they wait too. Where the
+ * ring had room for most of what it holds, it was this thread that was late.
  */
 static uint64_t due_now(struct stream *s, const struct moment *m)
 {
 	uint64_t due = (uint64_t)((double)(m->now - m->start) / m->per_frame), limit;
+	unsigned room = s->from->n_tx_free;
 
 	if (m->now - m->last > STOOD_STILL_US * clock_cycles_per_us())
 		s->excused += due - s->n.offered;
 	s->n.offered = due;
-	limit = s->load->backlog + s->excused;
-	if (waiting(s) <= s->load->backlog)
+	limit = s->load->backlog + room + s->excused;
+	if (waiting(s) <= s->load->backlog + room)
 		s->excused = 0;
 	if (waiting(s) > limit)
-		*(s->from->n_tx_free ? &s->n.driver_late : &s->n.unsent) += waiting(s) - limit;
+		*(room > s->from->n_tx / 2 ? &s->n.driver_late : &s->n.unsent) += waiting(s) -
+										  limit;
 	return waiting(s);
 }
 
@@ -407,6 +410,21 @@ static void end_of_time(struct run *r, const struct moment *m)
 	}
 }
 
+/*
+ * What still waits is sent after the end, unless that could take longer than the run: of a rate
+ * that this driver cannot keep, too much fell due while others needed the CPU.
+ */
+static void forgo_the_rest(struct run *r)
+{
+	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
+		struct stream *s = r->stream[i];
+		uint64_t limit = s->load->backlog + s->from->n_tx;
+
+		if (waiting(s) > limit)
+			s->n.driver_late += waiting(s) - limit;
+	}
+}
+
 /* A line each second, of the frames that came since the last. */
 static void tell(struct run *r, const struct moment *m)
 {
@@ -443,6 +461,7 @@ void run(struct run *r, uint64_t us)
 			last_work = last_came = m.now;
 		if (!over && m.now >= end) {
 			end_of_time(r, &m);
+			forgo_the_rest(r);
 			over = true;
 			last_came = m.now;
 		}

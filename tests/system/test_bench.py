@@ -199,6 +199,32 @@ def test_wrong_options_of_net_are_told(folder, wrong, says):
     assert done.returncode == 2 and says in done.stderr, done.stderr
 
 
+def test_the_same_socket_twice_is_told(daemon, folder):
+    (folder / "link").symlink_to(folder / "a.sock")
+    for command, second in ("net", "a.sock"), ("net", "link"), ("scale", "d.sock"), ("fair", "d.sock"):
+        first = "a.sock" if command == "net" else "d.sock"
+        done = bench(command, folder / first, folder / second, "--timeout", 700)
+        assert done.returncode == 1 and "this socket was given 2 times" in done.stderr, done.stderr
+    done = bench("net", folder / "a.sock", folder / "b.sock", "--time", 1)
+    assert done.returncode == 0 and daemon.poll() is None
+
+
+@pytest.mark.parametrize("rate, options", [(20000, ["--backlog", 1, "--size", 9014, "--verify"]),
+                                           (1000000000, ["--backlog", 10]), (1000000000, ["--both"])], ids=str)
+def test_each_frame_that_was_due_is_accounted_for_once(daemon, folder, rate, options):
+    done = bench("net", folder / "a.sock", folder / "b.sock", "--rate", rate, *options, "--time", 1, "--json")
+    got = json.loads(done.stdout)
+    assert got["offered"] == got["sent"] + got["unsent"] + got["driver_late"]
+    assert got["lost"] == got["sent"] + got["unsent"] - got["received"]
+    if rate == 20000:  # the ring had room for 256 at any time, and a gap of 1 ms holds 20
+        assert got["driver_late"] == 0
+    else:
+        assert got["offered"] > 500000000 and got["driver_late"] + got["unsent"] > 100000000 and done.returncode == 1
+        assert ("not fast enough for" in done.stderr) == (got["driver_late"] > 0)
+        assert ("frames were lost" in done.stderr) == (got["lost"] > 0)
+    assert daemon.poll() is None
+
+
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("sockets, options", [("de", ["--attack", "full,loops,reconnect"]),
                                               ("abxy", ["--net", "--attack", "segments,tiny,regions"])])
@@ -277,6 +303,8 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
                         (["--dept=3"], "--dept: blk has no such option")):
         done = bench("blk", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
+    for command in "blk", "net", "scale":
+        assert "net pairs" not in bench(command, "--help").stdout
     for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),
                         (["--queues", "2"], "--queues: fair has no such option"),
                         (["--time", "60"], "--time: fair has no such option")):
