@@ -252,7 +252,7 @@ int postcopy_take(struct vhost_session *s, struct mem_map *map, struct error *er
 {
 	struct postcopy *p = s->device->postcopy;
 
-	for (unsigned i = 0; i < map->n; i++) {
+	for (unsigned i = 0; map && i < map->n; i++) {
 		struct mem_region *r = &map->region[i];
 		struct pager_file file;
 		uint64_t away;

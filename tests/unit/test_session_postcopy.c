@@ -401,6 +401,23 @@ Test(session_postcopy, messages_in_the_wrong_order_are_refused)
 	leave();
 }
 
+/* Of full length, and so no "go ahead", which is an empty one too. */
+Test(session_postcopy, a_table_without_regions_is_no_harm)
+{
+	uint8_t empty[8 + 8 * 32] = { 0 };
+	unsigned n_fds = 0;
+
+	arrive(&echo_blk_ops, PROTOCOL, 0, 0);
+	OK(&b.f, frontend_postcopy_advise(&d));
+	OK(&b.f, frontend_postcopy_listen(&d));
+	OK(&b.f, frontend_send(&b.f, VU_SET_MEM_TABLE, VU_VERSION, empty, sizeof(empty), NULL, 0));
+	cr_assert_eq(
+		frontend_recv_reply(&b.f, VU_SET_MEM_TABLE, empty, sizeof(empty), NULL, &n_fds),
+		sizeof(empty));
+	check_alive();
+	leave();
+}
+
 /* QEMU says everything once for each pair of a card's queues. */
 Test(session_postcopy, everything_may_be_said_once_a_queue_pair)
 {
