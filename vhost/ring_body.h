@@ -245,19 +245,18 @@ HOT unsigned ring_pop(struct ring *r, enum ring_layout layout, struct chain *cha
 
 HOT void ring_unpop(struct ring *r, enum ring_layout layout, const struct chain *chains, unsigned n)
 {
-	uint32_t slots = 0;
-
-	if (layout == RING_SPLIT) {
+	if (layout == RING_SPLIT)
 		r->avail_idx -= (uint16_t)n;
-	} else {
-		for (unsigned i = 0; i < n; i++)
-			slots += chains[i].n_slots;
-		/* Not more than size, for they are in flight. */
-		if (slots > r->avail_idx) {
+	/*
+	 * One by one: each has no more slots than the ring, but together they may have more, of a
+	 * driver that makes slots available again which are in flight.
+	 */
+	for (unsigned i = n; layout == RING_PACKED && i-- > 0;) {
+		if (chains[i].n_slots > r->avail_idx) {
 			r->avail_idx = (uint16_t)(r->avail_idx + r->size);
 			r->avail_wrap = !r->avail_wrap;
 		}
-		r->avail_idx -= (uint16_t)slots;
+		r->avail_idx -= chains[i].n_slots;
 	}
 	r->in_flight -= n;
 	counter_add(&r->stats.popped, -(uint64_t)n);

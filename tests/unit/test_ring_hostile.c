@@ -274,3 +274,38 @@ RING_TEST(ring_hostile, guess_behind_the_end_of_the_map_is_not_believed_T14)
 	p->map = old;
 	free(m);
 }
+
+/*
+ * Slots that are in flight are made available once more, so that chains together have more of them
+ * than the ring; and are put back, as a frame does that does not fit into any number of buffers.
+ */
+RING_TEST_FOR(RING_PACKED_CASES, ring_hostile, slots_in_flight_that_are_available_again_come_back)
+{
+	struct raw raws[PAIR_SIZE];
+
+	for (unsigned i = 0; i < PAIR_SIZE; i++)
+		raws[i] = (struct raw) { pair_alloc(p, 64), 64,
+					 WRITE_F | (i + 1 < PAIR_SIZE ? NEXT_F : 0), 0 };
+	for (unsigned from = 0; from < PAIR_SIZE; from += 5) {
+		struct chain popped[3];
+		uint16_t idx;
+		bool wrap;
+
+		pair_ring(p, PAIR_SIZE, driver_base_start(p->kind.layout));
+		pair_cycle(p, from);
+		idx = p->r.avail_idx;
+		wrap = p->r.avail_wrap;
+		for (unsigned i = 0; i < 3; i++) {
+			offer(p, raws, PAIR_SIZE);
+			cr_assert_eq(dev_pop(p, 1), 1);
+			popped[i] = p->chains[0];
+			cr_assert_eq(popped[i].n_slots, PAIR_SIZE);
+			p->d.avail_wrap = !p->d.avail_wrap;
+		}
+		ring_unpop(&p->r, RING_PACKED, popped, 3);
+		cr_assert_eq(p->r.avail_idx, idx);
+		cr_assert_eq(p->r.avail_wrap, wrap);
+		cr_assert_eq(p->r.in_flight, 0);
+	}
+	p->may_break = true;
+}
