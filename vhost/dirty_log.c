@@ -50,17 +50,19 @@ static int check(int fd, uint64_t size, uint64_t offset, struct error *err)
 struct dirty_log *dirty_log_open(int fd, uint64_t size, uint64_t offset, struct mem_watch *watch,
 				 struct error *err)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), lead = offset & (page - 1);
+	uint64_t page, lead;
 	struct dirty_log *log;
 
 	if (check(fd, size, offset, err) < 0)
 		return NULL;
+	page = shared_file_page(fd);
+	lead = offset & (page - 1);
 	log = malloc(sizeof(*log));
 	if (!log) {
 		error_set(err, -ENOMEM, "out of memory for a dirty log");
 		return NULL;
 	}
-	*log = (struct dirty_log) { .size = size, .len = lead + size };
+	*log = (struct dirty_log) { .size = size, .len = ALIGN_UP(lead + size, page) };
 	log->base = mmap(NULL, log->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
 			 (off_t)(offset - lead));
 	if (log->base == MAP_FAILED) {
@@ -72,11 +74,10 @@ struct dirty_log *dirty_log_open(int fd, uint64_t size, uint64_t offset, struct 
 		return NULL;
 	}
 	log->bits = (uint8_t *)log->base + lead;
-	log->guard = mem_guard_add(&(struct mem_guarded) { .base = log->base,
-							   .len = ALIGN_UP(log->len, page),
-							   .page = page,
-							   .fd = -1 },
-				   watch);
+	log->guard = mem_guard_add(
+		&(struct mem_guarded) {
+			.base = log->base, .len = log->len, .page = page, .fd = -1 },
+		watch);
 	if (!log->guard) {
 		error_set(err, -ENOMEM, "out of memory for a dirty log");
 		dirty_log_close(log);

@@ -135,11 +135,12 @@ static void find_tail(struct inflight *f, uint64_t used)
 struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, unsigned queues_max,
 			      struct mem_watch *w, struct error *err)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	struct inflight *f;
+	size_t page;
 
 	if (check(desc, fd, queues_max, err) < 0)
 		return NULL;
+	page = shared_file_page(fd);
 	f = calloc(1, sizeof(*f));
 	if (!f) {
 		error_set(err, -ENOMEM, "out of memory for an in-flight buffer");

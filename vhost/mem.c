@@ -11,12 +11,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 struct mem_mapping {
@@ -45,16 +43,6 @@ static void mapping_put(struct mem_mapping *m)
 	else if (m->fd >= 0)
 		close(m->fd);
 	free(m);
-}
-
-/* Hugetlbfs wants offset and length in its own pages; everything else in ours. */
-static uint64_t page_size_of(int fd)
-{
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
-		return (uint64_t)fs.f_bsize;
-	return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static int check_file(const struct mem_region_desc *d, int fd, struct error *err)
@@ -97,7 +85,7 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 	}
 	if (!unmapper)
 		unmapper = disposal_new(); /* without one it is done on the spot */
-	page = page_size_of(fd);
+	page = shared_file_page(fd);
 	lead = d->offset & (page - 1);
 	*m = (struct mem_mapping) { .base = MAP_FAILED,
 				    .len = ALIGN_UP(lead + d->size, page),
@@ -339,9 +327,10 @@ void mem_region_file(const struct mem_region *r, struct pager_file *out)
 	const struct mem_mapping *m = r->mapping;
 	uint64_t lead = (uint64_t)(r->host - (const uint8_t *)m->base);
 
-	*out = (struct pager_file) {
-		.fd = m->fd, .offset = m->offset - lead, .len = m->len, .page = page_size_of(m->fd)
-	};
+	*out = (struct pager_file) { .fd = m->fd,
+				     .offset = m->offset - lead,
+				     .len = m->len,
+				     .page = shared_file_page(m->fd) };
 }
 
 int mem_region_absent(struct mem_region *r, uint64_t away)

@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* File systems that answer by themselves. Network ones and FUSE are left out on purpose. */
@@ -147,4 +149,13 @@ bool shared_file_is_eventfd(int fd)
 bool shared_file_closes_at_once(int fd)
 {
 	return is_in_memory(fd) || shared_file_is_eventfd(fd);
+}
+
+uint64_t shared_file_page(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+		return (uint64_t)fs.f_bsize;
+	return (uint64_t)sysconf(_SC_PAGESIZE);
 }

@@ -9,6 +9,7 @@
 #define SLUICE_VHOST_SHARED_FILE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct error;
 
@@ -18,6 +19,12 @@ struct error;
  * DAX devices. @return 0, or -EINVAL with @err.
  */
 int shared_file_check(int fd, struct error *err);
+
+/*
+ * Bytes of a page of @fd, in which all that maps or unmaps it, or puts other memory in its place,
+ * has to count: hugetlbfs takes its own pages alone, everything else ours.
+ */
+uint64_t shared_file_page(int fd);
 
 /* Is it a file whose close() waits for nobody: in memory, or an eventfd? */
 bool shared_file_closes_at_once(int fd);

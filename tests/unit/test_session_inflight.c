@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -331,6 +332,29 @@ Test(session_inflight, a_shrunk_buffer_costs_the_connection_and_no_more_T14)
 	bed_start_queue(&b, 0);
 	bed_echo(&b, 0);
 	bed_fini(&b);
+}
+
+/* Mapped, unmapped and replaced in pages of its own, whether or not any are to be had. */
+Test(session_inflight, a_buffer_of_huge_pages_costs_its_device_at_most, .timeout = 60)
+{
+	struct frontend_inflight buf = {
+		.desc = { .mmap_size = 32768, .num_queues = ECHO_QUEUES, .queue_size = 64 }
+	};
+	unsigned mappings;
+
+	buf.fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	if (buf.fd < 0 || ftruncate(buf.fd, 2 << 20) < 0)
+		cr_skip_test("no huge pages of 2 MiB: %s", strerror(errno));
+	for (unsigned i = 0; i < 2; i++) {
+		open_bed(i ? VU_F_PACKED : 0);
+		mappings = count_mappings();
+		for (unsigned n = 0; n < 20 && frontend_set_inflight(&b.f, &buf) == 0; n++)
+			cr_assert_leq(count_mappings(), mappings + 2);
+		frontend_close(&b.f);
+		cr_assert(EVENTUALLY(b.dev.disconnected == 1));
+		bed_fini(&b);
+	}
+	frontend_inflight_close(&buf);
 }
 
 Test(session_inflight, a_reset_forgets_what_was_in_flight)

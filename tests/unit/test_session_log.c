@@ -3,7 +3,10 @@
 #include "tests/guest/frontend_log.h"
 #include "tests/unit/session_util.h"
 
+#include <errno.h>
+#include <linux/memfd.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -75,6 +78,39 @@ Test(session_log, a_ring_logs_where_it_writes_from_the_offset_on)
 			frontend_log_destroy(&log);
 		}
 	}
+}
+
+/*
+ * A log on hugetlbfs: no page of it may be there to be had, and it is mapped, unmapped and replaced
+ * in its own pages alone.
+ */
+Test(session_log, a_log_of_huge_pages_costs_its_device_at_most, .timeout = 60)
+{
+	struct frontend_log log = { .size = MEMORY_END / 4096 / 8 };
+	unsigned mappings;
+
+	log.fd = memfd_create("huge-log", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	if (log.fd < 0 || ftruncate(log.fd, 2 << 20) < 0)
+		cr_skip_test("no huge pages of 2 MiB: %s", strerror(errno));
+	FOR_EACH_LAYOUT(features)
+	{
+		open_bed(&echo_net_ops, features);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		mappings = count_mappings();
+		for (unsigned i = 0; i < 20; i++) {
+			log.offset = i * 4096;
+			OK(&b.f, frontend_log_share(&b.f, &log));
+			cr_assert_eq(count_mappings(), mappings + 1);
+		}
+		/* It goes on, or is hung up on; the process lives. */
+		frontend_log_all(&b.f, true);
+		frontend_log_ring(&b.f, 0, true);
+		frontend_close(&b.f);
+		cr_assert(EVENTUALLY(b.dev.disconnected == 1));
+		bed_fini(&b);
+	}
+	close(log.fd);
 }
 
 /* A ring that starts while logging is on logs from its first write. */
