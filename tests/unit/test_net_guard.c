@@ -289,13 +289,17 @@ Test(guard, headers_before_icmpv6_hide_nothing)
 		m[8] = 60;
 		expect(GUARD_IP, (int)i);
 	}
-	/* Of no length: Linux takes all of the frame for it. */
+	/* Of no length: Linux takes all of the frame for it, and so an option that is another's. */
 	for (unsigned i = 0; i < 2; i++) {
-		uint8_t *m = ipv6("fd00::5", "ff02::1", i ? 58 : 0, 8 + 32);
+		uint8_t *m = ipv6("fd00::5", "ff02::1", i ? 58 : 0, 8 + 32), *nd = m + (i ? 0 : 8);
 
 		m[-40 + 5] = 0;
 		m[0] = 58;
-		m[i ? 0 : 8] = 136;
+		nd[0] = 136;
+		inet_pton(AF_INET6, "fd00::5", nd + 8);
+		nd[24] = 2;
+		nd[25] = 1;
+		memcpy(nd + 26, other, 6);
 		expect(GUARD_IP, (int)i);
 	}
 	ipv6("fd00::5", "fd00::1", 59, 0);
@@ -425,6 +429,21 @@ Test(guard, a_checksum_of_tcp_udp_or_icmpv6_stays_unfinished)
 			cr_expect_eq(p.offload.needs_csum, off == 0, "row %u, %u", i, off);
 		}
 	}
+}
+
+/* Nor is what nobody asked to be looked at held to be anything. */
+Test(guard, what_is_free_may_be_cut_short)
+{
+	usual();
+	rules.ips.n = 0;
+	begin(mine, 0x0800, 8);
+	EXPECT(GUARD_PASS);
+	usual();
+	rules.macs.n = 0;
+	nd("fd00::5", 136, "fd00::5", other);
+	EXPECT(GUARD_PASS);
+	p.head[14 + 40 + 25] = 0;
+	EXPECT(GUARD_PASS);
 }
 
 Test(guard, other_protocols_pass_where_ip_is_free_alone)
