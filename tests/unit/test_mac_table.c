@@ -218,6 +218,8 @@ Test(mac_table, fixed_anew_in_a_full_table)
 	flood(t, 1, 1000);
 	cr_assert_eq(mac_table_count(t), 20);
 	mac_table_unfix(t, 0);
+	cr_assert_eq(mac_table_lookup(t, key_n(1000, 0)), 1, "others have what they had");
+	cr_assert_eq(mac_table_count_port(t, 0), 5);
 	flood(t, 1, 1000);
 	cr_assert_eq(mac_table_learn(t, key_n(1, 0), 1, 1), MAC_MOVED, "in that moment it may");
 	cr_assert(mac_table_fix(t, key_n(1, 0), 0));
@@ -226,6 +228,10 @@ Test(mac_table, fixed_anew_in_a_full_table)
 	for (uint32_t i = 0; i < 4; i++)
 		cr_assert_eq(mac_table_lookup(t, key_n(i, 0)) == 0, i == 1 || i == 2, "%u", i);
 	cr_assert_eq(mac_table_count(t), 17);
+	/* What was fixed and is free now is nobody's. */
+	cr_assert_eq(mac_table_purge(t, 0), 2);
+	mac_table_unfix(t, 0);
+	cr_assert_eq(mac_table_count_port(t, 0), 0);
 	mac_table_destroy(t);
 }
 
