@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what Sluice needs from the distribution, and nothing else: packages through apt, and, into
-# a cache folder, a guest kernel and a second QEMU to test with. Nothing outside of the cache folder
+# a cache folder, a guest kernel and newer QEMUs to test with. Nothing outside of the cache folder
 # changes except for the packages; the service that comes with one of them, Open vSwitch's, is kept off.
 # Run it as often as you like: it is quick when nothing is missing.
 #
@@ -19,11 +19,11 @@ usage() {
   cat <<EOF
 Usage: scripts/setup.sh [--for build|demo|test|lint|bench|all] [--check]
 
-Installs what is missing from the distribution (apt, as root), and keeps a guest kernel and a newer
-QEMU for the tests in $cache.
+Installs what is missing from the distribution (apt, as root), and keeps a guest kernel and newer
+QEMUs for the tests in $cache.
 
   --for WHAT  build: compilers and libraries; demo: build, QEMU and a guest kernel;
-              test: demo, pytest and the backports' QEMU; lint: the checkers;
+              test: demo, pytest and newer QEMUs; lint: the checkers;
               bench: build and the back-ends to compare with; all: everything (default)
   --check     install nothing: list what is missing, exit 1 if anything is
   --help      this text
@@ -55,17 +55,17 @@ bench_packages=(dpdk-dev fio librsvg2-bin openvswitch-switch-dpdk python3-yaml q
 lint_packages=(clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck)
 
 wants_guest=
-wants_qemu10=
+wants_qemus=
 case $purpose in
   build) packages=("${build_packages[@]}") ;;
   demo) packages=("${build_packages[@]}" "${guest_packages[@]}"); wants_guest=1 ;;
   test) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}")
-        wants_guest=1; wants_qemu10=1 ;;
+        wants_guest=1; wants_qemus=1 ;;
   lint) packages=("${build_packages[@]}" "${lint_packages[@]}") ;;
   bench) packages=("${build_packages[@]}" "${bench_packages[@]}") ;;
   all) packages=("${build_packages[@]}" "${guest_packages[@]}" "${test_packages[@]}" "${lint_packages[@]}"
                  "${bench_packages[@]}")
-       wants_guest=1; wants_qemu10=1 ;;
+       wants_guest=1; wants_qemus=1 ;;
   *) die "--for $purpose: unknown; say build, demo, test, lint, bench or all" ;;
 esac
 
@@ -143,7 +143,8 @@ install_packages() {
 unpack_into() {
   local folder=$1 tmp; shift
   tmp=$(mktemp -d "$cache/unpack.XXXXXX")
-  if (cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root "$@" </dev/null) && mkdir "$tmp/root" &&
+  mkdir "$tmp/partial" # where what is to be installed is downloaded to
+  if (cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root "$@" -o "Dir::Cache::archives=$tmp" </dev/null) && mkdir "$tmp/root" &&
      (cd "$tmp" && for deb in *.deb; do dpkg -x "$deb" root || exit 1; done) &&
      rm -rf "$folder" && mv "$tmp/root" "$folder"; then
     rm -rf "$tmp"
@@ -177,41 +178,77 @@ get_kernel() {
   fi
 }
 
-# QEMU 10 from the backports of Debian 12, unpacked beside the installed one: <cache>/qemu10/usr. It
-# needs the same libraries as QEMU 7.2. The tests do without it, and say so, where it cannot be had.
-get_qemu10() {
-  [ -x "$cache/qemu10/usr/bin/qemu-system-x86_64" ] && return 0
-  # shellcheck source=/dev/null
-  . /etc/os-release
-  [ "${VERSION_CODENAME:-}" = bookworm ] || return 0
-  [ -z "$check_only" ] || { say "missing: the backports' QEMU in $cache/qemu10"; return 1; }
-  # Wherever this machine gets Debian from, it gets its backports from too.
-  local uri apt_dir keyring=/usr/share/keyrings/debian-archive-keyring.gpg signed=
+# Into `private`: options by which apt-get sees these suites of Debian's alone, as on an empty machine, and keeps what it
+# knows in `apt_dir`, which is to be removed. Wherever this machine gets Debian from, it gets its other suites from too.
+private_archive() {
+  local uri suite keyring=/usr/share/keyrings/debian-archive-keyring.gpg signed=
   # shellcheck disable=SC2016
   uri=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
         awk '$1 == "bookworm" && $2 == "main" { print $3; exit }')
-  [ -n "$uri" ] || { say "no archive of Debian 12 among apt's sources: going without the backports' QEMU"; return 0; }
+  [ -n "$uri" ] || { say "no archive of Debian 12 among apt's sources"; return 1; }
   [ ! -r "$keyring" ] || signed="[signed-by=$keyring] "
   apt_dir=$(mktemp -d "$cache/apt.XXXXXX")
   mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
-  echo "deb ${signed}$uri bookworm-backports main" >"$apt_dir/sources.list"
-  local -a private=(-o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=-
-                    -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
-                    -o APT::Sandbox::User=root)
+  : >"$apt_dir/status"
+  for suite in "$@"; do
+    echo "deb ${signed}$uri $suite main"
+  done >"$apt_dir/sources.list"
+  private=(-o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::status=$apt_dir/status"
+           -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache" -o APT::Sandbox::User=root)
+}
+
+on_bookworm() {
+  # shellcheck source=/dev/null
+  (. /etc/os-release && [ "${VERSION_CODENAME:-}" = bookworm ])
+}
+
+# QEMU 10 from the backports of Debian 12, unpacked beside the installed one: <cache>/qemu10/usr. It
+# needs the same libraries as QEMU 7.2. The tests do without it, and say so, where it cannot be had.
+get_qemu10() {
+  local apt_dir='' private=()
+  [ -x "$cache/qemu10/usr/bin/qemu-system-x86_64" ] && return 0
+  on_bookworm || return 0
+  [ -z "$check_only" ] || { say "missing: the backports' QEMU in $cache/qemu10"; return 1; }
   say "fetching the backports' QEMU"
-  if ! { apt-get -qq "${private[@]}" update </dev/null &&
+  if ! { private_archive bookworm-backports && apt-get -qq "${private[@]}" update </dev/null &&
          unpack_into "$cache/qemu10" "${private[@]}" -t bookworm-backports download \
            qemu-system-x86 qemu-system-data seabios &&
          "$cache/qemu10/usr/bin/qemu-system-x86_64" --version >/dev/null; }; then
     rm -rf "$cache/qemu10"
     say "the backports' QEMU cannot be had: its tests will be skipped"
   fi
-  rm -rf "$apt_dir"
+  [ -z "$apt_dir" ] || rm -rf "$apt_dir"
+}
+
+# QEMU 11 from the backports of Debian 13, with its libraries and their loader, which are newer than Debian 12's:
+# <cache>/qemu11/qemu starts it. The tests do without it, and say so, where it cannot be had.
+get_qemu11() {
+  local apt_dir='' private=() root=$cache/qemu11/usr
+  [ -x "$cache/qemu11/qemu" ] && return 0
+  on_bookworm || return 0
+  [ -z "$check_only" ] || { say "missing: Debian 13's backports' QEMU in $cache/qemu11"; return 1; }
+  say "fetching QEMU 11"
+  if ! { private_archive trixie trixie-backports && apt-get -qq "${private[@]}" update </dev/null &&
+         unpack_into "$cache/qemu11" "${private[@]}" -t trixie-backports --no-install-recommends -y --download-only \
+           install qemu-system-x86 &&
+         start_by_loader "$root" qemu-system-x86_64 >"$root/qemu" && chmod 755 "$root/qemu" &&
+         "$root/qemu" --version >/dev/null && mv "$root/qemu" "$cache/qemu11/qemu"; }; then
+    rm -rf "$cache/qemu11"
+    say "QEMU 11 cannot be had: its tests will be skipped"
+  fi
+  [ -z "$apt_dir" ] || rm -rf "$apt_dir"
+}
+
+# A script that starts a program with the libraries that are unpacked beside it.
+start_by_loader() {
+  printf '#!/bin/sh\nexec %q --library-path %q %q "$@"\n' "$1/lib64/ld-linux-x86-64.so.2" "$1/lib/x86_64-linux-gnu" \
+    "$1/bin/$2"
 }
 
 mkdir -p "$cache"
 complete=1
 install_packages || complete=
 [ -z "$wants_guest" ] || get_kernel || complete=
-[ -z "$wants_qemu10" ] || get_qemu10 || complete=
+[ -z "$wants_qemus" ] || get_qemu10 || complete=
+[ -z "$wants_qemus" ] || get_qemu11 || complete=
 [ -n "$complete" ]

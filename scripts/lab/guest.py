@@ -25,13 +25,15 @@ class Disk:
 @dataclass
 class Net:
     socket: str
-    mac: str
+    mac: str = ""
     queues: int = 1  # pairs
     ring_size: int = 256  # QEMU's smallest for a network card
     server: bool = False
     reconnect: bool = False
     packed: Optional[bool] = None  # None: as the machine
     more: str = ""  # properties of QEMU's virtio-net, "guest_csum=off"
+    # QEMU's device for any kind of vhost-user back-end: that one answers the control queue, and gives the address
+    generic: bool = False
 
 
 @dataclass
@@ -93,6 +95,11 @@ def _iommu_options(m):
 
 def _net_options(m, qemu, accelerator):
     n = m.net
+    if n.generic:
+        # The configuration up to supported_hash_types, virtio 1.3 5.1.4.
+        return ["-chardev", _chardev("net", n, qemu),
+                "-device", f"vhost-user-test-device-pci,virtio-id=1,chardev=net,num_vqs={2 * n.queues + 1},"
+                           f"vq_size={n.ring_size},config_size=24"]
     pci = m.type != "microvm"
     device = (f"{'virtio-net-pci' if pci else 'virtio-net-device'},netdev=net,mac={n.mac},"
               f"mq={_on(n.queues > 1)},rx_queue_size={n.ring_size},tx_queue_size={n.ring_size},"

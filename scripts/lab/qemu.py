@@ -48,6 +48,15 @@ def qemus():
     return [found[v] for v in sorted(found)]
 
 
+@functools.lru_cache(None)
+def generic_qemu():
+    """A QEMU that lets anybody use its device for any kind of vhost-user back-end (11.1 does), or None."""
+    binary = str(CACHE / "qemu11/qemu")
+    share = CACHE / "qemu11/usr/share"
+    version = _version(binary)
+    return Qemu(binary, version, ("-L", str(share / "qemu"), "-L", str(share / "seabios"))) if version else None
+
+
 def default_qemu():
     if not qemus():
         raise LabError("there is no qemu-system-x86_64: run scripts/setup.sh --for demo")

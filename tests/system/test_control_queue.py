@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Linux's driver on our own control queue. QEMU's vhost-user-net keeps that queue to itself; its device for any kind of
+vhost-user back-end, which QEMU 11.1 lets anybody use, hands it over. What ethtool and ip set there must have its effect.
+"""
+import shutil
+
+import pytest
+from lab import qemu
+from lab.daemon import Daemon, wait_for
+from lab.guest import Guest, Machine, Net
+from test_guests import sluice
+
+PAIRS = 4
+MAC, NEW_MAC = "52:54:00:5c:81:01", "52:54:00:5c:81:11"
+ONE, ONE6, TWO, TWO6 = "198.18.81.1", "fd81::1", "198.18.81.2", "fd81::2"
+CONFIG = """
+networks:
+  - name: lan
+    ports:
+      - {{ name: one, socket: {folder}/one.sock, queues: {pairs}, mac: '{mac}', mtu: 1500, speed: 25000 }}
+      - {{ name: two, socket: {folder}/two.sock }}
+"""
+
+
+@pytest.fixture(name="lab")
+def _lab(folder):
+    generic = qemu.generic_qemu()
+    if not generic or not shutil.which("ethtool", path="/usr/bin:/usr/sbin:/bin:/sbin"):
+        pytest.skip("QEMU 11 or ethtool is not here; scripts/setup.sh --for test fetches what can be had")
+    files = qemu.guest_files("ethtool")
+    one = Machine(qemu=generic, cpus=2, net=Net(f"{folder}/one.sock", queues=PAIRS, generic=True), ip=f"{ONE}/24",
+                  ip6=f"{ONE6}/64")
+    two = Machine(net=Net(f"{folder}/two.sock", "52:54:00:5c:81:02"), ip=f"{TWO}/24", ip6=f"{TWO6}/64")
+    with Daemon(folder, CONFIG.format(folder=folder, pairs=PAIRS, mac=MAC)) as daemon, \
+            Guest(one, "one", files=files) as first, Guest(two, "two", files=files) as second:
+        first.start()
+        second.start()
+        first.ready()
+        second.ready()
+        first.job("carrier", "up")
+        second.job("neighbour", ONE6)  # which takes a while where IPv6 is just about to find the link
+        yield daemon, first, second
+        assert not first.job("complaints")
+        port = daemon.port("one")
+        assert not port["front_end"]["queues_broken"] and port["front_end"]["connects"] == 1
+        first.poweroff()
+        second.poweroff()
+        assert daemon.stop() == 0
+
+
+def per_queue(guest):
+    """Frames that each receive queue got, by ethtool -S, which shows those in use."""
+    counts = guest.job("ethtool", "-S", "eth0")
+    return [int(counts.get(f"rx_queue_{i}_packets", 0)) for i in range(PAIRS)]
+
+
+def queues_used_by(one, two):
+    """Which receive queues get something when two talks to one by IP; the first one gets what has no IP, too (ARP)."""
+    before = per_queue(one)
+    two.job("ping", ONE, 3)
+    two.job("ping", ONE6, 3)
+    return {i for i, (b, a) in enumerate(zip(before, per_queue(one))) if a > b}
+
+
+def check_queues_and_rss(one, two):
+    assert one.job("ethtool", "-l", "eth0")["Combined"] == "2", "as many as it has CPUs"
+    one.job("ethtool", "-L", "eth0", "combined", PAIRS)
+    table = one.job("ethtool", "-x", "eth0")
+    assert table["toeplitz"] == "on" and set(table["0"].split("_")) - {""} <= set("0123")
+    one.job("ethtool", "-X", "eth0", "weight", 0, 0, 0, 1)
+    assert queues_used_by(one, two) - {0} == {3}
+    one.job("ethtool", "-X", "eth0", "weight", 0, 1, 0, 0)
+    assert queues_used_by(one, two) - {0} == {1}
+    one.job("ethtool", "-K", "eth0", "rxhash", "on")
+    one.job("ethtool", "-N", "eth0", "rx-flow-hash", "tcp4", "sdfn")
+    assert queues_used_by(one, two) - {0} == {1}
+    one.job("ethtool", "-X", "eth0", "equal", 1)
+    one.job("ethtool", "-L", "eth0", "combined", 1)
+    assert queues_used_by(one, two) == {0}
+    one.job("ethtool", "-L", "eth0", "combined", PAIRS)
+
+
+def check_coalescing(one, two):
+    """What the driver shows is what the card has taken. It is told at once of what comes alone, whatever it has set."""
+    for usecs, frames in ((500, 64), (0, 1)):
+        one.job("ethtool", "-C", "eth0", "rx-usecs", usecs, "rx-frames", frames, "tx-usecs", usecs, "tx-frames", 1)
+        shown = one.job("ethtool", "-c", "eth0")
+        assert (shown["rx-usecs"], shown["rx-frames"], shown["tx-usecs"]) == (str(usecs), str(frames), str(usecs))
+        two.job("ping", ONE, 3)
+
+
+def check_filters(daemon, one, two):
+    """Who asks for an address asks a group; who is in that group alone has to hear it."""
+    def unheard(nobody):
+        before = daemon.port("one")["counters"]["tx_not_for_it"]
+        two.job("ask", nobody)
+        return daemon.port("one")["counters"]["tx_not_for_it"] - before
+    assert unheard("fd81::71") > 0
+    one.job("link", "promisc", "on")
+    assert unheard("fd81::72") == 0
+    one.job("link", "promisc", "off")
+    assert unheard("fd81::73") > 0
+    one.job("link", "address", NEW_MAC)
+    assert two.job("neighbour", ONE)["lladdr"] == NEW_MAC
+    assert two.job("neighbour", ONE6)["lladdr"] == NEW_MAC
+
+
+def check_link(daemon, one, two):
+    for word in ("down", "up"):
+        done = sluice(daemon, "port", word, "one")
+        assert done.returncode == 0, done.stderr
+        one.job("carrier", word)
+    two.job("ping", ONE, 3)
+
+
+def test_what_ethtool_and_ip_set_has_its_effect(lab):
+    daemon, one, two = lab
+    features = daemon.port("one")["front_end"]["features"]
+    for name in ("ctrl_vq", "ctrl_rx", "ctrl_mac_addr", "ctrl_vlan", "mq", "rss", "hash_report", "notf_coal", "status",
+                 "speed_duplex", "mtu", "mac"):
+        assert name in features, name
+    facts = one.job("facts")
+    assert (facts["mac"], facts["mtu"], facts["net_queues"]) == (MAC, "1500", "2")
+    told = one.job("ethtool", "eth0")
+    assert (told["Speed"], told["Duplex"], told["Link_detected"]) == ("25000Mb/s", "Full", "yes")
+    able = one.job("ethtool", "-k", "eth0")
+    for name in ("rx-checksumming", "tx-checksumming", "scatter-gather", "tcp-segmentation-offload", "rx-vlan-filter"):
+        assert able[name].startswith("on"), name
+    check_queues_and_rss(one, two)
+    check_coalescing(one, two)
+    check_filters(daemon, one, two)
+    check_link(daemon, one, two)
+    wait_for(lambda: sum(per_queue(one)) == daemon.port("one")["counters"]["tx_packets"], 60,
+             "what ethtool -S counts is what sluiced has delivered")
