@@ -95,8 +95,12 @@ static bool is_writethrough(const struct blk_device *b, uint64_t features)
 void blk_set_features(struct vhost_device *d, uint64_t features)
 {
 	struct blk_device *b = blk_of(d);
+	bool was = b->writethrough;
 
 	b->writethrough = is_writethrough(b, features);
+	/* A driver before this one may have written, and this one does not flush. */
+	if (b->writethrough && !was)
+		blk_settle(b);
 }
 
 /* What a note says of it. The front-end keeps it for us, so that a crash does not change it. */

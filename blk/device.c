@@ -407,13 +407,18 @@ static void settled(struct last_flush *f)
 			  "could not be flushed: %s",
 			  b->cfg.name, strerror(-f->result));
 	b->settling = false;
+	if (b->settle_again && !b->close_asked)
+		blk_settle(b);
 	blk_go_on_closing(b);
 }
 
 void blk_settle(struct blk_device *b)
 {
-	/* Under way already: what was written since came by a guest that goes back and forth. */
-	if (b->settling || b->cfg.cache == DISK_CACHE_UNSAFE)
+	if (b->cfg.cache == DISK_CACHE_UNSAFE)
+		return;
+	/* One that is under way may have begun before the last write that matters here. */
+	b->settle_again = b->settling;
+	if (b->settling)
 		return;
 	b->settling = true;
 	last_flush_begin(&b->settle, b->disk, b->vhost.workers, settled);

@@ -32,7 +32,7 @@ struct blk_device {
 	unsigned n_running; /* queues */
 
 	struct last_flush settle; /* of what was written back, when that ends */
-	bool settling;
+	bool settling, settle_again;
 	struct old_disk *old;	   /* that another has replaced, while it is flushed; NULL: none */
 	bool close_asked;	   /* nothing runs any more; closing waits for these two */
 	struct last_flush flush;   /* for closing and for handing over */

@@ -59,13 +59,16 @@ void nbd_redo_add(struct nbd_redo *r, const struct nbd_redo_entry *e, const void
 	put(r, e, sizeof(*e));
 	if (e->op == DISK_WRITE)
 		put(r, data, e->len);
+	if (!e->fua)
+		r->owed = r->head;
 }
 
 void nbd_redo_forget(struct nbd_redo *r, uint64_t pos)
 {
 	if (pos <= r->tail)
 		return;
-	r->tail = pos;
+	/* What is left is durable by itself, and has nothing older before it any more. */
+	r->tail = pos >= r->owed ? r->head : pos;
 	/* Back at the start, so that it takes no more memory than it needs. */
 	if (r->tail == r->head)
 		r->tail = r->head = ALIGN_UP(r->head, NBD_REDO_BYTES);

@@ -3,7 +3,9 @@
  * What an NBD server has acknowledged and may still lose: every write since the last flush that
  * succeeded, in the order of its answers. A server that comes back after it has died gets all of
  * this again, before anything else, so that a guest's flush can be believed: it covers what the
- * guest was told is done.
+ * guest was told is done. A write that was durable when it was answered (FUA) needs no such thing
+ * itself, but stands in the log behind those that do: done again alone, an older write to the same
+ * place would undo it.
  *
  * A ring of bytes. Positions only grow. The disk's thread alone.
  */
@@ -17,6 +19,7 @@
 struct nbd_redo {
 	uint8_t *mem; /* NULL: writes are durable when they are answered */
 	uint64_t tail, head;
+	uint64_t owed;	   /* what follows the last entry that a flush has still to cover */
 	uint64_t reserved; /* for writes that have no answer yet */
 };
 
@@ -25,7 +28,8 @@ struct nbd_redo_entry {
 	uint32_t len;
 	uint8_t op; /* enum disk_op: WRITE, whose data follows, DISCARD, ZERO */
 	uint8_t unmap;
-	uint8_t pad[2];
+	uint8_t fua; /* durable when it was answered: here for its place in the order */
+	uint8_t pad;
 };
 static_assert(sizeof(struct nbd_redo_entry) == 16, "as it stands in the ring");
 
@@ -37,6 +41,11 @@ bool nbd_redo_reserve(struct nbd_redo *r, enum disk_op op, uint32_t len);
 void nbd_redo_unreserve(struct nbd_redo *r, enum disk_op op, uint32_t len);
 /* Into what is reserved. */
 void nbd_redo_add(struct nbd_redo *r, const struct nbd_redo_entry *e, const void *data);
+/* Would doing the log again undo a write that is durable, and so is not in it? */
+static inline bool nbd_redo_owes(const struct nbd_redo *r)
+{
+	return r->owed > r->tail;
+}
 /* All before @pos is durable. */
 void nbd_redo_forget(struct nbd_redo *r, uint64_t pos);
 /* The entry at @pos, its data in @data. @return where the next one is. */

@@ -89,14 +89,19 @@ void nbd_slot_drop(struct nbd_disk *d, struct nbd_slot *s)
 	s->reserved = s->flushes = false;
 }
 
-/* A write was answered: it stays in the log until a flush has covered it. */
+/*
+ * A write was answered: it stays in the log until a flush has covered it. One with FUA has to stand
+ * there only behind others, which may be older ones to the same place.
+ */
 static void keep_for_redo(struct nbd_disk *d, struct nbd_slot *s)
 {
-	const struct nbd_redo_entry e = {
-		.offset = s->offset, .len = s->len, .op = (uint8_t)s->op, .unmap = s->unmap
-	};
+	const struct nbd_redo_entry e = { .offset = s->offset,
+					  .len = s->len,
+					  .op = (uint8_t)s->op,
+					  .unmap = s->unmap,
+					  .fua = s->fua && d->facts.fua };
 
-	if (!s->result && !(s->fua && d->facts.fua)) {
+	if (!s->result && (!e.fua || nbd_redo_owes(&d->redo))) {
 		nbd_redo_add(&d->redo, &e, s->buf);
 		s->reserved = false;
 	} else {

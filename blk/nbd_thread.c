@@ -296,6 +296,7 @@ static void redo_step(struct nbd_disk *d, uint64_t now)
 				     .offset = e.offset,
 				     .len = e.len,
 				     .unmap = e.unmap,
+				     .fua = e.fua,
 				     .buf = buf };
 	d->own_busy = true;
 	nbd_slot_send(&d->conns[0], &d->own);

@@ -17,6 +17,7 @@
 #define LIAR_HAS_FLAGS 1u
 #define LIAR_READ_ONLY 2u
 #define LIAR_FLUSH 4u
+#define LIAR_FUA 8u
 #define LIAR_CONNECTIONS 64
 #define LIAR_MEMORY (1u << 20)
 

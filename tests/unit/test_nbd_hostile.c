@@ -324,3 +324,101 @@ Test(nbd_hostile, a_server_that_comes_back_as_another_is_not_used)
 		liar_stop(&liar);
 	}
 }
+
+static int write_page(struct rig *rig, uint8_t *mem, uint32_t seed, bool fua)
+{
+	struct disk_request r;
+	struct iovec iov;
+
+	fill(mem, 4096, seed);
+	request_set(&r, DISK_WRITE, 0, &iov, mem, 4096);
+	r.fua = fua;
+	return rig_run1(rig, &r);
+}
+
+static bool is_back(void *arg)
+{
+	struct nbd_disk *d = container_of(((struct rig *)arg)->disk, struct nbd_disk, disk);
+
+	return LIAR_GET(&liar, connections) == 2 &&
+	       __atomic_load_n(&d->state, __ATOMIC_RELAXED) == NBD_UP;
+}
+
+/* What is written through is durable; the older write that no flush has covered is not. */
+Test(nbd_hostile, what_is_done_again_undoes_no_later_write_that_was_written_through)
+{
+	struct blk_config cfg;
+	static uint8_t a[4096];
+	struct rig rig;
+
+	liar_start(&liar, ALL, LIAR_FLUSH | LIAR_FUA);
+	cfg = config(5);
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(write_page(&rig, a, 1, false), 0);
+	cr_assert_eq(write_page(&rig, a, 2, true), 0);
+	LIAR_SET(&liar, hang_up, 1);
+	cr_assert(eventually(is_back, &rig));
+	cr_assert_arr_eq(liar.memory, a, sizeof(a));
+	cr_assert_eq(LIAR_GET(&liar, commands[1]), 4);
+	rig_close(&rig);
+	liar_stop(&liar);
+}
+
+static uint64_t logged(struct rig *rig)
+{
+	struct nbd_disk *d = container_of(rig->disk, struct nbd_disk, disk);
+
+	return d->redo.head - d->redo.tail;
+}
+
+Test(nbd_hostile, what_is_written_through_is_logged_only_behind_what_is_not)
+{
+	struct blk_config cfg;
+	static uint8_t a[4096];
+	struct rig rig;
+
+	liar_start(&liar, ALL, LIAR_FLUSH | LIAR_FUA);
+	cfg = config(5);
+	rig_open(&rig, &cfg, 0);
+	cr_assert_eq(write_page(&rig, a, 1, true), 0);
+	cr_assert_eq(logged(&rig), 0);
+	cr_assert_eq(write_page(&rig, a, 1, false), 0);
+	cr_assert_eq(write_page(&rig, a, 1, true), 0);
+	cr_assert_gt(logged(&rig), 2 * sizeof(a));
+	cr_assert_eq(rig_rw(&rig, DISK_FLUSH, 0, NULL, 0), 0);
+	cr_assert_eq(logged(&rig), 0);
+	cr_assert_eq(write_page(&rig, a, 1, true), 0);
+	cr_assert_eq(logged(&rig), 0);
+	rig_close(&rig);
+	liar_stop(&liar);
+}
+
+/* A flush that was sent before them covers what they had to stand behind, and so the log ends. */
+Test(nbd_hostile, what_was_written_through_leaves_the_log_with_the_last_that_was_not)
+{
+	struct nbd_redo_entry e = { .len = 512, .op = DISK_WRITE };
+	static const uint8_t data[512];
+	struct nbd_redo log;
+	uint64_t sent;
+
+	cr_assert_eq(nbd_redo_open(&log), 0);
+	for (unsigned round = 0; round < 3; round++) {
+		cr_assert_not(nbd_redo_owes(&log));
+		for (unsigned i = 0; i < 4; i++)
+			cr_assert(nbd_redo_reserve(&log, DISK_WRITE, 512));
+		e.fua = 0;
+		nbd_redo_add(&log, &e, data);
+		sent = log.head;
+		nbd_redo_add(&log, &e, data);
+		e.fua = 1;
+		nbd_redo_add(&log, &e, data);
+		nbd_redo_forget(&log, sent);
+		cr_assert(nbd_redo_owes(&log));
+		cr_assert_eq(log.tail, sent);
+		sent = log.owed;
+		nbd_redo_add(&log, &e, data);
+		nbd_redo_forget(&log, sent);
+		cr_assert_eq(log.tail, log.head);
+	}
+	nbd_redo_close(&log);
+}

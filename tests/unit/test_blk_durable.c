@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a guest may rely on being durable is, whatever it changes its mind about meanwhile; and what
+ * a disk on an NBD server does for a guest ends with that guest.
+ */
+#include "blk/device_impl.h"
+#include "blk/disk_nbd.h"
+#include "tests/unit/blk_util.h"
+#include "tests/unit/nbd_liar.h"
+
+#define IMAGE (4 * MIB)
+#define WCE offsetof(struct virtio_blk_config, wce)
+
+static struct vm vm;
+static struct liar liar;
+static uint8_t *mem;
+static uint64_t gpa;
+
+TestSuite(blk_durable, .timeout = 120);
+
+static void start(const struct variant *v, const struct blk_config *cfg)
+{
+	vm_start(&vm, v, cfg, IMAGE);
+	mem = guest_alloc(&vm.mem, 64 * KIB, 4096, &gpa);
+	cr_assert_not_null(mem);
+}
+
+static void start_on_liar(const struct variant *v, uint32_t flags)
+{
+	struct blk_config cfg = { .kind = DISK_NBD, .reconnect_s = 60 };
+
+	liar_start(&liar, LIAR_MEMORY, flags);
+	cfg.nbd = liar.at.uri;
+	start(v, &cfg);
+}
+
+static void stop_on_liar(void)
+{
+	vm_stop(&vm);
+	liar_stop(&liar);
+}
+
+static void say(uint8_t wce)
+{
+	VM_OK(&vm, frontend_set_config(&vm.f, WCE, &wce, 1, 0));
+}
+
+static void write_page(uint32_t seed)
+{
+	fill(mem, 4096, seed);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+}
+
+static bool flushes_came(uint32_t n)
+{
+	return VM_EVENTUALLY(LIAR_GET(&liar, commands[3]) >= n);
+}
+
+/* A driver that knows of no flush takes over, and relies on all that is there. */
+BLK_TEST(blk_durable, what_was_written_back_becomes_durable_when_a_driver_comes_that_cannot_flush)
+{
+	const uint64_t flush = UINT64_C(1) << VIRTIO_BLK_F_FLUSH;
+
+	start_on_liar(v, LIAR_FLUSH | LIAR_FUA);
+	write_page(1);
+	cr_assert_eq(LIAR_GET(&liar, commands[3]), 0);
+	VM_OK(&vm, frontend_set_features(&vm.f, vm.f.features & ~flush));
+	cr_assert(flushes_came(1));
+	stop_on_liar();
+}
+
+/* The flush of the first time is under way still, and does not cover what came since. */
+BLK_TEST(blk_durable, a_guest_that_goes_back_and_forth_has_all_of_it_flushed)
+{
+	start_on_liar(v, LIAR_FLUSH | LIAR_FUA);
+	write_page(1);
+	LIAR_SET(&liar, answers, 0);
+	say(0);
+	cr_assert(flushes_came(1));
+	LIAR_SET(&liar, answers, UINT32_MAX);
+	say(1);
+	write_page(2);
+	say(0);
+	LIAR_SET(&liar, hang_up, 1);
+	cr_assert(flushes_came(3), "%u flushes", LIAR_GET(&liar, commands[3]));
+	stop_on_liar();
+}
