@@ -99,6 +99,24 @@ HOT unsigned pop_and_submit(struct blk_queue *q, enum ring_layout layout)
 	return n;
 }
 
+/*
+ * The guest has changed to write-through (CONFIG_WCE) since @r came: it sends no flush any more,
+ * and relies on what it is told from then on, @r too. The flush of that moment may not cover it.
+ * @return true: one of its own is under way.
+ */
+static bool make_durable(struct blk_queue *q, struct request *r)
+{
+	enum disk_op op = r->io.op;
+
+	if (r->io.result || r->io.fua ||
+	    (op != DISK_WRITE && op != DISK_DISCARD && op != DISK_ZERO))
+		return false;
+	r->io.op = DISK_FLUSH;
+	r->io.fua = true;
+	q->disk->ops->submit(q->disk_queue, &r->io);
+	return true;
+}
+
 /* Step 3: what the disk has done goes back to the guest. */
 HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
 {
@@ -109,6 +127,8 @@ HOT unsigned reap(struct blk_queue *q, enum ring_layout layout)
 		struct request *r = container_of(done[i], struct request, io);
 
 		if (unlikely(r->io.result) && (leave(q, r) || fault_keep(q, r)))
+			continue;
+		if (unlikely(q->limits.writethrough) && make_durable(q, r))
 			continue;
 		if (unlikely(r == q->failed.trying))
 			fault_over(q);

@@ -16,6 +16,18 @@
 /* So that it is not asleep for much longer than that. */
 #define REST_US 250000u
 
+/* All of it is done again, where it was the flush behind it that failed. */
+static void begin_anew(struct request *r)
+{
+	if (r->kind == REQUEST_WRITE)
+		r->io.op = DISK_WRITE;
+	else if (r->kind == REQUEST_DISCARD)
+		r->io.op = DISK_DISCARD;
+	else if (r->kind == REQUEST_ZERO)
+		r->io.op = DISK_ZERO;
+	disk_request_rewind(&r->io, request_segs(r));
+}
+
 /* What an operator wants to know; worker thread, any thread reads. */
 static void note(struct blk_queue *q, const struct request *r)
 {
@@ -75,7 +87,7 @@ bool fault_keep(struct blk_queue *q, struct request *r)
 	}
 	r->issued = 0;
 	/* Now, for blk_queue_uses() has to know of all the memory that it still needs. */
-	disk_request_rewind(&r->io, request_segs(r));
+	begin_anew(r);
 	if (tried) {
 		q->failed.trying = NULL;
 		STAILQ_INSERT_HEAD(&q->failed.list, &r->io, link);

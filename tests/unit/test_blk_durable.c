@@ -25,6 +25,26 @@ static void start(const struct variant *v, const struct blk_config *cfg)
 	cr_assert_not_null(mem);
 }
 
+static void submit(uint32_t type, uint64_t sector, uint32_t len)
+{
+	const struct driver_seg seg = { gpa, len };
+
+	VM_OK(&vm, guest_blk_submit(&vm.blk[0], type, sector, &seg, 1, NULL));
+	guest_blk_kick(&vm.blk[0]);
+}
+
+static void start_with_limit(const struct variant *v)
+{
+	const struct blk_config cfg = { .kind = DISK_FILE,
+					.cache = DISK_CACHE_WRITEBACK,
+					.limits.ops[BLK_LIMIT_ALL].rate = 2 };
+
+	start(v, &cfg);
+	write_back(vm.image);
+	if (dirty_pages(vm.image) < 0)
+		cr_skip_test("the kernel has no cachestat()");
+}
+
 static void start_on_liar(const struct variant *v, uint32_t flags)
 {
 	struct blk_config cfg = { .kind = DISK_NBD, .reconnect_s = 60 };
@@ -84,4 +104,26 @@ BLK_TEST(blk_durable, a_guest_that_goes_back_and_forth_has_all_of_it_flushed)
 	LIAR_SET(&liar, hang_up, 1);
 	cr_assert(flushes_came(3), "%u flushes", LIAR_GET(&liar, commands[3]));
 	stop_on_liar();
+}
+
+/* They wait for their turn while the guest changes, and complete when it relies on that. */
+BLK_TEST(blk_durable, what_is_in_flight_when_the_guest_changes_is_durable_when_it_completes)
+{
+	bool held = false;
+
+	start_with_limit(v);
+	for (unsigned i = 0; i < 5 && !held; i++) {
+		say(1);
+		for (unsigned j = 0; j < 6; j++)
+			submit(VIRTIO_BLK_T_OUT, j * 128, 64 * KIB);
+		cr_assert(VM_EVENTUALLY(vm_stats(&vm).held_now > 0));
+		say(0);
+		held = vm_stats(&vm).held_now > 0;
+		vm_wait(&vm, 0, 6, VIRTIO_BLK_S_OK);
+		cr_assert(!held || dirty_pages(vm.image) == 0);
+	}
+	cr_assert(held);
+	cr_assert_geq(vm_stats(&vm).writes, 6);
+	cr_assert_eq(vm_stats(&vm).flushes, 0);
+	vm_stop(&vm);
 }
