@@ -11,7 +11,7 @@ san=${3:-}
 [ -z "$san" ] || build=$("$(dirname "$0")/sanitizer-build.sh" "$san" daemon/sluiced tests/crash/crash tests/crash/crash-net)
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 TSAN_OPTIONS=halt_on_error=1
 folder=$(mktemp -d "${TMPDIR:-/tmp}/sluice-crash-XXXXXX")
-kinds=34
+kinds=36
 each=$(((rounds + kinds - 1) / kinds))
 
 run() {
@@ -35,6 +35,8 @@ run crash --size 7 --packed
 run crash --size 100 --packed --in-order --queues 4
 run crash --size 64 --buffered
 run crash --size 64 --buffered --packed --in-order --queues 1
+run crash --size 64 --nbd
+run crash --size 64 --nbd --packed
 for layout in "" --packed; do
 	for more in "" --in-order --mergeable "--mergeable --in-order --workers 1" "--mergeable --size 1024"; do
 		# shellcheck disable=SC2086

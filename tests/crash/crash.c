@@ -11,6 +11,8 @@
  *	  written over it;
  *	- in the end the image holds exactly that.
  *
+ * With --nbd the image is behind a qemu-nbd of ours, which lives on.
+ *
  * Exit code 0: all of it held; 1: something did not, and a line says what.
  */
 #include "tests/crash/crash.h"
@@ -20,9 +22,12 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,6 +70,7 @@ static struct op ops[QUEUES_MAX][OPS_MAX], *free_ops[QUEUES_MAX];
 static unsigned busy[QUEUES_MAX];
 static struct block *blocks;
 static bool rings_made;
+static char nbd_uri[300];
 static uint64_t setup_us = 40000; /* from its start to running queues, when it was last let */
 static uint64_t n_acked, n_reads;
 
@@ -408,15 +414,47 @@ static void last_look(void)
 void daemon_arguments(const char **argv)
 {
 	static char queues[16];
-	const char *ours[] = { "blk",	     "--socket-path", sock,
-			       "--blk-file", image,	      "--queues",
-			       queues,	     "--cache",	      opt.buffered ? "writeback" : "none",
-			       "--user",     "root",	      "--group",
-			       "root" };
-	unsigned n = ARRAY_SIZE(ours);
+	const char *cache = opt.buffered ? "writeback" : "none";
+	const char *ours[] = { "blk", "--socket-path", sock, "--queues", queues };
+	const char *file[] = { "--blk-file", image, "--cache", cache };
+	const char *nbd[] = { "--nbd", nbd_uri, "--connections", "2" };
+	const char *as_root[] = { "--user", "root", "--group", "root" };
 
 	snprintf(queues, sizeof(queues), "%u", opt.queues);
-	memcpy(argv, ours, (geteuid() == 0 ? n : n - 4) * sizeof(argv[0]));
+	memcpy(argv, ours, sizeof(ours));
+	argv += ARRAY_SIZE(ours);
+	memcpy(argv, opt.nbd ? nbd : file, sizeof(file));
+	argv += ARRAY_SIZE(file);
+	if (geteuid() == 0)
+		memcpy(argv, as_root, sizeof(as_root));
+}
+
+/* Its end comes with ours. */
+static void nbd_start(void)
+{
+	char path[220];
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/crash-nbd.sock", opt.folder);
+	snprintf(nbd_uri, sizeof(nbd_uri), "nbd+unix:///?socket=%s", path);
+	unlink(path);
+	pid = fork();
+	if (pid < 0)
+		FAIL("fork: %s", strerror(errno));
+	if (pid == 0) {
+		int fd = open(daemon_log, O_WRONLY | O_APPEND | O_CREAT, 0600);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(fd, 2); /* it tells of each death */
+		execlp("qemu-nbd", "qemu-nbd", "--persistent", "--shared=8", "--format=raw",
+		       "--socket", path, image, (char *)NULL);
+		_exit(127);
+	}
+	while (access(path, F_OK) < 0) {
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			FAIL("qemu-nbd did not start");
+		usleep(10000);
+	}
 }
 
 static void set_up(void)
@@ -437,6 +475,8 @@ static void set_up(void)
 	if (guest_memory_create(&memory, ranges, 1, 0) < 0)
 		FAIL("no memory");
 	frontend_init(&f);
+	if (opt.nbd)
+		nbd_start();
 	daemon_init();
 }
 
@@ -444,21 +484,19 @@ static void usage(void)
 {
 	fprintf(stderr,
 		"usage: crash [--rounds N] [--size N] [--queues N] [--packed] [--in-order]\n"
-		"             [--buffered] [--seed N] [--folder DIR] SLUICED\n");
+		"             [--buffered | --nbd] [--seed N] [--folder DIR] SLUICED\n");
 	exit(2);
 }
 
 static void options(int argc, char **argv)
 {
-	static const struct option longs[] = { { "rounds", 1, NULL, 'r' },
-					       { "size", 1, NULL, 's' },
-					       { "queues", 1, NULL, 'q' },
-					       { "packed", 0, NULL, 'p' },
-					       { "in-order", 0, NULL, 'o' },
-					       { "buffered", 0, NULL, 'b' },
-					       { "seed", 1, NULL, 'S' },
-					       { "folder", 1, NULL, 'f' },
-					       { 0 } };
+	static const struct option longs[] = {
+		{ "rounds", 1, NULL, 'r' },   { "size", 1, NULL, 's' },
+		{ "queues", 1, NULL, 'q' },   { "packed", 0, NULL, 'p' },
+		{ "in-order", 0, NULL, 'o' }, { "buffered", 0, NULL, 'b' },
+		{ "nbd", 0, NULL, 'n' },      { "seed", 1, NULL, 'S' },
+		{ "folder", 1, NULL, 'f' },   { 0 }
+	};
 	int c;
 
 	opt.seed = (unsigned)clock_ns();
@@ -484,6 +522,9 @@ static void options(int argc, char **argv)
 			break;
 		case 'b':
 			opt.buffered = true;
+			break;
+		case 'n':
+			opt.nbd = true;
 			break;
 		case 'f':
 			opt.folder = optarg;
@@ -516,8 +557,11 @@ int main(int argc, char **argv)
 	       "writes "
 	       "and %llu reads acknowledged, %llu requests done again, %llu waits for the lock\n",
 	       opt.packed ? "packed" : "split", opt.in_order ? ", in order" : "",
-	       opt.buffered ? ", buffered" : "", opt.queues, opt.size, opt.seed,
-	       (unsigned long long)n_kills, (unsigned long long)n_ends, (unsigned long long)n_acked,
-	       (unsigned long long)n_reads, (unsigned long long)again, (unsigned long long)waits);
+	       opt.buffered ? ", buffered"
+	       : opt.nbd    ? ", by NBD"
+			    : "",
+	       opt.queues, opt.size, opt.seed, (unsigned long long)n_kills,
+	       (unsigned long long)n_ends, (unsigned long long)n_acked, (unsigned long long)n_reads,
+	       (unsigned long long)again, (unsigned long long)waits);
 	return 0;
 }

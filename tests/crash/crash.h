@@ -13,7 +13,7 @@
 
 struct crash_options {
 	const char *sluiced, *folder;
-	bool packed, in_order, buffered, mergeable;
+	bool packed, in_order, buffered, mergeable, nbd;
 	unsigned size, queues, rounds, blocks, seed;
 };
 extern struct crash_options opt;

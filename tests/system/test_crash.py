@@ -16,6 +16,7 @@ from lab import BUILD, LabError, host, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Disk, Guest, Machine, Net
 from lab.stream import Stream
+from nbd_server import needs_qemu_nbd
 
 ROUNDS = int(os.environ.get("SLUICE_CRASH_ROUNDS", "5"))
 GUEST_KILLS = int(os.environ.get("SLUICE_CRASH_GUEST_KILLS", "5"))  # in each row, at least
@@ -35,6 +36,12 @@ VARIANTS = [
     ["--size", "256", "--packed", "--in-order"],
     ["--size", "64", "--packed", "--buffered"],
 ]
+
+
+@needs_qemu_nbd
+@pytest.mark.parametrize("ring", [["--size", "64"], ["--size", "64", "--packed"]], ids=["split", "packed"])
+def test_kill_under_load_of_an_nbd_disk_loses_nothing(ring, folder):
+    test_kill_under_load_loses_nothing([*ring, "--nbd"], folder)
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda o: " ".join(o).replace("--", ""))
