@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #define BACKLOG_USUAL 1000
-#define COMMON_OPTIONS                                                                     \
-	"ring no-indirect no-event-idx in-order queue-size time warmup timeout cpu sleep " \
+#define COMMON_OPTIONS                                                                            \
+	"ring no-indirect no-event-idx in-order queue-size queues time warmup timeout cpu sleep " \
 	"hugepages regions listen progress json"
 
 static void usage(FILE *to)
@@ -101,6 +101,8 @@ static void check_options(const struct net_options *o, const struct given *g, un
 	if (o->card.tx_segs > o->rig.queue_size)
 		errx(2, "--segments %u: the queue has %u descriptors", o->card.tx_segs,
 		     o->rig.queue_size);
+	if (o->rig.queues > CARD_PAIRS_MAX)
+		errx(2, "--queues %u: more than %d", o->rig.queues, CARD_PAIRS_MAX);
 	if (!o->card.mergeable && o->card.rx_bytes)
 		errx(2, "--rx-buffer is of mergeable buffers: leave --no-mergeable out");
 }
@@ -174,7 +176,7 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 
 void net_run(struct net_bench *b, uint64_t us)
 {
-	struct rig *rigs[] = { b->cards[0].rig, b->cards[b->n_cards - 1].rig };
+	struct rig *rigs[] = { b->cards[0]->rig, b->cards[b->n_cards - 1]->rig };
 	double cpu = rig_cpu_seconds_of(rigs, 2), steal = rig_steal_seconds();
 
 	run(&b->run, us);
@@ -218,11 +220,11 @@ static void add_stream(struct net_bench *b, struct card *from, struct card *to)
 static void open_all(struct net_bench *b, char **sockets, unsigned n)
 {
 	const struct net_options *o = &b->opt;
-	struct card *first = &b->cards[0], *last;
+	struct card *first = b->cards[0], *last;
 
 	for (; b->n_cards < n; b->n_cards++)
-		card_open(&b->cards[b->n_cards], &o->rig, sockets[b->n_cards], &o->card);
-	last = &b->cards[n - 1];
+		card_open(b->cards[b->n_cards], &o->rig, sockets[b->n_cards], &o->card);
+	last = b->cards[n - 1];
 	add_stream(b, first, o->send_only ? NULL : last);
 	if (n == 1)
 		return;
@@ -300,6 +302,6 @@ int bench_net(int argc, char **argv)
 	for (unsigned i = 0; i < b.n_streams; i++)
 		stream_fini(&b.streams[i]);
 	for (unsigned i = 0; i < b.n_cards; i++)
-		card_close(&b.cards[i]);
+		card_close(b.cards[i]);
 	return code;
 }

@@ -16,7 +16,7 @@ struct net_options {
 
 struct net_bench {
 	struct net_options opt;
-	struct card cards[2];
+	struct card cards[2][CARD_PAIRS_MAX];
 	unsigned n_cards;
 	struct stream streams[2];
 	unsigned n_streams;

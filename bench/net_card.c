@@ -53,13 +53,16 @@ void card_open(struct card *c, const struct rig_options *o, const char *path,
 	       const struct card_options *opt)
 {
 	uint64_t wanted = (opt->mergeable ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0) |
-			  (opt->tso ? TSO_FEATURES : 0);
+			  (opt->tso ? TSO_FEATURES : 0) |
+			  (o->queues > 1 ? BIT(VIRTIO_NET_F_MQ) : 0);
 	uint32_t frame = NET_HDR_BYTES + opt->frame_max;
+	unsigned n_pairs = o->queues;
 	uint32_t whole = opt->tso ? CARD_RX_TSO_MAX : MAX(frame, (uint32_t)CARD_RX_USUAL);
 
 	/* Memory for the larger of both: what is offered is known only then. */
-	c->rig = rig_open(o, RIG_CARD, path, 2, wanted,
-			  (uint64_t)o->queue_size * ALIGN_UP((uint64_t)whole, 64) * 2 + (1u << 20));
+	c->rig = rig_open(o, RIG_CARD, path, 2 * n_pairs, wanted,
+			  n_pairs * (uint64_t)o->queue_size * ALIGN_UP((uint64_t)whole, 64) * 2 +
+				  (1u << 20));
 	if (opt->tso)
 		check_tso(c);
 	c->mergeable = c->rig->frontend.features & BIT(VIRTIO_NET_F_MRG_RXBUF);
@@ -69,25 +72,35 @@ void card_open(struct card *c, const struct rig_options *o, const char *path,
 	if (c->rx_per_frame > o->queue_size)
 		errx(2, "--queue-size %u: a frame takes %u receive buffers of %u bytes",
 		     o->queue_size, c->rx_per_frame, c->rx_bytes);
-	c->tx = &c->rig->frontend.queue[CARD_TX].ring;
-	c->rx = &c->rig->frontend.queue[CARD_RX].ring;
-	make_bufs(c, o->queue_size, frame);
+	c->n_pairs = n_pairs;
+	for (unsigned i = 0; i < n_pairs; i++) {
+		c[i] = c[0];
+		c[i].pair = i;
+		c[i].tx = &c->rig->frontend.queue[2 * i + CARD_TX].ring;
+		c[i].rx = &c->rig->frontend.queue[2 * i + CARD_RX].ring;
+	}
+	for (unsigned i = 0; i < n_pairs; i++)
+		make_bufs(&c[i], o->queue_size, frame);
 }
 
 void card_close(struct card *c)
 {
 	rig_close(c->rig);
-	free(c->rx_bufs);
-	free(c->tx_bufs);
-	free(c->tx_free);
+	for (unsigned i = 0; i < c->n_pairs; i++) {
+		free(c[i].rx_bufs);
+		free(c[i].tx_bufs);
+		free(c[i].tx_free);
+	}
 }
 
 void card_check(const struct card *c)
 {
-	const char *tx = driver_violation(c->tx), *rx = driver_violation(c->rx);
+	for (unsigned i = 0; i < c->n_pairs; i++) {
+		const char *tx = driver_violation(c[i].tx), *rx = driver_violation(c[i].rx);
 
-	if (tx || rx)
-		errx(1, "%s: the back-end broke a rule: %s", c->rig->path, tx ? tx : rx);
+		if (tx || rx)
+			errx(1, "%s: the back-end broke a rule: %s", c->rig->path, tx ? tx : rx);
+	}
 }
 
 void card_refused(const struct card *c, const char *ring)
@@ -184,7 +197,7 @@ bool card_no_header(struct card *c, uint32_t bytes)
 
 void card_submit(struct card *c, unsigned ring)
 {
-	frontend_submit(&c->rig->frontend, ring);
+	frontend_submit(&c->rig->frontend, 2 * c->pair + ring);
 }
 
 /* @return false when there is something to do already. */
@@ -198,22 +211,26 @@ void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns)
 {
 	struct timespec time = { (time_t)(timeout_ns / 1000000000),
 				 (long)(timeout_ns % 1000000000) };
-	struct pollfd fds[4];
+	struct pollfd fds[4 * CARD_PAIRS_MAX];
 	bool idle = true;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct frontend_queue *q = &wait[i].card->rig->frontend.queue[wait[i].ring];
+		const struct card *c = wait[i].card;
+		struct frontend_queue *q = &c->rig->frontend.queue[2 * c->pair + wait[i].ring];
 
 		fds[i] = (struct pollfd) { q->call_fd, POLLIN, 0 };
 		/* Who has buffers left waits for none of those that it has sent, as Linux does. */
-		if (wait[i].ring == CARD_RX || !wait[i].card->n_tx_free)
+		if (wait[i].ring == CARD_RX || !c->n_tx_free)
 			idle &= calls_on(&q->ring);
 	}
 	if (idle)
 		ppoll(fds, n, &time, NULL);
 	for (unsigned i = 0; i < n; i++) {
+		struct rig *r = wait[i].card->rig;
+		unsigned ring = 2 * wait[i].card->pair + wait[i].ring;
+
 		if (fds[i].revents & POLLIN)
-			frontend_wait_call(&wait[i].card->rig->frontend, wait[i].ring, 0);
-		rig_calls_off(wait[i].card->rig, wait[i].ring);
+			frontend_wait_call(&r->frontend, ring, 0);
+		rig_calls_off(r, ring);
 	}
 }

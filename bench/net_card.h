@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One network card of the guest's: a rig's first two rings, and buffers for both. One thread. */
+/*
+ * A network card of the guest's: pairs of a rig's rings, and buffers for them. One thread. A card
+ * of several pairs is an array of as many struct card, which share the rig.
+ */
 #ifndef SLUICE_BENCH_NET_CARD_H
 #define SLUICE_BENCH_NET_CARD_H
 
@@ -12,7 +15,8 @@
 #define CARD_TX_SEGS_MAX 64
 #define CARD_RX_BUFS_MAX (CARD_RX_TSO_MAX / CARD_RX_MIN + 1)
 
-enum { CARD_RX, CARD_TX }; /* virtio 1.3 5.1.2: receiveq1, transmitq1 */
+enum { CARD_RX, CARD_TX }; /* virtio 1.3 5.1.2: receiveq1, transmitq1; of a later pair 2 N on */
+#define CARD_PAIRS_MAX 16
 
 struct card_options {
 	uint32_t frame_max; /* longest frame, bytes */
@@ -31,12 +35,12 @@ struct card_buf {
 
 struct card {
 	struct rig *rig;
+	unsigned pair, n_pairs; /* of so many; the first is the card */
 	struct driver_ring *tx, *rx;
 	struct card_buf *rx_bufs, *tx_bufs, **tx_free;
 	unsigned n_tx, n_tx_free, tx_segs, rx_per_frame;
 	uint32_t rx_bytes;
 	bool mergeable;
-	uint64_t consumed; /* frames that the device took */
 	uint64_t no_count; /* frames that came with a number of buffers of 0 */
 };
 
@@ -48,18 +52,19 @@ struct card_frame {
 	uint32_t len[CARD_RX_BUFS_MAX];
 };
 
-/* Connects, and gives the device its receive buffers. Ends the program when that fails. */
+/* Connects, and gives the device its receive buffers: for o->queues pairs, from @c on. Ends the
+ * program when that fails. */
 void card_open(struct card *c, const struct rig_options *o, const char *path,
 	       const struct card_options *opt);
 void card_close(struct card *c);
 
-/* Has the device broken a rule? Then this ends the program. */
+/* Has the device broken a rule, in any pair? Then this ends the program. */
 void card_check(const struct card *c);
 
-/* Shows the device what was added to a ring, and kicks if it wants that. */
+/* Shows the device what was added to a ring of that pair, and kicks if it wants that. */
 void card_submit(struct card *c, unsigned ring);
 
-/* Waits for a call of one of @n rings (4 at most), @timeout_ns at most. */
+/* Waits for a call of one of @n rings (4 * CARD_PAIRS_MAX at most), @timeout_ns at most. */
 struct card_wait {
 	struct card *card;
 	unsigned ring;
@@ -96,7 +101,6 @@ HOT unsigned card_reap(struct card *c)
 
 	for (; c->n_tx_free < c->n_tx && card_poll(c->tx, &u); n++)
 		c->tx_free[c->n_tx_free++] = u.cookie;
-	c->consumed += n;
 	return n;
 }
 

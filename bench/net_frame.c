@@ -54,8 +54,8 @@ void flow_init(struct flow *f, unsigned id, unsigned direction, bool tcp)
 	h[AT_PROTO] = tcp ? PROTO_TCP : PROTO_UDP;
 	put_ip(h + AT_IP + 12, direction, id);
 	put_ip(h + AT_IP + 16, !direction, id);
-	put16(h + AT_L4, 1024 + id % 60000);
-	put16(h + AT_L4 + 2, 1024 + id * 7 % 60000);
+	put16(h + AT_L4 + (direction ? 2 : 0), 1024 + id % 60000);
+	put16(h + AT_L4 + (direction ? 0 : 2), 1024 + id * 7 % 60000);
 	if (tcp) {
 		h[AT_L4 + 12] = 5 << 4; /* words of the header */
 		h[AT_L4 + 13] = 0x10;	/* ACK */

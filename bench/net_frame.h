@@ -39,7 +39,7 @@ struct flow {
 	uint64_t serial; /* of the next frame */
 };
 
-/* @direction: 0 or 1; what one direction has as source the other has as destination. */
+/* @direction: 0 or 1; what one direction has as source, ports too, the other has as destination. */
 void flow_init(struct flow *f, unsigned id, unsigned direction, bool tcp);
 
 /* Virtio-net header and headers of a frame of @size bytes to @buf. @mss: 0: not to be cut. */

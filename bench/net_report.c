@@ -31,8 +31,8 @@ static uint64_t notes(const struct net_bench *b, bool calls)
 	uint64_t n = 0;
 
 	for (unsigned i = 0; i < b->n_cards; i++)
-		for (unsigned ring = 0; ring < 2; ring++) {
-			const struct frontend_queue *q = &b->cards[i].rig->frontend.queue[ring];
+		for (unsigned ring = 0; ring < 2 * b->opt.rig.queues; ring++) {
+			const struct frontend_queue *q = &b->cards[i]->rig->frontend.queue[ring];
 
 			n += calls ? q->calls : q->kicks;
 		}
@@ -54,14 +54,16 @@ static double cycles_per_frame(double cpu_per_million)
 
 static void print_ring(const struct net_bench *b)
 {
-	const struct driver_ring *r = b->cards[0].tx;
+	const struct driver_ring *r = b->cards[0]->tx;
 
+	if (b->opt.rig.queues > 1)
+		printf("pairs          %u\n", b->opt.rig.queues);
 	printf("ring           %s, %u descriptors%s%s%s%s, driver %s, %u descriptor%s a frame\n",
 	       r->layout == DRIVER_PACKED ? "packed" : "split", r->size,
 	       r->indirect == DRIVER_DIRECT ? "" : ", indirect", r->event_idx ? ", event_idx" : "",
-	       r->in_order ? ", in_order" : "", b->cards[0].mergeable ? ", mergeable" : "",
-	       b->opt.rig.sleep ? "sleeps" : "polls", b->cards[0].tx_segs,
-	       b->cards[0].tx_segs == 1 ? "" : "s");
+	       r->in_order ? ", in_order" : "", b->cards[0]->mergeable ? ", mergeable" : "",
+	       b->opt.rig.sleep ? "sleeps" : "polls", b->cards[0]->tx_segs,
+	       b->cards[0]->tx_segs == 1 ? "" : "s");
 }
 
 static void print_latencies(const struct net_bench *b)
@@ -127,12 +129,13 @@ static void print_json(const struct net_bench *b, const struct net_totals *t,
 	double million = per_million(b, t);
 
 	printf("{ \"kind\": \"net\", \"way\": \"%s\", \"size\": %u, \"imix\": %s, \"tso\": %s, "
-	       "\"flows\": %u, \"ring\": \"%s\", \"queue_size\": %u, \"features\": \"%#llx\", "
+	       "\"flows\": %u, \"ring\": \"%s\", \"queue_size\": %u, \"queues\": %u, "
+	       "\"features\": \"%#llx\", "
 	       "\"mergeable\": %s, \"segments\": %u, \"sleep\": %s, \"seconds\": %.3f",
 	       way(b), o->load.size, o->load.imix ? "true" : "false",
 	       o->card.tso ? "true" : "false", o->load.flows, o->rig.packed ? "packed" : "split",
-	       o->rig.queue_size, ULL(b->cards[0].rig->frontend.features),
-	       b->cards[0].mergeable ? "true" : "false", b->cards[0].tx_segs,
+	       o->rig.queue_size, o->rig.queues, ULL(b->cards[0]->rig->frontend.features),
+	       b->cards[0]->mergeable ? "true" : "false", b->cards[0]->tx_segs,
 	       o->rig.sleep ? "true" : "false", b->run.seconds);
 	printf(", \"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"reordered\": %llu, "
 	       "\"duplicated\": %llu, \"corrupt\": %llu, \"foreign\": %llu, \"offered\": %llu, "
@@ -163,9 +166,9 @@ void net_report(const struct net_bench *b, const struct search *s)
 	else
 		print_text(b, &t, s);
 	for (unsigned i = 0; i < b->n_cards; i++)
-		if (b->cards[i].no_count)
+		if (b->cards[i]->no_count)
 			fprintf(stderr,
 				"%s: %llu frames came with a number of buffers of 0 (virtio 1.3 "
 				"5.1.6.4.1); taken as 1\n",
-				b->cards[i].rig->path, ULL(b->cards[i].no_count));
+				b->cards[i]->rig->path, ULL(b->cards[i]->no_count));
 }

@@ -21,6 +21,7 @@ void stream_init(struct stream *s, const struct net_load *load, struct card *fro
 	s->to = to;
 	s->direction = direction;
 	s->window = from->n_tx;
+	/* Of several pairs it is the back-end that chooses one: all may come by the same. */
 	if (to)
 		s->window = (unsigned)to->rx->size / to->rx_per_frame;
 	if (load->window)
@@ -82,9 +83,41 @@ static uint32_t next_size(struct stream *s)
 	return imix[s->mix];
 }
 
+/* Of all pairs: are all buffers back that were sent? */
+static bool all_back(const struct card *c)
+{
+	for (unsigned i = 0; i < c->n_pairs; i++)
+		if (c[i].n_tx_free < c[i].n_tx)
+			return false;
+	return true;
+}
+
+static unsigned reap(struct card *c)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->n_pairs; i++)
+		n += card_reap(&c[i]);
+	return n;
+}
+
+/*
+ * By which pair the next frame goes: a flow keeps to one. Those that come by one pair are answered
+ * by all, as two guests know nothing of each other's CPUs.
+ */
+HOT struct card *sender(const struct stream *s)
+{
+	unsigned n = s->from->n_pairs;
+
+	if (n < 2)
+		return s->from;
+	return &s->from[(s->direction ? s->turn / n : s->turn) % n];
+}
+
 /* One frame; @stamp: the time that it is to tell. */
 HOT void send_frame(struct stream *s, struct card_buf *b, uint64_t stamp)
 {
+	struct card *from = sender(s);
 	unsigned id = s->turn++;
 	struct flow *f = &s->flows[id];
 	uint32_t size = next_size(s);
@@ -103,7 +136,7 @@ HOT void send_frame(struct stream *s, struct card_buf *b, uint64_t stamp)
 	memcpy(at, &st, sizeof(st));
 	if (s->load->verify)
 		frame_fill(at + sizeof(st), size - head - (uint32_t)sizeof(st), 0, f->serial, id);
-	card_send(s->from, b, NET_HDR_BYTES + size);
+	card_send(from, b, NET_HDR_BYTES + size);
 	f->serial++;
 	s->n.sent++;
 	if (!s->to)
@@ -195,32 +228,46 @@ HOT bool take_frame(struct stream *s, const struct card_frame *f, uint64_t *stam
 
 static void answer(struct stream *s, uint64_t stamp)
 {
-	struct card_buf *b = card_tx_buf(s->from);
+	struct card_buf *b = card_tx_buf(sender(s));
 
 	if (b) /* else the answer is lost, which the account tells */
 		send_frame(s, b, stamp);
 }
 
-static unsigned receive(struct stream *s)
+static void submit_sent(const struct stream *s)
+{
+	for (unsigned i = 0; i < s->from->n_pairs; i++)
+		card_submit(&s->from[i], CARD_TX);
+}
+
+static unsigned receive_by(struct stream *s, struct card *to)
 {
 	static struct card_frame f;
 	uint64_t stamp;
 	unsigned n = 0;
 
-	while (n < 2 * BURST && card_receive(s->to, &f)) {
+	while (n < 2 * BURST && card_receive(to, &f)) {
 		n++;
 		if (take_frame(s, &f, &stamp)) {
 			histogram_add(&s->n.latency, clock_cycles() - stamp);
 			if (s->answer)
 				answer(s->answer, stamp);
 		}
-		card_return(s->to, &f);
+		card_return(to, &f);
 	}
-	if (n) {
-		card_submit(s->to, CARD_RX);
-		if (s->answer)
-			card_submit(s->answer->from, CARD_TX);
-	}
+	if (n)
+		card_submit(to, CARD_RX);
+	return n;
+}
+
+static unsigned receive(struct stream *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->to->n_pairs; i++)
+		n += receive_by(s, &s->to[i]);
+	if (n && s->answer)
+		submit_sent(s->answer);
 	return n;
 }
 
@@ -254,7 +301,7 @@ static uint64_t waiting(const struct stream *s)
 static uint64_t due_now(struct stream *s, const struct moment *m)
 {
 	uint64_t due = (uint64_t)((double)(m->now - m->start) / m->per_frame), limit;
-	unsigned room = s->from->n_tx_free;
+	unsigned room = sender(s)->n_tx_free;
 
 	if (m->now - m->last > STOOD_STILL_US * clock_cycles_per_us())
 		s->excused += due - s->n.offered;
@@ -274,7 +321,7 @@ static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 	struct card_buf *b;
 	unsigned n = 0;
 
-	card_reap(s->from);
+	s->consumed += reap(s->from);
 	if (m->per_frame > 0)
 		count = over ? waiting(s) : due_now(s, m);
 	else if (over)
@@ -282,7 +329,7 @@ static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 	else if (!s->load->open && s->to) /* else its buffers are all that holds a sender up */
 		count = s->window - MIN((uint64_t)s->window, under_way(s));
 	count = MIN(count, (uint64_t)BURST);
-	for (; n < count && (b = card_tx_buf(s->from)); n++) {
+	for (; n < count && (b = card_tx_buf(sender(s))); n++) {
 		skipped = s->n.sent + s->n.unsent + s->n.driver_late;
 		send_frame(s, b,
 			   m->per_frame > 0
@@ -290,7 +337,7 @@ static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 				   : m->now);
 	}
 	if (n)
-		card_submit(s->from, CARD_TX);
+		submit_sent(s);
 	return n;
 }
 
@@ -315,8 +362,7 @@ static void check(const struct run *r, uint64_t idle_cycles)
 		if (s->to)
 			card_check(s->to);
 		/* The device owes something only while it has frames. */
-		rig_check_alive(s->from->rig, s->from->n_tx_free < s->from->n_tx ? idle_ns : 0,
-				r->timeout_ms);
+		rig_check_alive(s->from->rig, all_back(s->from) ? 0 : idle_ns, r->timeout_ms);
 		if (s->to && s->to != s->from)
 			rig_check_alive(s->to->rig, 0, r->timeout_ms);
 	}
@@ -325,15 +371,16 @@ static void check(const struct run *r, uint64_t idle_cycles)
 static void nap(const struct run *r, const struct moment *m, uint64_t end)
 {
 	uint64_t per_us = clock_cycles_per_us(), until = MIN(end, m->now + 10000 * per_us);
-	struct card_wait wait[4];
+	struct card_wait wait[4 * CARD_PAIRS_MAX];
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
 		const struct stream *s = r->stream[i];
 
-		wait[n++] = (struct card_wait) { s->from, CARD_TX };
-		if (s->to)
-			wait[n++] = (struct card_wait) { s->to, CARD_RX };
+		for (unsigned k = 0; k < s->from->n_pairs; k++)
+			wait[n++] = (struct card_wait) { &s->from[k], CARD_TX };
+		for (unsigned k = 0; s->to && k < s->to->n_pairs; k++)
+			wait[n++] = (struct card_wait) { &s->to[k], CARD_RX };
 		if (m->per_frame > 0 && !(i && r->stream[0]->answer))
 			until = MIN(until, m->start + (uint64_t)((double)(s->n.offered + 1) *
 								 m->per_frame));
@@ -349,7 +396,7 @@ static unsigned round_of(struct run *r, const struct moment *m, bool over)
 
 	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
 		struct stream *s = r->stream[i];
-		uint64_t consumed = s->from->consumed;
+		uint64_t consumed = s->consumed;
 
 		if (s->to)
 			work += receive(s);
@@ -357,8 +404,8 @@ static unsigned round_of(struct run *r, const struct moment *m, bool over)
 		if (i == 0 || !r->stream[0]->answer)
 			work += send_some(s, m, over);
 		else
-			card_reap(s->from);
-		work += (unsigned)(s->from->consumed - consumed);
+			s->consumed += reap(s->from);
+		work += (unsigned)(s->consumed - consumed);
 	}
 	return work;
 }
@@ -368,7 +415,7 @@ static bool all_came(const struct run *r)
 	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
 		const struct stream *s = r->stream[i];
 
-		if (s->from->n_tx_free < s->from->n_tx || waiting(s) || (s->to && under_way(s)))
+		if (!all_back(s->from) || waiting(s) || (s->to && under_way(s)))
 			return false;
 	}
 	return true;
@@ -381,7 +428,7 @@ static void give_up(const struct run *r)
 		const struct card *back = s->answer ? s->answer->from : s->from;
 
 		/* What still lies in a ring of the sender's is late, and not lost. */
-		if (s->from->n_tx_free == s->from->n_tx && back->n_tx_free == back->n_tx)
+		if (all_back(s->from) && all_back(back))
 			s->given_up += under_way(s);
 	}
 }

@@ -37,12 +37,14 @@ struct net_counts {
 
 struct stream {
 	const struct net_load *load;
-	struct card *from, *to; /* may be the same; to may be NULL: who sends only */
-	struct stream *answer;	/* sends a frame back for each that comes */
+	struct card *from,
+		*to; /* may be the same; to may be NULL: who sends only. Their first pairs */
+	struct stream *answer; /* sends a frame back for each that comes */
 	struct flow *flows;
 	struct flow_order *order;
 	unsigned direction, turn, mix;
 	unsigned window;
+	uint64_t consumed; /* frames that the device took */
 	uint64_t given_up; /* frames under way that nobody waits for any more */
 	uint64_t excused;  /* of the backlog: fell due while this thread did not run */
 	struct net_counts n;

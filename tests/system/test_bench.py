@@ -40,7 +40,8 @@ def fixture_folder():
 @pytest.fixture(name="daemon")
 def fixture_daemon(folder):
     config = {"control": {"socket": f"{folder}/control.sock"},
-              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "abxy"]},
+              "networks": [{"name": "lan", "ports": [{"name": n, "socket": f"{folder}/{n}.sock"} for n in "abxy"] +
+                                         [{"name": n, "socket": f"{folder}/{n}.sock", "queues": 4} for n in "mn"]},
                            {"name": "other", "ports": [{"name": "z", "socket": f"{folder}/z.sock"}]}],
               "disks": [{"name": n, "socket": f"{folder}/{n}.sock", "ram": "16M", "queues": 2} for n in "ed"]}
     (folder / "c.yaml").write_text(json.dumps(config))
@@ -88,6 +89,19 @@ def test_frames_cross_in_order_and_whole(daemon, folder, ring):
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     assert data["received"] > 0 and data["reordered"] == 0
+    assert daemon.poll() is None
+
+
+# Flows come by the pairs that their guest sends them by: here those of one pair by all four.
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("load", [["--both", "--flows", "64"], ["--flows", "5", "--sleep"], ["--latency", "--flows", "9"],
+                                  ["--both", "--imix", "--flows", "300", "--rate", "20000", "--loss", "20"]])
+def test_frames_of_cards_with_several_pairs_cross_in_order(daemon, folder, ring, load):
+    done = bench("net", folder / "m.sock", folder / "n.sock", "--ring", ring, "--queues", 4, "--verify", "--time", 1,
+                 "--json", *load)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["queues"] == 4 and data["received"] > 0 and data["reordered"] == data["corrupt"] == 0
     assert daemon.poll() is None
 
 
