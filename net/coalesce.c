@@ -19,13 +19,12 @@ void net_coalesce_forget(struct net_device *d)
 }
 
 /* 5.1.6.5.9.4: enabled anew, it has what was set for all of its role. */
-void net_coalesce_enabled(struct vhost_device *vdev, struct virtqueue *vq, bool enabled)
+void net_coalesce_enabled(struct net_queue *q)
 {
-	struct net_device *d = net_device_of(vdev);
+	struct net_device *d = q->dev;
 
-	if (enabled && vq->index < 2 * d->cfg.queue_pairs)
-		coalesce_set(&d->queues[vq->index].coalesce,
-			     coalesce_get(&d->coalesce[vq->index % 2]));
+	if (q->vq->index < 2 * d->cfg.queue_pairs)
+		coalesce_set(&q->coalesce, coalesce_get(&d->coalesce[q->vq->index % 2]));
 }
 
 /*

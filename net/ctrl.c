@@ -27,7 +27,7 @@ static_assert(CTRL_DATA_MAX >= 4 + 2 + 2 + 2 * RSS_TABLE_MAX + 2 + 1 + RSS_KEY_M
 static_assert(CTRL_DATA_MAX >= 2 * (4 + 6 * FILTER_MACS_MAX), "virtio 1.3 5.1.6.5.2");
 
 /*
- * virtio 1.3 5.1.6.5.5.1: after the answer no packet goes to the queues left out. So wait until no
+ * virtio 1.3 5.1.6.5.6.2: after the answer no packet goes to the queues left out. So wait until no
  * worker is within one of them; whoever comes later sees the new number under the lock.
  */
 static void pairs_use(struct net_device *d, unsigned n)

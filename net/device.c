@@ -81,13 +81,14 @@ static void driver_state_forget(struct net_device *d)
 	net_steer(d, &(struct rss_config) { 0 });
 	net_coalesce_forget(d);
 	net_filter_forget(d);
+	flows_forget(d->flows);
 }
 
 /* Comes when a driver begins anew. */
 static void net_set_features(struct vhost_device *vdev, uint64_t features)
 {
-	(void)features;
 	driver_state_forget(net_device_of(vdev));
+	net_look(net_device_of(vdev), NET_FLOWS, features & bit(VIRTIO_NET_F_MQ));
 }
 
 static void net_get_config(struct vhost_device *vdev, uint8_t *config)
@@ -178,17 +179,6 @@ static void queue_decide(struct net_queue *q)
 		q->sender_offloads |= OFFLOAD_ECN;
 }
 
-/* Workers look for receive queues below rx_span only. */
-static void rx_span_update(struct net_device *d)
-{
-	unsigned span = 0;
-
-	for (unsigned pair = 0; pair < d->cfg.queue_pairs; pair++)
-		if (__atomic_load_n(&d->queues[2 * pair].running, __ATOMIC_RELAXED))
-			span = pair + 1;
-	__atomic_store_n(&d->rx_span, span, __ATOMIC_RELAXED);
-}
-
 /*
  * On the queue's worker. The lock publishes: all that was written before is there for the worker
  * that takes the lock and finds @running true; once it is false nobody touches the ring.
@@ -253,7 +243,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 	if (q->role == NET_QUEUE_RECEIVE) {
 		q->to_guest = to_guest_fns[way];
 		worker_call_wait(vq->worker, rx_start, q);
-		rx_span_update(d);
+		net_span_update(d);
 		vq->looks_ahead = vhost_has_iommu(vdev);
 		if (vq->looks_ahead || q->coalesces)
 			queue_poll(q, &rx_ops);
@@ -282,7 +272,7 @@ static void net_queue_stop(struct vhost_device *vdev, struct virtqueue *vq)
 		worker_remove(vq->poller);
 	if (q->role == NET_QUEUE_RECEIVE) {
 		worker_call_wait(vq->worker, rx_stop, q);
-		rx_span_update(d);
+		net_span_update(d);
 	} else if (q->role == NET_QUEUE_TRANSMIT && q->coalesces) {
 		worker_call_wait(vq->worker, tx_stop, q);
 	}
@@ -319,6 +309,13 @@ static void net_queue_move(struct vhost_device *vdev, struct virtqueue *vq, stru
 	/* It is active there, and looks at what was left pending meanwhile. */
 	if (wakes)
 		worker_call_wait(to, rx_wakes_begin, q);
+}
+
+static void net_queue_enabled(struct vhost_device *vdev, struct virtqueue *vq, bool enabled)
+{
+	net_span_update(net_device_of(vdev));
+	if (enabled)
+		net_coalesce_enabled(vq->priv);
 }
 
 static int net_set_mtu(struct vhost_device *vdev, uint16_t mtu)
@@ -396,7 +393,7 @@ static const struct vhost_device_ops net_ops = {
 	.save_state = net_save_state,
 	.load_state = net_load_state,
 	.queue_move = net_queue_move,
-	.queue_enabled = net_coalesce_enabled,
+	.queue_enabled = net_queue_enabled,
 	.set_mtu = net_set_mtu,
 	.send_rarp = net_send_rarp,
 	.disconnected = net_disconnected,
@@ -415,6 +412,7 @@ static void device_free(struct net_device *d)
 	vhost_device_fini(&d->vdev);
 	free(d->port.stats);
 	free(d->queues);
+	free(d->flows);
 	free(d);
 }
 
@@ -447,7 +445,9 @@ static int device_alloc(struct net_device *d, struct workers *workers, struct er
 	d->cfg.name = d->vdev.name;
 	d->queues = calloc(n_queues, sizeof(d->queues[0]));
 	d->port.stats = aligned_alloc(CACHE_LINE, stats_bytes);
-	if (!d->queues || !d->port.stats)
+	if (d->cfg.queue_pairs > 1)
+		d->flows = flows_new();
+	if (!d->queues || !d->port.stats || (d->cfg.queue_pairs > 1 && !d->flows))
 		return error_set(err, -ENOMEM, "port %s: out of memory", d->cfg.name);
 	memset(d->port.stats, 0, stats_bytes);
 	for (unsigned i = 0; i < n_queues; i++) {

@@ -158,6 +158,8 @@ HOT unsigned from_guest(struct net_queue *q, enum ring_layout layout, enum ring_
 		counter_add(&stats->rx_bytes, bytes);
 		if (unlikely(good < n))
 			counter_add(&stats->rx_bad, n - good);
+		if (unlikely(__atomic_load_n(&q->dev->looks, __ATOMIC_RELAXED) & NET_FLOWS) && good)
+			net_sent(q, packets, good);
 		if (good)
 			switch_forward(q->dev->port.sw, &q->dev->port, packets, good);
 	}

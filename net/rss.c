@@ -171,17 +171,9 @@ static uint32_t toeplitz(const struct rss *r, const uint8_t *input, unsigned len
 	return hash;
 }
 
-/* Bytes of the frame, wherever they lie. @return false: it is not that long. */
-static bool peek(const struct packet *p, uint32_t at, void *to, uint32_t len)
+/* Some of them, or all, lie behind the head. @return false: the segments are not that long. */
+static bool COLD peek_behind(const struct packet *p, uint32_t at, uint8_t *out, uint32_t len)
 {
-	uint8_t *out = to;
-
-	if (at + len > p->len)
-		return false;
-	if (likely(at + len <= p->head_len)) {
-		memcpy(to, p->head + at, len);
-		return true;
-	}
 	for (; len > 0 && at < p->head_len; len--)
 		*out++ = p->head[at++];
 	at -= p->head_len;
@@ -195,15 +187,19 @@ static bool peek(const struct packet *p, uint32_t at, void *to, uint32_t len)
 	return len == 0;
 }
 
-/* What a frame has that is hashed: addresses, and the ports behind them where @proto has any. */
-struct flow {
-	uint8_t input[RSS_INPUT_MAX];
-	unsigned addresses; /* bytes of them */
-	uint8_t proto;	    /* PROTO_TCP, PROTO_UDP, or 0: no ports */
-};
+/* Bytes of the frame, wherever they lie. @return false: it is not that long. */
+HOT bool peek(const struct packet *p, uint32_t at, void *to, uint32_t len)
+{
+	if (at + len > p->len)
+		return false;
+	if (unlikely(at + len > p->head_len))
+		return peek_behind(p, at, to, len);
+	memcpy(to, p->head + at, len);
+	return true;
+}
 
 /* 5.1.6.4.3: "has a TCP header": a fragment has none, so that all of a datagram go one way. */
-static bool ipv4_flow(const struct packet *p, uint32_t at, struct flow *f)
+static bool ipv4_flow(const struct packet *p, uint32_t at, struct rss_flow *f)
 {
 	uint8_t ip[IPV4_HDR_MIN];
 	unsigned ihl;
@@ -222,7 +218,7 @@ static bool ipv4_flow(const struct packet *p, uint32_t at, struct flow *f)
 	return true;
 }
 
-static bool ipv6_flow(const struct packet *p, uint32_t at, struct flow *f)
+static bool ipv6_flow(const struct packet *p, uint32_t at, struct rss_flow *f)
 {
 	uint8_t ip[IPV6_HDR_LEN], ext[2], next;
 
@@ -246,7 +242,7 @@ static bool ipv6_flow(const struct packet *p, uint32_t at, struct flow *f)
 	return true;
 }
 
-static bool flow_of(const struct packet *p, struct flow *f, bool *v6)
+bool rss_flow_of(const struct packet *p, struct rss_flow *f, bool *v6)
 {
 	uint32_t at = VLAN_TYPE_AT;
 	uint8_t type[2];
@@ -277,11 +273,11 @@ static bool flow_of(const struct packet *p, struct flow *f, bool *v6)
 uint32_t rss_hash(const struct rss *r, const struct packet *p, uint16_t *report)
 {
 	uint32_t types = __atomic_load_n(&r->config.hash_types, __ATOMIC_RELAXED);
-	struct flow f = { .proto = 0 };
+	struct rss_flow f = { .proto = 0 };
 	bool v6 = false;
 
 	*report = VIRTIO_NET_HASH_REPORT_NONE;
-	if (types == 0 || !flow_of(p, &f, &v6))
+	if (types == 0 || !rss_flow_of(p, &f, &v6))
 		return 0;
 	types >>= v6 ? V6_REPORT : 0;
 	if (f.proto == PROTO_TCP && types & VIRTIO_NET_RSS_HASH_TYPE_TCPv4)

@@ -69,6 +69,16 @@ void rss_set(struct rss *r, const struct rss_config *c);
  */
 uint32_t rss_hash(const struct rss *r, const struct packet *p, uint16_t *report);
 
+/* What a frame has that is hashed: addresses, and the ports behind them where @proto has any. */
+struct rss_flow {
+	uint8_t input[RSS_INPUT_MAX];
+	unsigned addresses; /* bytes of them */
+	uint8_t proto;	    /* TCP, UDP, or 0: no ports */
+};
+
+/* Worker thread. @f->proto: 0 before. @return false: it is neither IPv4 nor IPv6. */
+bool rss_flow_of(const struct packet *p, struct rss_flow *f, bool *v6);
+
 /* The queue pair for a frame that rss_hash() has looked at. */
 static inline unsigned rss_pair(const struct rss *r, uint32_t hash, uint16_t report)
 {

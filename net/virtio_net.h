@@ -8,6 +8,7 @@
 
 #include "net/coalesce.h"
 #include "net/filter.h"
+#include "net/flows.h"
 #include "net/net.h"
 #include "net/offload.h"
 #include "net/rss.h"
@@ -53,6 +54,7 @@ struct net_queue {
 	unsigned burst;	      /* transmit: chains that the next poll takes; see burst_adapt() */
 	uint32_t park_max_us; /* transmit: of its poller, while it does not rest */
 	uint64_t cost_max;    /* transmit: cycles of a poll that is to take no more */
+	uint64_t looked_at;   /* transmit: when net_sent() last did, in cycles */
 
 	/* Decided when the queue starts, from the negotiated features; constant while it runs. */
 	uint8_t hdr_len;
@@ -79,10 +81,11 @@ struct net_queue {
 			     struct port_stats *stats);
 };
 
-/* Bits of net_device.looks: a frame's hash is reported, or chooses its queue; not all are wanted.
- */
+/* Bits of net_device.looks: a frame's hash is reported, or chooses its queue; not all are wanted;
+ * the driver may use several pairs, and has flows steered where it sends them from. */
 #define NET_HASHES 1u
 #define NET_FILTERS 2u
+#define NET_FLOWS 4u
 
 struct net_device {
 	struct vhost_device vdev;
@@ -103,16 +106,18 @@ struct net_device {
 	unsigned pairs_used;
 	/* For all queues of a role, and for those that are enabled anew. Atomic. */
 	struct coalesce coalesce[NET_QUEUE_CONTROL];
-	bool ctrl_ours;	  /* the front-end handed the control queue to us */
-	unsigned rx_span; /* pairs below it may have a running receive queue. Atomic */
+	bool ctrl_ours; /* the front-end handed the control queue to us */
+	/* Pairs below it may have a receive queue that runs and is enabled. Atomic. */
+	unsigned rx_span;
 	/*
-	 * NET_HASHES, NET_FILTERS: why frames to this guest are looked at before they go into a
-	 * queue. Atomic. How hashes are computed is in rss[rss_gen % 2]: see net_steer().
+	 * NET_HASHES, NET_FILTERS, NET_FLOWS: why frames to this guest are looked at before they go
+	 * into a queue. Atomic. How hashes are computed is in rss[rss_gen % 2]: see net_steer().
 	 */
 	uint8_t looks;
 	unsigned rss_gen;
 	struct rss rss[2];
 	struct filter filter;
+	struct flows *flows; /* NULL with one pair */
 
 	void (*on_closed)(void *arg); /* of net_device_on_closed() */
 	void *on_closed_arg;
@@ -133,12 +138,13 @@ static inline uint64_t mac_word(const uint8_t mac[6])
 	return w;
 }
 
-/* On the control queue's worker; on the control thread while no queue runs. */
+/* Any thread: what a driver negotiates anew while its rings run is the control thread's to say. */
 static inline void net_look(struct net_device *d, uint8_t why, bool on)
 {
-	uint8_t looks = on ? d->looks | why : d->looks & (uint8_t)~why;
-
-	__atomic_store_n(&d->looks, looks, __ATOMIC_RELAXED);
+	if (on)
+		__atomic_or_fetch(&d->looks, why, __ATOMIC_RELAXED);
+	else
+		__atomic_and_fetch(&d->looks, (uint8_t)~why, __ATOMIC_RELAXED);
 }
 
 /* A worker's own counters of @d's port. */
@@ -161,6 +167,10 @@ void rx_wakes_end(struct net_queue *q);
 
 /* steer.c: port_ops.deliver, into the right receive queue. */
 unsigned net_deliver(struct port *p, struct packet *const *packets, unsigned n);
+/* Worker thread, with NET_FLOWS: what the guest sent by @q, whose answers are to come there. */
+void net_sent(struct net_queue *q, const struct packet *packets, unsigned n);
+/* Control thread: a receive queue has started or stopped, or was enabled or disabled. */
+void net_span_update(struct net_device *d);
 /*
  * From now on frames are hashed and steered by @c, which is right. On the control queue's worker;
  * on the control thread while no queue runs. When it returns no frame goes by what was before.
@@ -175,8 +185,8 @@ static inline const struct rss_config *net_steering(const struct net_device *d)
 /* coalesce.c */
 /* Control thread, no queue runs: as a driver finds it that begins anew. */
 void net_coalesce_forget(struct net_device *d);
-/* vhost_device_ops.queue_enabled. */
-void net_coalesce_enabled(struct vhost_device *vdev, struct virtqueue *vq, bool enabled);
+/* Control thread: @q is enabled anew. */
+void net_coalesce_enabled(struct net_queue *q);
 /* Control queue's worker. What VIRTIO_NET_CTRL_NOTF_COAL_* say; @return false: it is not right. */
 bool net_coalesce_command(struct net_device *d, uint8_t cmd, const uint8_t *data, size_t len,
 			  struct coalesce_params *got);

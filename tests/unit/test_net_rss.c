@@ -371,7 +371,7 @@ static void steered(struct ng_options *o)
 	uint8_t bytes[100];
 
 	start(o, 1);
-	/* 5.1.6.5.5.1: before the first command, the first queue; and no hash. */
+	/* 5.1.6.5.6.2: before the first command, the first queue; and no hash. */
 	expect_on(1, 0, 0, 0);
 	cr_assert_eq(configure(&b, &c), VIRTIO_NET_OK);
 	for (unsigned flow = 0; flow < 60; flow++) {
