@@ -18,6 +18,7 @@
 
 #define DEPTH 8u
 #define BS 4096u
+#define CHECK_EVERY_NS 100000 /* of one disk, while some are busy: two system calls */
 #define PAUSE_US 3000 /* before a wake-up: longer than a worker looks for work before it sleeps */
 
 struct device {
@@ -33,9 +34,10 @@ struct scale {
 	struct rig_options opt;
 	unsigned n, wakes;
 	struct device *device;
-	struct rig **rigs;  /* theirs */
-	unsigned processes; /* that the disks are of */
-	unsigned turn;	    /* who is looked at next */
+	struct rig **rigs;   /* theirs */
+	unsigned processes;  /* that the disks are of */
+	unsigned turn;	     /* who is looked at next, */
+	uint64_t next_check; /* and when */
 	/* Results. */
 	struct histogram first, wake;
 	double anon_one,
@@ -99,9 +101,13 @@ static void check_alive(const struct scale *s)
  */
 static void check_next(struct scale *s, uint64_t now)
 {
-	const struct device *d = &s->device[s->turn++ % s->n];
+	const struct device *d = &s->device[s->turn % s->n];
 	eventfd_t ignored;
 
+	if (now < s->next_check)
+		return;
+	s->next_check = now + CHECK_EVERY_NS;
+	s->turn++;
 	rig_check_alive(d->rig, d->in_flight ? now - d->last : 0, s->opt.timeout_ms);
 	if (eventfd_read(d->rig->frontend.queue[0].err_fd, &ignored) == 0)
 		errx(1, "%s: the back-end signalled an error of queue 0", d->rig->path);

@@ -108,6 +108,13 @@ def test_a_lie_among_many_disks_is_found(folder, ring, lie, says, wakes):
     assert done.returncode == 1 and "liar.sock: " in done.stderr and says in done.stderr, done.stderr
 
 
+def test_a_remedy_is_one_that_the_command_has(folder):
+    with running([sys.executable, LIAR, folder / "liar.sock", "none"]) as process:
+        wait_for(folder / "liar.sock", process)
+        done = bench("fair", folder / "liar.sock", folder / "liar.sock")
+    assert done.returncode == 1 and "INDIRECT_DESC; this command drives no back-end without it" in done.stderr, done.stderr
+
+
 OURS = {"command": ["sluiced", "--config", "{folder}/c.yaml"], "sockets": ["a"], "files": {
     "c.yaml": 'control: { socket: "{folder}/control.sock" }\ndisks: [{ name: a, socket: "{socket.a}", "null": 1G }]\n'}}
 
