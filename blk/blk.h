@@ -96,6 +96,11 @@ struct blk_stats {
 	const char *fault_kind; /* "read" */
 	uint64_t fault_sector, fault_ago_ns;
 	uint64_t waiting, waiting_ns; /* requests; the first of them for so long */
+	/*
+	 * errno: what was written and not flushed is lost, and no flush succeeds until the disk is
+	 * opened again. 0: nothing is.
+	 */
+	int lost_error;
 	/* Requests that are in flight at the disk for longer than BLK_SLOW_S, and the oldest. */
 	uint64_t slow, slowest_ns, slowest_sector;
 	const char *slowest;

@@ -511,6 +511,8 @@ void blk_device_stats(const struct blk_device *b, struct blk_stats *out)
 		out->calls += counter_read(&r->calls);
 		out->calls_spared += counter_read(&r->calls_spared);
 	}
+	if (b->disk)
+		out->lost_error = __atomic_load_n(&b->disk->lost, __ATOMIC_RELAXED);
 	if (b->disk && b->disk->ops->away)
 		out->away_ns = b->disk->ops->away(b->disk, out->away_why, sizeof(out->away_why));
 }

@@ -179,7 +179,19 @@ struct disk_ops {
 struct disk {
 	const struct disk_ops *ops;
 	struct disk_info info;
+	/*
+	 * Atomic: the errno of a flush that failed, where what it was for is not there any more to
+	 * be flushed again. From then on nothing is durable: flushes and writes with fua fail with
+	 * it. 0: none. Until the disk is closed.
+	 */
+	int lost;
 };
+
+/* Does @r ask for what a disk that has lost something cannot promise? */
+static inline bool disk_request_is_in_vain(const struct disk *d, const struct disk_request *r)
+{
+	return __atomic_load_n(&d->lost, __ATOMIC_ACQUIRE) && (r->op == DISK_FLUSH || r->fua);
+}
 
 extern const struct disk_ops disk_file, disk_null, disk_ram, disk_nbd;
 /* The back-ends, by enum disk_kind: the only list of them. */

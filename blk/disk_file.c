@@ -221,10 +221,38 @@ static void issue_flush(struct file_queue *q, struct disk_request *r)
 	io_uring_sqe_set_data(sqe, &r->io);
 }
 
+/*
+ * Linux tells of a page that it could not write back once, to the first fsync() of a description
+ * that comes to look, and then takes the page for clean: the next fsync() succeeds, and the data is
+ * gone ("fsyncgate"). So a disk whose data stands in the page cache is not flushed again after a
+ * flush that failed, as QEMU's block/file-posix.c does not either (page_cache_inconsistent). With
+ * O_DIRECT no page holds data: what failed is the device's own flush, or the file system's, which
+ * keep what they have, and another one tells the truth. A write with fua (RWF_DSYNC) looks as a
+ * flush does, and may be told of the page of another. That is EIO; no space is the write's own.
+ */
+static void note_loss(struct file_queue *q, const struct disk_request *r, int res)
+{
+	struct file_disk *f = file_of(q);
+	bool looks = r->op == DISK_FLUSH || (r->op == DISK_WRITE && r->fua && res == -EIO);
+	int none = 0;
+
+	if (looks && (!f->direct || f->fd_buffered >= 0) && res != -ECANCELED)
+		__atomic_compare_exchange_n(&f->disk.lost, &none, -res, false, __ATOMIC_ACQ_REL,
+					    __ATOMIC_RELAXED);
+}
+
+static int lost_result(const struct file_queue *q)
+{
+	return -__atomic_load_n(&q->base.disk->lost, __ATOMIC_RELAXED);
+}
+
 void file_issue(struct file_queue *q, struct disk_request *r)
 {
 	if (unlikely(q->ends)) {
 		r->result = -ECANCELED;
+		STAILQ_INSERT_TAIL(&q->early, r, link);
+	} else if (unlikely(disk_request_is_in_vain(q->base.disk, r))) {
+		r->result = lost_result(q);
 		STAILQ_INSERT_TAIL(&q->early, r, link);
 	} else if (r->op == DISK_FLUSH)
 		issue_flush(q, r);
@@ -274,8 +302,13 @@ static bool file_completed(struct file_queue *q, struct disk_request *r)
 	}
 	if (unlikely(disk_request_is_range(r)))
 		return range_completed(q, r, res);
+	if (unlikely(res < 0))
+		note_loss(q, r, res);
 	if (res < 0) {
 		r->result = res;
+	} else if (unlikely(disk_request_is_in_vain(q->base.disk, r))) {
+		/* The failure that was told to another beside it may have been this one's. */
+		r->result = lost_result(q);
 	} else if (r->op == DISK_FLUSH) {
 		r->result = 0;
 	} else if (res == 0) {

@@ -79,7 +79,8 @@ bool fault_keep(struct blk_queue *q, struct request *r)
 	if (r->io.result == -EOPNOTSUPP)
 		return false;
 	note(q, r);
-	if (!q->failed.keep || q->ending) {
+	/* What is gone for good is told: to try again would be to say that it is there. */
+	if (!q->failed.keep || q->ending || disk_request_is_in_vain(q->disk, &r->io)) {
 		if (tried)
 			q->failed.trying = NULL;
 		count_waiting(q);

@@ -112,10 +112,15 @@ static void print_faults(const json_t *disks)
 
 	json_array_foreach (disks, i, d) {
 		const json_t *f = json_object_get(d, "last_fault");
+		const json_t *lost = json_object_get(d, "lost");
 		const json_t *stopped = json_object_get(d, "stopped");
 		const json_t *hang = json_object_get(d, "no_answer");
 		const json_t *server = json_object_get(d, "server");
 
+		if (lost)
+			printf("  %s: what could not be written back is lost: %s; flushes fail "
+			       "until the disk is opened again\n",
+			       text(d, "name"), text(lost, "reason"));
 		if (f)
 			printf("  %s: %s at sector %" JSON_INTEGER_FORMAT " failed %s ago: %s\n",
 			       text(d, "name"), text(f, "operation"), number(f, "sector"),

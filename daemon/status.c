@@ -190,6 +190,10 @@ static void put_faults(json_t *j, const struct blk_stats *s)
 			      (json_int_t)s->fault_sector, "ago_s", (double)s->fault_ago_ns / 1e9);
 		put(j, "last_fault", f);
 	}
+	if (s->lost_error)
+		put(j, "lost",
+		    json_pack("{s:s, s:i}", "reason", strerror(s->lost_error), "errno",
+			      s->lost_error));
 	if (s->waiting)
 		put(j, "stopped",
 		    json_pack("{s:I, s:f}", "requests", (json_int_t)s->waiting, "since_s",

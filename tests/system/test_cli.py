@@ -58,7 +58,7 @@ STATUS = {
                "last_fault": {"operation": EVIL, "sector": 1, "ago_s": 1.0, "reason": EVIL},
                "server": {"state": EVIL, "since_s": 1.0, "reason": EVIL},
                "no_answer": {"operation": EVIL, "sector": 1, "since_s": 1.0, "requests": 1},
-               "stopped": {"requests": 1, "since_s": 1.0},
+               "stopped": {"requests": 1, "since_s": 1.0}, "lost": {"reason": EVIL},
                "queues": [{"index": 0, "state": EVIL, "layout": EVIL, "broken": EVIL}]}, {"name": EVIL, "stopped": {}}, {}],
     "networks": [{"name": "n", "macs": [{"mac": EVIL, "port": EVIL, "age_s": 1}], "ports": [
         {"name": "p", "kind": EVIL, "state": EVIL, "socket": EVIL, "error": EVIL, "drops": {EVIL: 1}}]}, {}],

@@ -4,9 +4,12 @@
  * a disk on an NBD server does for a guest ends with that guest.
  */
 #include "blk/device_impl.h"
+#include "blk/disk_file.h"
 #include "blk/disk_nbd.h"
 #include "tests/unit/blk_util.h"
 #include "tests/unit/nbd_liar.h"
+
+#include <errno.h>
 
 #define IMAGE (4 * MIB)
 #define WCE offsetof(struct virtio_blk_config, wce)
@@ -125,5 +128,140 @@ BLK_TEST(blk_durable, what_is_in_flight_when_the_guest_changes_is_durable_when_i
 	cr_assert(held);
 	cr_assert_geq(vm_stats(&vm).writes, 6);
 	cr_assert_eq(vm_stats(&vm).flushes, 0);
+	vm_stop(&vm);
+}
+
+/* From now on the disk's descriptor is of another file. @return what brings the disk's back. */
+static int swap_file(const char *path)
+{
+	int fd = container_of(vm.dev->disk, struct file_disk, disk)->fd;
+	int kept = dup(fd), other = open(path, O_RDWR | O_CLOEXEC);
+
+	cr_assert_geq(kept, 0);
+	cr_assert_geq(other, 0);
+	cr_assert_eq(dup2(other, fd), fd);
+	close(other);
+	return kept;
+}
+
+static void swap_back(int kept)
+{
+	int fd = container_of(vm.dev->disk, struct file_disk, disk)->fd;
+
+	cr_assert_eq(dup2(kept, fd), fd);
+	close(kept);
+}
+
+/* Takes what is written, and can flush nothing. */
+#define NO_FLUSH "/dev/null"
+/* Writes to addresses that nobody has fail with EIO. */
+#define NO_WRITE "/proc/self/mem"
+
+static void start_cached(const struct variant *v, enum disk_on_error on_error)
+{
+	const struct blk_config cfg = { .kind = DISK_FILE,
+					.cache = DISK_CACHE_WRITEBACK,
+					.on_error = on_error };
+
+	start(v, &cfg);
+}
+
+static uint8_t flush(void)
+{
+	return (uint8_t)vm_do(&vm, 0, VIRTIO_BLK_T_FLUSH, 0, gpa, 0);
+}
+
+/* The kernel tells it once, and the next fdatasync() is content. */
+BLK_TEST(blk_durable, a_flush_of_cached_data_that_fails_is_not_tried_again_and_none_succeeds_after)
+{
+	static const enum disk_on_error rows[] = { DISK_ERROR_REPORT, DISK_ERROR_STOP };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		int kept;
+
+		start_cached(v, rows[i]);
+		write_page(1);
+		cr_assert_eq(flush(), VIRTIO_BLK_S_OK);
+		cr_assert_eq(vm_stats(&vm).lost_error, 0);
+		kept = swap_file(NO_FLUSH);
+		cr_assert_eq(flush(), VIRTIO_BLK_S_IOERR);
+		swap_back(kept);
+		cr_assert_eq(vm_stats(&vm).lost_error, EINVAL);
+		cr_assert_eq(flush(), VIRTIO_BLK_S_IOERR);
+		cr_assert_eq(vm_stats(&vm).fault_error, EINVAL);
+		write_page(2);
+		/* What is to be durable by itself is no better off. */
+		say(0);
+		cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_IOERR);
+		cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+		cr_assert_eq(vm_stats(&vm).waiting, 0);
+		vm_stop(&vm);
+	}
+}
+
+/* It may have been told of another's page, which stood in the cache with its own. */
+BLK_TEST(blk_durable, a_write_through_the_cache_that_fails_with_eio_leaves_nothing_durable)
+{
+	int kept;
+
+	start_cached(v, DISK_ERROR_STOP);
+	say(0);
+	write_page(1);
+	kept = swap_file(NO_WRITE);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_IOERR);
+	swap_back(kept);
+	cr_assert_eq(vm_stats(&vm).lost_error, EIO);
+	cr_assert_eq(flush(), VIRTIO_BLK_S_IOERR);
+	vm_stop(&vm);
+}
+
+/* No page holds anything: the guest may wait for it. */
+BLK_TEST(blk_durable, a_flush_past_the_cache_that_fails_is_tried_again)
+{
+	const struct blk_config cfg = { .kind = DISK_FILE, .on_error = DISK_ERROR_STOP };
+	int kept;
+
+	start(v, &cfg);
+	write_page(1);
+	kept = swap_file(NO_FLUSH);
+	submit(VIRTIO_BLK_T_FLUSH, 0, 0);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).waiting == 1));
+	swap_back(kept);
+	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
+	cr_assert_eq(vm_stats(&vm).lost_error, 0);
+	vm_stop(&vm);
+}
+
+/* Zeros are written, as where nothing else can be done. */
+static void write_zeros_only(void)
+{
+	struct blk_queue *q = vm.dev->vhost.queues[0].priv;
+	struct file_queue *f = container_of(q->disk_queue, struct file_queue, base);
+
+	for (unsigned way = 0; way < RANGE_WRITE; way++)
+		f->no_way[way] = true;
+}
+
+/* Its zeros went where nothing stays. */
+BLK_TEST(blk_durable, a_range_whose_flush_fails_is_done_again_whole)
+{
+	const struct blk_config cfg = { .kind = DISK_FILE, .on_error = DISK_ERROR_STOP };
+	static uint8_t zero[4096];
+	int kept;
+
+	start(v, &cfg);
+	say(0);
+	write_page(1);
+	write_zeros_only();
+	memset(mem, 0, 16);
+	mem[8] = sizeof(zero) / 512;
+	kept = swap_file(NO_FLUSH);
+	submit(VIRTIO_BLK_T_WRITE_ZEROES, 0, 16);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).waiting == 1));
+	cr_assert_eq(vm_stats(&vm).fault_error, EINVAL, "not of the flush");
+	swap_back(kept);
+	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+	cr_assert_arr_eq(mem, zero, sizeof(zero));
 	vm_stop(&vm);
 }
