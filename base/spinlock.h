@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A lock that workers hold for one burst. Only workers take it, and across no system call but the
- * one that calls a guest, so the holder is running and the wait is short; a call that blocks is ended
- * by poll/watch.c. Unfair and one byte wide on purpose.
+ * one that calls a guest, so the holder is running and the wait is short; a call that blocks is
+ * ended by poll/watch.c. Unfair and one byte wide on purpose.
  */
 #ifndef SLUICE_BASE_SPINLOCK_H
 #define SLUICE_BASE_SPINLOCK_H
