@@ -5,9 +5,10 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/image_file.h"
 #include "base/log.h"
 #include "blk/device_impl.h"
+#include "blk/disk_file.h"
+#include "vhost/disposal.h"
 #include "vhost/state_blob.h"
 
 #include <endian.h>
@@ -287,8 +288,8 @@ static void socket_release(struct vhost_socket *s)
 {
 	free(s->path);
 	free(s->group);
-	if (s->fd >= 0)
-		close(s->fd);
+	if (s->fd >= 0) /* maybe a client's, and of any kind */
+		disposal_close(NULL, s->fd);
 }
 
 /* @return 0 and *@out, NULL where there are none. */
@@ -350,12 +351,12 @@ int blk_device_create(const struct blk_config *cfg, struct workers *workers,
 	int rc;
 
 	if (!b) {
-		image_file_close(cfg->image);
+		image_drop(cfg->image);
 		socket_release(&socket);
 		return error_set(err, -ENOMEM, "disk %s: out of memory", cfg->name);
 	}
 	rc = device_init(b, cfg, workers, err);
-	image_file_close(cfg->image); /* what was not taken */
+	image_drop(cfg->image); /* what was not taken */
 	b->cfg.image = NULL;
 	if (rc) {
 		socket_release(&socket);

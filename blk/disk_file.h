@@ -75,6 +75,12 @@ void file_close(struct disk *d);
  */
 int file_take_given(const struct blk_config *cfg, struct image_file *out, struct error *err);
 
+/*
+ * Closes what somebody else has opened and we do not serve: it may be of any kind, and holds up
+ * nobody. NULL is fine.
+ */
+void image_drop(struct image_file *f);
+
 /* For struct disk_ops; disk_file_resize.c. */
 int file_resize(struct disk *d, uint64_t size, uint64_t *now, struct error *err);
 /* The size of the open file or device, in bytes. @return 0 or -errno. */

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/image_file.h"
 #include "blk/disk_file.h"
+#include "vhost/disposal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -84,4 +85,15 @@ int file_take_given(const struct blk_config *cfg, struct image_file *out, struct
 	*out = *cfg->image;
 	*cfg->image = (struct image_file) { -1, -1 };
 	return 0;
+}
+
+void image_drop(struct image_file *f)
+{
+	if (!f)
+		return;
+	if (f->fd >= 0)
+		disposal_close(NULL, f->fd);
+	if (f->fd_buffered >= 0)
+		disposal_close(NULL, f->fd_buffered);
+	*f = (struct image_file) { -1, -1 };
 }

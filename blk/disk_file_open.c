@@ -22,15 +22,20 @@
 #define ALIGN_MAX 65536u
 #define SECTOR 512u
 
-void file_close(struct disk *d)
+/* Who gave them may hold on to them, and the lock would last as long. */
+static void unlock_given(const struct file_disk *f)
 {
-	struct file_disk *f = container_of(d, struct file_disk, disk);
-
-	/* Who gave them may hold on to them, and the lock would last as long. */
 	if (f->given && f->fd >= 0)
 		disk_unlock(f->fd);
 	if (f->given && f->fd_buffered >= 0)
 		disk_unlock(f->fd_buffered);
+}
+
+void file_close(struct disk *d)
+{
+	struct file_disk *f = container_of(d, struct file_disk, disk);
+
+	unlock_given(f);
 	if (f->fd >= 0)
 		close(f->fd);
 	if (f->fd_buffered >= 0)
@@ -258,6 +263,13 @@ int file_open(const struct blk_config *cfg, struct disk **out, struct error *err
 	f->fd_buffered = image.fd_buffered;
 	if (rc == 0)
 		rc = examine(f, cfg, err);
+	if (rc && f->given) {
+		struct image_file unused = { f->fd, f->fd_buffered };
+
+		unlock_given(f);
+		image_drop(&unused);
+		f->fd = f->fd_buffered = -1;
+	}
 	if (rc) {
 		file_close(&f->disk);
 		return rc;

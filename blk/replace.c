@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Another image in the place of a disk's, while no front-end is connected. */
 #include "base/error.h"
-#include "base/image_file.h"
 #include "base/log.h"
 #include "blk/device_impl.h"
+#include "blk/disk_file.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -79,7 +79,7 @@ int blk_device_replace(struct blk_device *b, const char *file, struct image_file
 	cfg.file = old ? strdup(file) : NULL;
 	cfg.image = image;
 	rc = open_new(b, &cfg, &disk, err);
-	image_file_close(image); /* what was not taken */
+	image_drop(image); /* what was not taken */
 	if (rc || !old) {
 		free((char *)cfg.file);
 		free(old);

@@ -9,6 +9,7 @@
 #include "daemon/rpc_fds.h"
 #include "daemon/status.h"
 #include "poll/control.h"
+#include "vhost/disposal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,7 +17,6 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #define STREAMS_MAX 8
 /* What is moved at a time, and how often: a share of the control thread that others do not feel. */
@@ -51,7 +51,7 @@ static void stream_free(struct stream *s)
 	sd_event_source_disable_unref(s->timer);
 	sd_event_source_disable_unref(s->io);
 	capture_free(s->capture);
-	close(s->fd);
+	disposal_close_socket(NULL, s->fd); /* whatever the client has sent by it */
 	free(s);
 }
 
@@ -156,15 +156,6 @@ static int stream_new(struct stream *s, int fd)
 	return rc;
 }
 
-static bool is_unix_stream(int fd)
-{
-	int domain = 0, type = 0;
-	socklen_t len = sizeof(int);
-
-	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX &&
-	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
-}
-
 static unsigned count_streams(void)
 {
 	const struct stream *s;
@@ -196,7 +187,7 @@ static json_t *start(const struct appliance *a, struct port *p, uint32_t snap_by
 		}
 		stream_free(s);
 	} else {
-		close(fd);
+		disposal_close_socket(NULL, fd);
 		free(s);
 	}
 	return rpc_refuse(err, "%s", why.text[0] ? why.text : strerror(-rc));
@@ -209,7 +200,6 @@ json_t *port_capture_serve(void *ctx, struct rpc_request *r, struct rpc_error *e
 	json_error_t wrong;
 	const char *name;
 	struct port *p;
-	int fd;
 
 	if (!json_is_object(r->params) ||
 	    json_unpack_ex((json_t *)(uintptr_t)r->params, &wrong, JSON_STRICT, "{s:s, s?I}",
@@ -222,14 +212,11 @@ json_t *port_capture_serve(void *ctx, struct rpc_request *r, struct rpc_error *e
 		return rpc_refuse(err, "there is no open port called \"%s\"", name);
 	if (count_streams() == STREAMS_MAX)
 		return rpc_refuse(err, "there are %u captures already: end one first", STREAMS_MAX);
-	fd = rpc_fds_take(r->fds, 0);
-	if (fd < 0 || !is_unix_stream(fd)) {
-		if (fd >= 0)
-			close(fd);
+	if (!rpc_fds_is_stream(r->fds, 0))
 		return rpc_refuse(err, "port.capture needs a unix stream socket beside it, for "
 				       "what is captured");
-	}
-	return start(a, p, (uint32_t)MIN(snap_bytes, (json_int_t)CAPTURE_SNAP_MAX), fd, err);
+	return start(a, p, (uint32_t)MIN(snap_bytes, (json_int_t)CAPTURE_SNAP_MAX),
+		     rpc_fds_take(r->fds, 0), err);
 }
 
 void captures_end(void)

@@ -211,10 +211,11 @@ static int client_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	memmove(c->in, c->in + c->in_at, c->in_len);
 	c->in_at = 0;
 	/* The kernel ends a read where descriptors are: they are the next line's. */
-	n = rpc_fds_receive(fd, c->in + c->in_len, sizeof(c->in) - c->in_len, &c->fds);
+	n = rpc_fds_receive(fd, c->in + c->in_len, sizeof(c->in) - c->in_len, &c->fds,
+			    c->server->disposal);
 	if (n == -EAGAIN || n == -EINTR)
 		return 0;
-	if (n <= 0 || disposal_full(c->server->disposal)) {
+	if (n <= 0 || disposal_full(c->server->disposal) || disposal_full(NULL)) {
 		client_free(c);
 		return 0;
 	}

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void add(struct rpc_fds *fds, const struct cmsghdr *c)
+static void add(struct rpc_fds *fds, const struct cmsghdr *c, struct disposal *d)
 {
 	const unsigned char *data = CMSG_DATA(c);
 	size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -23,11 +23,11 @@ static void add(struct rpc_fds *fds, const struct cmsghdr *c)
 		}
 		/* Sent in several pieces, each of which had room for all. */
 		fds->lost = true;
-		close(fd);
+		disposal_close(d, fd);
 	}
 }
 
-ssize_t rpc_fds_receive(int sock, void *buf, size_t size, struct rpc_fds *fds)
+ssize_t rpc_fds_receive(int sock, void *buf, size_t size, struct rpc_fds *fds, struct disposal *d)
 {
 	union { /* aligned as cmsg(3) asks */
 		char space[CMSG_SPACE(RPC_FDS_MAX * sizeof(int))];
@@ -44,7 +44,7 @@ ssize_t rpc_fds_receive(int sock, void *buf, size_t size, struct rpc_fds *fds)
 		return -errno;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
 		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-			add(fds, c);
+			add(fds, c, d);
 	if (m.msg_flags & MSG_CTRUNC)
 		fds->lost = true;
 	return n;
@@ -52,13 +52,20 @@ ssize_t rpc_fds_receive(int sock, void *buf, size_t size, struct rpc_fds *fds)
 
 void rpc_fds_close(struct rpc_fds *fds, struct disposal *d)
 {
-	for (unsigned i = 0; i < fds->n; i++) {
-		if (fds->fd[i] >= 0 && d)
+	for (unsigned i = 0; i < fds->n; i++)
+		if (fds->fd[i] >= 0)
 			disposal_close(d, fds->fd[i]);
-		else if (fds->fd[i] >= 0)
-			close(fds->fd[i]);
-	}
 	*fds = (struct rpc_fds) { 0 };
+}
+
+bool rpc_fds_is_stream(const struct rpc_fds *fds, unsigned i)
+{
+	int domain = 0, type = 0;
+	socklen_t len = sizeof(int);
+
+	return i < fds->n && getsockopt(fds->fd[i], SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       domain == AF_UNIX && getsockopt(fds->fd[i], SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
+	       type == SOCK_STREAM;
 }
 
 int rpc_fds_take(struct rpc_fds *fds, unsigned i)

@@ -18,12 +18,15 @@ struct rpc_fds {
 
 /*
  * recv() of @size bytes at most; descriptors that come along are added to @fds. @return as recv(),
- * but -errno for an error.
+ * but -errno for an error. @d: closes those that are too many (vhost/disposal.h).
  */
-ssize_t rpc_fds_receive(int sock, void *buf, size_t size, struct rpc_fds *fds);
+ssize_t rpc_fds_receive(int sock, void *buf, size_t size, struct rpc_fds *fds, struct disposal *d);
 
-/* Closes what is left. @d: whatever takes its time to close does not hold us up; NULL: it does. */
+/* Closes what is left; whatever takes its time to close does not hold us up. */
 void rpc_fds_close(struct rpc_fds *fds, struct disposal *d);
+
+/* Is descriptor @i a unix stream socket? One that is not is better left here, to be closed. */
+bool rpc_fds_is_stream(const struct rpc_fds *fds, unsigned i);
 
 /* Takes out descriptor @i. @return it, or -1: there is none. */
 int rpc_fds_take(struct rpc_fds *fds, unsigned i);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/virtio_net.h"
+#include "vhost/disposal.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -420,8 +421,8 @@ static void socket_drop(struct vhost_socket *s)
 {
 	free(s->path);
 	free(s->group);
-	if (s->fd >= 0)
-		close(s->fd);
+	if (s->fd >= 0) /* maybe a client's, and of any kind */
+		disposal_close(NULL, s->fd);
 }
 
 static void hung_up(struct vhost_device *vdev)

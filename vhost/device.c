@@ -146,8 +146,8 @@ static void socket_free(struct vhost_socket *s)
 {
 	free(s->path);
 	free(s->group);
-	if (s->fd >= 0)
-		close(s->fd);
+	if (s->fd >= 0) /* maybe a client's, and of any kind */
+		disposal_close(NULL, s->fd);
 	*s = (struct vhost_socket) { .fd = -1 };
 }
 

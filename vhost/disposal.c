@@ -31,6 +31,12 @@ struct disposal {
 	bool orphan;	  /* the device has gone: the thread frees this */
 };
 
+/* For NULL: of the process, which never ends before it does. */
+static struct disposal of_no_device = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.items = STAILQ_HEAD_INITIALIZER(of_no_device.items),
+};
+
 static void dispose(struct item *i)
 {
 	if (i->base)
@@ -92,6 +98,7 @@ static void later(struct disposal *d, struct item item)
 {
 	struct item *i = malloc(sizeof(*i));
 
+	d = d ? d : &of_no_device;
 	if (!i) { /* out of memory: then here, whatever it takes */
 		if (item.base)
 			munmap(item.base, item.len);
@@ -138,6 +145,7 @@ void disposal_free(struct disposal *d)
 
 bool disposal_full(const struct disposal *d)
 {
+	d = d ? d : &of_no_device;
 	return __atomic_load_n(&d->waiting, __ATOMIC_RELAXED) > WAITING_MAX;
 }
 

@@ -21,7 +21,10 @@ struct disposal *disposal_new(void);
 /* Control thread. Does not wait. NULL is fine. */
 void disposal_free(struct disposal *d);
 
-/* Control thread. Closes @fd, of any kind: now where that cannot wait, else later. */
+/*
+ * Control thread. Closes @fd, of any kind: now where that cannot wait, else later. Here, and in the
+ * two that follow, a NULL @d stands for one that is no device's.
+ */
 void disposal_close(struct disposal *d, int fd);
 /* The same for a unix socket that is connected. Its peer sees the end at once. */
 void disposal_close_socket(struct disposal *d, int fd);

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -371,3 +372,51 @@ def test_what_is_served_now_is_printed_as_a_configuration(daemon, aside):
     for key in ("file", "socket", "how", "limit", "capacity", "read_only"):
         assert before[key] == after[key], key
     assert good(daemon, "config") == text
+
+
+@contextlib.contextmanager
+def lingering(seconds):
+    """A TCP socket whose last close() waits so long: what it has sent nobody reads."""
+    with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as tcp:
+        peer, _ = door.accept()
+        with peer:
+            tcp.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    tcp.send(bytes(1 << 20))
+            tcp.setblocking(True)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+            yield tcp
+
+
+@pytest.mark.parametrize("method, params, n_bound", [
+    ("disk.add", {"name": "a", "socket": "{aside}/a.sock", "ram": "1M"}, 0),
+    ("disk.add", {"name": "a", "socket": "{aside}/a.sock", "file": "{aside}/a.raw"}, 1),
+    ("disk.add", {"name": "a", "socket": "{aside}/a.sock", "connect": True, "file": "{aside}/a.raw"}, 0),
+    ("disk.replace", {"disk": "filed", "file": "{aside}/a.raw"}, 0),
+    ("port.add", {"network": "lan", "port": {"name": "p", "socket": "{aside}/a.sock"}}, 0),
+    ("port.capture", {"port": "one"}, 0),
+])
+def test_a_descriptor_that_takes_long_to_close_holds_up_nobody(daemon, aside, method, params, n_bound):
+    def filled(value):
+        if isinstance(value, dict):
+            return {k: filled(v) for k, v in value.items()}
+        return value.format(aside=aside) if isinstance(value, str) else value
+
+    good(daemon, "network", "add", "lan")
+    good(daemon, "port", "add", "lan", "one", "--socket", aside / "one.sock")
+    good(daemon, "disk", "add", "filed", "--socket", aside / "filed.sock", "--file", image_of(aside / "f.raw"))
+    with bound(aside / "a.sock") as listener, contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(lingering(100))
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.settimeout(30)
+        client.connect(str(daemon.control))
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": filled(params)}
+        socket.send_fds(client, [json.dumps(request).encode()], [listener.fileno()] * n_bound + [tcp.fileno()])
+        tcp.close()  # sluiced's is the last one
+        client.sendall(b"\n")
+        answer = json.loads(client.makefile().readline())
+        assert "error" in answer, answer
+        assert "result" in ask(daemon.control, {"method": "version"})
+        assert "result" in ask(daemon.control, {"method": "version"})
+    good(daemon, "disk", "remove", "filed")

@@ -338,8 +338,9 @@ static int listening(struct sockaddr_in *addr)
 	return fd;
 }
 
-/* A TCP socket with bytes that nobody reads and SO_LINGER: its close() waits for 5 s. */
-Test(rpc_fds, one_that_takes_long_to_close_holds_up_nobody)
+/* A TCP socket with bytes that nobody reads and SO_LINGER: its close() waits for 5 s. @before it:
+ * so many others, with the request's beginning; then @text, and that @answer. */
+static void lingers(unsigned before, const char *text, const char *answer)
 {
 	const struct linger patient = { 1, 5 };
 	struct sockaddr_in addr;
@@ -349,7 +350,7 @@ Test(rpc_fds, one_that_takes_long_to_close_holds_up_nobody)
 		char space[CMSG_SPACE(sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
-	struct iovec iov = { CALL("plain"), strlen(CALL("plain")) };
+	struct iovec iov = { (char *)text, strlen(text) };
 	struct msghdr m = { .msg_iov = &iov,
 			    .msg_iovlen = 1,
 			    .msg_control = &control,
@@ -365,18 +366,31 @@ Test(rpc_fds, one_that_takes_long_to_close_holds_up_nobody)
 		;
 	fcntl(tcp, F_SETFL, 0);
 	setsockopt(tcp, SOL_SOCKET, SO_LINGER, &patient, sizeof(patient));
+	if (before)
+		say_with(fd, "{\"jsonrpc\":\"2.0\",", before);
+	rounds(5);
 	control.align = (struct cmsghdr) { CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
 	memcpy(CMSG_DATA(&control.align), &tcp, sizeof(tcp));
 	cr_assert_gt(sendmsg(fd, &m, 0), 0);
 	close(tcp); /* the daemon's is the last one */
 	begin = clock_ns();
-	expect_hears(fd, "takes no descriptors");
+	expect_hears(fd, answer);
 	say_with(fd, CALL("plain"), 0);
 	expect_hears(fd, "\"plain\"");
 	cr_expect_lt(clock_ns() - begin, UINT64_C(2000000000));
 	close(peer); /* and with that the linger is over */
 	close(door);
 	close(fd);
+}
+
+Test(rpc_fds, one_that_takes_long_to_close_holds_up_nobody)
+{
+	lingers(0, CALL("plain"), "takes no descriptors");
+}
+
+Test(rpc_fds, one_too_many_that_takes_long_to_close_holds_up_nobody)
+{
+	lingers(RPC_FDS_MAX, "\"id\":1,\"method\":\"take\"}\n", "were lost");
 }
 
 Test(rpc_fds, without_room_for_them_the_request_fails)
