@@ -24,13 +24,50 @@ static char *to_text(json_t *reply)
 	return line;
 }
 
+/* @return how many bytes the UTF-8 character at @c has (RFC 3629); 0: there is none. */
+static unsigned character_at(const unsigned char *c)
+{
+	unsigned more = c[0] < 0x80 ? 0 : c[0] < 0xe0 ? 1 : c[0] < 0xf0 ? 2 : 3;
+
+	if ((c[0] >= 0x80 && c[0] < 0xc2) || c[0] > 0xf4)
+		return 0;
+	for (unsigned i = 1; i <= more; i++)
+		if (c[i] < 0x80 || c[i] > 0xbf)
+			return 0;
+	if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) ||
+	    (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
+		return 0;
+	return 1 + more;
+}
+
+/*
+ * What is no character of UTF-8 is left out: mostly it is the beginning of one, that did not fit.
+ * A reply that cannot be made would leave the caller waiting.
+ */
+static json_t *whole_characters(const char *text)
+{
+	char *copy = strdup(text), *to = copy;
+	json_t *j;
+
+	if (!copy)
+		return NULL;
+	for (const char *from = text; *from;) {
+		unsigned n = character_at((const unsigned char *)from);
+
+		memcpy(to, from, n);
+		to += n;
+		from += n ? n : 1;
+	}
+	*to = '\0';
+	j = json_string(copy);
+	free(copy);
+	return j;
+}
+
 static char *error_reply(json_t *id, int code, const char *text)
 {
-	/* Replace what is not UTF-8: a reply that cannot be made would leave the caller waiting. */
-	json_t *message = json_string(text);
+	json_t *message = whole_characters(text);
 
-	if (!message)
-		message = json_string("error text is not UTF-8");
 	return to_text(json_pack("{s:s, s:O, s:{s:i, s:o}}", "jsonrpc", "2.0", "id",
 				 id ? id : json_null(), "error", "code", code, "message", message));
 }

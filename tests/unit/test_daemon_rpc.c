@@ -36,6 +36,26 @@ static json_t *refuse(void *ctx, const json_t *params, struct rpc_error *err)
 	return NULL;
 }
 
+/* As long as there is room, in characters of two bytes from an odd place on; and what is none. */
+static json_t *explain(void *ctx, const json_t *params, struct rpc_error *err)
+{
+	const char *text = json_string_value(json_array_get(params, 0));
+	static char many[1024];
+
+	(void)ctx;
+	for (unsigned i = 0; i + 2 < sizeof(many); i += 2)
+		memcpy(many + i, "\u00e4", 2);
+	if (strcmp(text, "long") == 0)
+		return rpc_refuse(err, "xy%s", many);
+	if (strcmp(text, "cut") == 0)
+		return rpc_refuse(err, "x%.59s; so it is", many);
+	if (strcmp(text, "all") == 0)
+		return rpc_refuse(err,
+				  "\u20ac \U00010348 \u00e4 \xc0\x80 \xed\xa0\x80 \xf4\x90\x80\x80 "
+				  "\xff \xe2\x82");
+	return NULL;
+}
+
 /* More than a socket's buffers hold. */
 static json_t *big(void *ctx, const json_t *params, struct rpc_error *err)
 {
@@ -51,6 +71,7 @@ static const struct rpc_method methods[] = {
 	{ .name = "echo", .call = echo },
 	{ .name = "refuse", .call = refuse },
 	{ .name = "big", .call = big },
+	{ .name = "explain", .call = explain },
 	{ .name = NULL },
 };
 
@@ -76,6 +97,38 @@ Test(rpc_answer, a_call_gets_its_result_and_its_id)
 		      "{\"jsonrpc\":\"2.0\",\"id\":null,\"result\":\"nothing\"}\n");
 }
 
+Test(rpc_answer, a_reason_that_was_cut_is_told_up_to_a_whole_character)
+{
+	const struct rpc_config cfg = { .methods = methods };
+	static const struct {
+		const char *which, *begin, *end;
+		unsigned n; /* of the characters of two bytes */
+	} rows[] = {
+		{ "long", "xy", "", (sizeof(((struct rpc_error *)0)->text) - 3) / 2 },
+		{ "cut", "x", "; so it is", 29 },
+	};
+	char request[200], want[2000];
+	char *reply;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		size_t at = (size_t)snprintf(want, sizeof(want), "\"message\":\"%s", rows[i].begin);
+
+		for (unsigned j = 0; j < rows[i].n; j++, at += 2)
+			memcpy(want + at, "\u00e4", 2);
+		snprintf(want + at, sizeof(want) - at, "%s\"", rows[i].end);
+		snprintf(
+			request, sizeof(request),
+			"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"explain\",\"params\":[\"%s\"]}",
+			rows[i].which);
+		reply = rpc_answer(&cfg, request, strlen(request));
+		cr_expect_not_null(strstr(reply, want), "%s", reply);
+		free(reply);
+	}
+	expect_answer("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"explain\",\"params\":[\"all\"]}",
+		      "{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":{\"code\":-32602,\"message\":"
+		      "\"\u20ac \U00010348 \u00e4     \"}}\n");
+}
+
 Test(rpc_answer, a_notification_is_done_and_not_answered)
 {
 	expect_answer("{\"jsonrpc\":\"2.0\",\"method\":\"echo\"}", NULL);
@@ -95,7 +148,7 @@ Test(rpc_answer, an_unknown_method_is_told_which_there_are)
 	expect_answer(
 		"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ehco\"}",
 		"{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32601,\"message\":\"there "
-		"is no method \\\"ehco\\\"; there is echo, refuse, big\"}}\n");
+		"is no method \\\"ehco\\\"; there is echo, refuse, big, explain\"}}\n");
 }
 
 Test(rpc_answer, what_is_no_request_is_refused)
