@@ -193,7 +193,9 @@ static int status_command(const struct arguments *a)
 			a->words[2]);
 		return usage_error();
 	}
-	status = client_call(a->socket, "status", &err);
+	status = name ? client_call_with(a->socket, "status", json_pack("{s:s}", "macs", name),
+					 &err)
+		      : client_call(a->socket, "status", &err);
 	if (!status)
 		return call_failed(&err);
 	if (a->json && name) {

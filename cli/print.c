@@ -211,8 +211,8 @@ static void print_network(const json_t *n)
 	char b[24], q[32];
 	size_t i;
 
-	printf("\nnetwork %s: %zu addresses known, %lld packets flooded\n", text(n, "name"),
-	       json_array_size(json_object_get(n, "macs")), counter(n, "flooded"));
+	printf("\nnetwork %s: %lld addresses known, %lld packets flooded\n", text(n, "name"),
+	       number(n, "addresses"), counter(n, "flooded"));
 	if (json_array_size(ports) == 0)
 		return;
 	for (const char *const *h =
@@ -364,8 +364,9 @@ static bool named(const json_t *j, const char *name)
 	return strcmp(text(j, "name"), name) == 0;
 }
 
-static void print_macs(const json_t *macs)
+static void print_macs(const json_t *network)
 {
+	const json_t *macs = json_object_get(network, "macs");
 	struct table t = { .n_columns = 4, .right = 0xa };
 	const json_t *m;
 	size_t i;
@@ -386,6 +387,8 @@ static void print_macs(const json_t *macs)
 		table_add(&t, "%lld s", number(m, "age_s"));
 	}
 	table_print(&t);
+	if (number(network, "macs_left_out"))
+		printf("  and %lld more\n", number(network, "macs_left_out"));
 }
 
 bool print_named(const json_t *status, const char *name)
@@ -403,7 +406,7 @@ bool print_named(const json_t *status, const char *name)
 	json_array_foreach (networks, i, n) {
 		if (named(n, name)) {
 			print_network(n);
-			print_macs(json_object_get(n, "macs"));
+			print_macs(n);
 			found = true;
 		}
 		json_array_foreach (json_object_get(n, "ports"), j, d) {

@@ -363,11 +363,18 @@ static json_t *port_json(const struct port_entry *e, unsigned n_workers)
 	return j;
 }
 
+/* Guests fill the table: more would only cost the control thread time and memory. */
+#define MACS_MAX 1000
+
 static void mac_json(const uint8_t mac[6], uint16_t vlan, const struct port *p, unsigned age_s,
 		     void *arg)
 {
-	json_t *j = json_object();
+	json_t *j;
 	char text[18];
+
+	if (json_array_size(arg) == MACS_MAX)
+		return;
+	j = json_object();
 
 	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
 		 mac[3], mac[4], mac[5]);
@@ -379,22 +386,33 @@ static void mac_json(const uint8_t mac[6], uint16_t vlan, const struct port *p, 
 	json_array_append_new(arg, j);
 }
 
-static json_t *network_json(const struct network_entry *n, unsigned n_workers)
+/* The addresses that @sw knows, and how many more there are. */
+static void put_macs(json_t *j, const struct net_switch *sw, uint64_t n)
 {
-	json_t *j = json_object(), *ports = json_array(), *macs = json_array();
+	json_t *macs = json_array();
+
+	switch_for_each_mac(sw, mac_json, macs);
+	if (n > MACS_MAX)
+		put_number(j, "macs_left_out", n - MACS_MAX);
+	put(j, "macs", macs);
+}
+
+static json_t *network_json(const struct network_entry *n, unsigned n_workers, bool with_macs)
+{
+	json_t *j = json_object(), *ports = json_array();
 	const struct port_entry *p;
 	struct switch_stats s = { 0 };
 
 	put_text(j, "name", n->config->name);
-	if (n->sw) {
+	if (n->sw)
 		switch_stats(n->sw, &s);
-		switch_for_each_mac(n->sw, mac_json, macs);
-	}
+	put_number(j, "addresses", s.macs);
 	put(j, "counters",
 	    json_pack("{s:I, s:I, s:I, s:I, s:I}", "flooded", (json_int_t)s.flooded, "learned",
 		      (json_int_t)s.learned, "moved", (json_int_t)s.moved, "aged",
 		      (json_int_t)s.aged, "table_full", (json_int_t)s.table_full));
-	put(j, "macs", macs);
+	if (n->sw && with_macs)
+		put_macs(j, n->sw, s.macs);
 	TAILQ_FOREACH (p, &n->ports, link) {
 		json_array_append_new(ports, port_json(p, n_workers));
 	}
@@ -427,12 +445,14 @@ json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err)
 	json_t *j, *workers, *disks, *networks;
 	const struct network_entry *n;
 	const struct disk_entry *d;
+	const char *macs = NULL;
+	json_error_t wrong;
 
-	if (json_object_size(params) || json_array_size(params)) {
-		err->code = RPC_INVALID_PARAMS;
-		snprintf(err->text, sizeof(err->text), "\"status\" takes no parameters");
-		return NULL;
-	}
+	if (json_array_size(params) ||
+	    (json_is_object(params) &&
+	     json_unpack_ex((json_t *)params, &wrong, JSON_STRICT, "{s?s}", "macs", &macs) < 0))
+		return rpc_refuse(err, "status takes no parameters, or \"macs\", the name of a "
+				       "network whose addresses are to be listed");
 	j = json_object();
 	workers = json_array();
 	disks = json_array();
@@ -447,7 +467,9 @@ json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err)
 		json_array_append_new(workers, worker_json(s, i));
 	put(j, "workers", workers);
 	TAILQ_FOREACH (n, &a->networks, link) {
-		json_array_append_new(networks, network_json(n, s->n_workers));
+		json_array_append_new(
+			networks,
+			network_json(n, s->n_workers, macs && strcmp(macs, n->config->name) == 0));
 	}
 	put(j, "networks", networks);
 	TAILQ_FOREACH (d, &a->disks, link) {

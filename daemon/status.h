@@ -22,7 +22,10 @@ struct status {
 int status_start(struct status *s, struct appliance *a);
 void status_stop(struct status *s);
 
-/* Methods of the control socket; their context is a struct status. */
+/*
+ * Methods of the control socket; their context is a struct status. status: of a network the number
+ * of "addresses" that it knows, and for {"macs": NAME} also which, as far as they are not too many.
+ */
 json_t *status_call(void *ctx, const json_t *params, struct rpc_error *err);
 json_t *version_call(void *ctx, const json_t *params, struct rpc_error *err);
 

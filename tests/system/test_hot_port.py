@@ -243,3 +243,26 @@ def test_rules_of_a_port_whose_socket_has_no_path(folder):
             done = subprocess.run([BUILD / "cli/sluice", "--socket", control, "port", "set", "port0", *words],
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
             assert (done.returncode, done.stdout) == (0, f"port0: {want}\n"), done.stderr
+
+
+def test_addresses_are_counted_and_listed_when_asked_for(folder):
+    """A guest fills the table; it must not fill every answer."""
+    folder.chmod(0o777)
+    ports = []
+    for i in range(17):
+        macs = ", ".join(f'"52:54:00:00:{i:02x}:{n:02x}"' for n in range(64))
+        ports.append(f"{{ name: p{i}, socket: {folder}/{i}.sock, static_macs: [{macs}] }}")
+    few = f'{{ name: q, socket: {folder}/q.sock, static_macs: "52:54:00:00:00:01" }}'
+    config = f"networks: [{{ name: lan, ports: [{', '.join(ports)}] }}, {{ name: dmz, ports: [{few}] }}]\n"
+    with Daemon(folder, config) as daemon:
+        assert [(n["addresses"], "macs" in n) for n in daemon.status()["networks"]] == [(1088, False), (1, False)]
+        assert "network lan: 1088 addresses known" in good(daemon, "status")
+        lan = json.loads(good(daemon, "status", "lan", "--json"))[0]
+        assert (len(lan["macs"]), lan["macs_left_out"]) == (1000, 88)
+        dmz = json.loads(good(daemon, "status", "dmz", "--json"))[0]
+        assert ([m["mac"] for m in dmz["macs"]], "macs_left_out" in dmz) == (["52:54:00:00:00:01"], False)
+        text = good(daemon, "status", "lan")
+        assert text.count("52:54:00:") == 1000 and text.endswith("  and 88 more\n")
+        for params in ({"macs": 1}, {"mac": "lan"}, ["lan"]):
+            assert "error" in ask(daemon.control, {"method": "status", "params": params}), params
+        assert daemon.stop() == 0
