@@ -420,3 +420,56 @@ def test_a_descriptor_that_takes_long_to_close_holds_up_nobody(daemon, aside, me
         assert "result" in ask(daemon.control, {"method": "version"})
         assert "result" in ask(daemon.control, {"method": "version"})
     good(daemon, "disk", "remove", "filed")
+
+
+@pytest.mark.parametrize("method, params, complaint", [
+    ("disk.limit", {}, "disk.limit takes"),
+    ("disk.limit", {"disk": 1}, "disk.limit takes"),
+    ("disk.limit", {"disk": "first", "limit": 5}, "disk.limit takes"),
+    ("disk.limit", {"disk": "first", "limit": None}, "disk.limit takes"),
+    ("disk.limit", {"disk": "first", "more": 5}, "disk.limit takes"),
+    ("disk.limit", {"disk": "nonesuch"}, 'no open disk called "nonesuch"'),
+    ("disk.limit", {"disk": "first", "limit": {"iop": 5}}, 'there is no "iop"'),
+    ("disk.limit", {"disk": "first", "limit": {"iops": [5]}}, "iops: is neither text nor a whole number"),
+    ("disk.limit", {"disk": "first", "limit": {"iops": -1}}, "iops"),
+    ("disk.limit", {"disk": "first", "limit": {"iops": "fast"}}, "iops"),
+    ("disk.limit", {"disk": "first", "limit": {"iops": "1000001G"}}, "is more than any disk does"),
+    ("disk.limit", {"disk": "first", "limit": {"iops": 5, "bandwidth": "x"}}, "bandwidth"),
+    ("disk.limit", {"disk": "first", "limit": {"iops_max": 5}}, "iops_max: is less than iops"),
+    ("disk.limit", {"disk": "first", "limit": {"iops_read_max": 5}}, "iops_read_max: is how far iops_read may be exceeded"),
+    ("disk.limit", {"disk": "first", "limit": {"burst": 5}}, "burst"),
+    ("disk.limit", ["first"], "disk.limit takes"),
+    ("disk.retry", {}, "disk.retry takes"),
+    ("disk.retry", {"disk": "first", "more": 1}, "disk.retry takes"),
+    ("disk.retry", {"disk": None}, "disk.retry takes"),
+    ("disk.retry", {"disk": "nonesuch"}, 'no open disk called "nonesuch"'),
+])
+def test_wrong_parameters_of_limit_and_retry_change_nothing(daemon, method, params, complaint):
+    good(daemon, "disk", "limit", "first", "iops=7")
+    answer = ask(daemon.control, {"method": method, "params": params})
+    assert complaint in answer["error"]["message"]
+    assert daemon.disk("first")["limit"] == {"iops": 7}
+
+
+def test_limits_change_while_a_guest_reads_and_writes(daemon):
+    def limit(**keys):
+        return ask(daemon.control, {"method": "disk.limit", "params": {"disk": "first", "limit": keys}})["result"]
+
+    def counter(name):
+        return daemon.disk("first")["counters"][name]
+
+    with load(daemon.folder / "first.sock", "--rw", "randwrite", "--verify") as busy:
+        wait_for(lambda: counter("writes") > 0, 60, "requests arrive")
+        assert ask(daemon.control, {"method": "disk.limit", "params": {"disk": "first"}})["result"] == {}
+        assert limit(iops=50, iops_max="1k", burst=2) == {"iops": 50, "iops_max": 1000, "burst": 2}
+        wait_for(lambda: counter("held") > 0, 60, "requests wait")
+        assert limit(bandwidth="1G") == {"iops": 50, "iops_max": 1000, "bandwidth": 1 << 30, "burst": 2}
+        assert daemon.disk("first")["limit"] == limit()
+        assert ask(daemon.control, {"method": "disk.retry", "params": {"disk": "first"}})["result"] == {"waiting": 0}
+        assert limit(iops=0, iops_max=0, bandwidth=0, burst=0) == {}
+        before = counter("writes")
+        wait_for(lambda: counter("writes") > before + 10000, 60, "all goes as before")
+        assert "limit" not in good(daemon, "config")
+        assert busy.poll() is None
+    assert good(daemon, "disk", "limit", "first") == "first has no limits\n"
+    assert good(daemon, "disk", "retry", "first") == "first: requests that try again: 0\n"
