@@ -67,6 +67,7 @@ static void bed_open(enum driver_layout layout, uint64_t features)
 	bed.rig.path = "a.sock";
 	bed.rig.frontend.features = VU_F_VERSION_1 | features;
 	bed.card = (struct card) { .rig = &bed.rig,
+				   .n_pairs = 1,
 				   .rx = rx,
 				   .tx = &bed.rig.frontend.queue[CARD_TX].ring,
 				   .rx_bytes = BYTES,
