@@ -17,7 +17,7 @@ static const struct {
 	{ "no-event-idx", "", "without VIRTIO_F_EVENT_IDX" },
 	{ "in-order", "", "with VIRTIO_F_IN_ORDER" },
 	{ "queue-size", "N", "of each ring (256)" },
-	{ "queues", "N", "queues of a disk (1, or one for each driver thread)" },
+	{ "queues", "N", "queues, of cards pairs of them (1, or one for each driver thread)" },
 	{ "threads", "N", "driver threads, each with queues of its own (1)" },
 	{ "time", "SECONDS", "to measure (5)" },
 	{ "warmup", "SECONDS", "of the same load before it is measured (0)" },

@@ -317,8 +317,6 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
                         (["--dept=3"], "--dept: blk has no such option")):
         done = bench("blk", folder / "nobody.sock", *wrong)
         assert done.returncode == 2 and says in done.stderr
-    for command in "blk", "net", "scale":
-        assert "net pairs" not in bench(command, "--help").stdout
     for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),
                         (["--queues", "2"], "--queues: fair has no such option"),
                         (["--time", "60"], "--time: fair has no such option")):
