@@ -17,7 +17,7 @@
 #define UNMAP_NOW_MAX (UINT64_C(256) << 20)
 
 struct item {
-	STAILQ_ENTRY(item) link;
+	struct errand errand;
 	int fd;
 	void *base; /* NULL: nothing to unmap */
 	size_t len;
@@ -25,8 +25,8 @@ struct item {
 
 struct disposal {
 	pthread_mutex_t lock;
-	STAILQ_HEAD(item_list, item) items;
-	unsigned waiting; /* atomic; the one being closed counts */
+	STAILQ_HEAD(errand_list, errand) errands;
+	unsigned waiting; /* atomic; the one under way counts */
 	bool running;	  /* a thread is at it */
 	bool orphan;	  /* the device has gone: the thread frees this */
 };
@@ -34,11 +34,13 @@ struct disposal {
 /* For NULL: of the process, which never ends before it does. */
 static struct disposal of_no_device = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.items = STAILQ_HEAD_INITIALIZER(of_no_device.items),
+	.errands = STAILQ_HEAD_INITIALIZER(of_no_device.errands),
 };
 
-static void dispose(struct item *i)
+static void dispose(struct errand *e)
 {
+	struct item *i = container_of(e, struct item, errand);
+
 	if (i->base)
 		munmap(i->base, i->len);
 	if (i->fd >= 0)
@@ -49,14 +51,14 @@ static void dispose(struct item *i)
 /* Until there is nothing left; a new one starts with the next item. */
 static void run(struct disposal *d)
 {
-	struct item *i;
+	struct errand *e;
 	bool orphan;
 
 	pthread_mutex_lock(&d->lock);
-	while ((i = STAILQ_FIRST(&d->items))) {
-		STAILQ_REMOVE_HEAD(&d->items, link);
+	while ((e = STAILQ_FIRST(&d->errands))) {
+		STAILQ_REMOVE_HEAD(&d->errands, link);
 		pthread_mutex_unlock(&d->lock);
-		dispose(i);
+		e->run(e);
 		pthread_mutex_lock(&d->lock);
 		__atomic_store_n(&d->waiting, d->waiting - 1, __ATOMIC_RELAXED);
 	}
@@ -94,6 +96,25 @@ static bool start_thread(struct disposal *d)
 	return rc == 0;
 }
 
+/* @return whether there is a thread for it; else it waits for the next one, or is not taken. */
+static bool add(struct disposal *d, struct errand *e, bool may_wait)
+{
+	bool running;
+
+	pthread_mutex_lock(&d->lock);
+	STAILQ_INSERT_TAIL(&d->errands, e, link);
+	__atomic_store_n(&d->waiting, d->waiting + 1, __ATOMIC_RELAXED);
+	if (!d->running)
+		d->running = start_thread(d);
+	running = d->running;
+	if (!running && !may_wait) {
+		STAILQ_REMOVE(&d->errands, e, errand, link);
+		__atomic_store_n(&d->waiting, d->waiting - 1, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return running;
+}
+
 static void later(struct disposal *d, struct item item)
 {
 	struct item *i = malloc(sizeof(*i));
@@ -107,13 +128,13 @@ static void later(struct disposal *d, struct item item)
 		return;
 	}
 	*i = item;
-	pthread_mutex_lock(&d->lock);
-	STAILQ_INSERT_TAIL(&d->items, i, link);
-	__atomic_store_n(&d->waiting, d->waiting + 1, __ATOMIC_RELAXED);
-	/* Without a thread it waits for the next item, which tries to start one again. */
-	if (!d->running)
-		d->running = start_thread(d);
-	pthread_mutex_unlock(&d->lock);
+	i->errand.run = dispose;
+	add(d, &i->errand, true);
+}
+
+bool disposal_run(struct disposal *d, struct errand *e)
+{
+	return add(d, e, false);
 }
 
 struct disposal *disposal_new(void)
@@ -123,7 +144,7 @@ struct disposal *disposal_new(void)
 	if (!d)
 		return NULL;
 	pthread_mutex_init(&d->lock, NULL);
-	STAILQ_INIT(&d->items);
+	STAILQ_INIT(&d->errands);
 	return d;
 }
 
@@ -135,7 +156,7 @@ void disposal_free(struct disposal *d)
 		return;
 	pthread_mutex_lock(&d->lock);
 	d->orphan = true;
-	running = d->running || (!STAILQ_EMPTY(&d->items) && start_thread(d));
+	running = d->running || (!STAILQ_EMPTY(&d->errands) && start_thread(d));
 	d->running = running;
 	pthread_mutex_unlock(&d->lock);
 	if (running)
@@ -157,16 +178,15 @@ void disposal_close(struct disposal *d, int fd)
 		later(d, (struct item) { .fd = fd });
 }
 
-/* After shutdown() nothing more comes in; what is there may hold descriptors, else it is empty. */
+/*
+ * Whether there are descriptors in it is not to be found out here. A byte sent with MSG_OOB does
+ * not show, and to look for the others takes the socket's lock, which a front-end that has the file
+ * too can hold.
+ */
 void disposal_close_socket(struct disposal *d, int fd)
 {
-	char byte;
-
 	shutdown(fd, SHUT_RDWR);
-	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
-		later(d, (struct item) { .fd = fd });
-	else
-		close(fd);
+	later(d, (struct item) { .fd = fd });
 }
 
 void disposal_unmap(struct disposal *d, void *base, size_t len, int fd)

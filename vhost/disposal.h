@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 
 #include <stdbool.h>
+#include <sys/queue.h>
 
 /* One a device; outlives it until the last of its descriptors is closed. */
 struct disposal;
@@ -28,6 +29,15 @@ void disposal_free(struct disposal *d);
 void disposal_close(struct disposal *d, int fd);
 /* The same for a unix socket that is connected. Its peer sees the end at once. */
 void disposal_close_socket(struct disposal *d, int fd);
+
+/* Something to be done that may have to wait for a front-end; part of its owner's struct. */
+struct errand {
+	STAILQ_ENTRY(errand) link;
+	void (*run)(struct errand *e); /* on the device's thread; may free @e */
+};
+
+/* Control thread. @e runs after all that came before it. @return false: no thread; it does not. */
+bool disposal_run(struct disposal *d, struct errand *e);
 
 /* Control thread. So many wait to be closed that no more should be taken from this front-end. */
 bool disposal_full(const struct disposal *d);

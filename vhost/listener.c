@@ -58,6 +58,16 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 		sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		return 0;
 	}
+	/* Even those that are turned away would have to be closed by the same thread. */
+	if (disposal_full(d->disposal)) {
+		device_warn(d,
+			    "%s: a front-end has to wait: descriptors of the one before it are "
+			    "still being closed",
+			    d->name);
+		sd_event_source_set_enabled(source, SD_EVENT_OFF);
+		retry_later(l);
+		return 0;
+	}
 	peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (peer < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
 		return 0;
@@ -72,15 +82,6 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 	}
 	if (d->session) {
 		device_warn(d, "%s: a second front-end was turned away: one is connected", d->name);
-		disposal_close_socket(d->disposal, peer);
-		return 0;
-	}
-	if (disposal_full(d->disposal)) {
-		device_warn(d,
-			    "%s: a front-end was turned away: descriptors of the one before it are "
-			    "still "
-			    "being closed",
-			    d->name);
 		disposal_close_socket(d->disposal, peer);
 		return 0;
 	}

@@ -309,14 +309,20 @@ int session_open(struct vhost_device *d, int fd)
 	int rc;
 
 	if (!s) {
-		close(fd);
+		disposal_close_socket(d->disposal, fd);
 		return -ENOMEM;
 	}
 	s->device = d;
 	s->fd = fd;
-	rc = sd_event_add_io(control_event(), &s->io, fd, EPOLLIN, on_io, s);
+	/*
+	 * Else our recvmsg() would drop what came with MSG_OOB, and close the descriptors in it
+	 * here. This end is ours alone: nobody takes the option back.
+	 */
+	rc = setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &(int) { 1 }, sizeof(int)) < 0 ? -errno : 0;
+	if (rc == 0)
+		rc = sd_event_add_io(control_event(), &s->io, fd, EPOLLIN, on_io, s);
 	if (rc < 0) {
-		close(fd);
+		disposal_close_socket(d->disposal, fd);
 		free(s);
 		return rc;
 	}
