@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The back-end's own channel to the front-end (vhost-user "Back-end communication"). It is the
- * front-end's socket and may be full, or shut, or worse: nothing here waits for it. A message that
- * it does not take is not kept either; whoever has one to send keeps that in its own state and
+ * front-end's socket and may be full, or shut, or worse: nothing here waits for it. It is read by
+ * another thread (vhost/aside.h); to send takes no lock that the front-end could hold. A message
+ * that it does not take is not kept either; whoever has one to send keeps that in its own state and
  * sends it when there is room again (backend_resume).
  */
 #include "vhost/session.h"
 
 #include "poll/control.h"
+#include "vhost/aside.h"
 #include "vhost/disposal.h"
 
 #include <errno.h>
@@ -18,11 +20,24 @@
 
 struct backend_channel {
 	struct vhost_session *session;
-	int fd;
-	sd_event_source *io;
+	int fd; /* in: -1: hung up */
+	struct aside *in;
+	sd_event_source *io; /* off while it is being read */
 	size_t rx_got;
 	uint8_t rx[sizeof(struct vhost_user_header) + sizeof(uint64_t)];
 };
+
+/* Its peer sees the end at once. */
+static void let_go(struct backend_channel *c)
+{
+	c->io = sd_event_source_disable_unref(c->io);
+	if (c->fd >= 0)
+		shutdown(c->fd, SHUT_RDWR);
+	aside_free(c->in);
+	c->in = NULL;
+	c->fd = -1;
+	c->session->inband_waits = 0; /* nobody will answer any more */
+}
 
 static bool alive(const struct vhost_session *s)
 {
@@ -34,10 +49,7 @@ static void hang_up(struct backend_channel *c, const char *why)
 {
 	device_warn(c->session->device, "%s: the back-end channel is closed: %s",
 		    c->session->device->name, why);
-	c->io = sd_event_source_disable_unref(c->io);
-	disposal_close_socket(c->session->device->disposal, c->fd);
-	c->fd = -1;
-	c->session->inband_waits = 0; /* nobody will answer any more */
+	let_go(c);
 }
 
 /* All that the front-end may say here is an answer: REPLY_ACK's u64. */
@@ -47,49 +59,49 @@ static bool reply_ok(const struct vhost_user_header *h)
 	       (h->flags & VHOST_USER_REPLY) && h->size == sizeof(uint64_t);
 }
 
-/* @return 1: a whole answer, to @hdr; 0: more has to come; -1: hung up. */
-static int receive(struct backend_channel *c, struct vhost_user_header *hdr)
+/* @n bytes more of an answer, or what recv() said. */
+static void on_read(void *arg, ssize_t n)
 {
-	ssize_t n = recv(c->fd, c->rx + c->rx_got, sizeof(c->rx) - c->rx_got, MSG_DONTWAIT);
+	struct backend_channel *c = arg;
+	struct vhost_user_header hdr;
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return 0;
-	if (n <= 0) {
-		hang_up(c, n ? strerror(errno) : "the front-end hung up");
-		return -1;
+	if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR)) {
+		hang_up(c, n ? strerror((int)-n) : "the front-end hung up");
+		return;
 	}
-	c->rx_got += (size_t)n;
-	memcpy(hdr, c->rx, sizeof(*hdr));
-	if (c->rx_got >= sizeof(*hdr) && !reply_ok(hdr)) {
+	if (n > 0) {
+		memcpy(c->rx + c->rx_got, aside_bytes(c->in), (size_t)n);
+		c->rx_got += (size_t)n;
+	}
+	memcpy(&hdr, c->rx, sizeof(hdr));
+	if (c->rx_got >= sizeof(hdr) && !reply_ok(&hdr)) {
 		hang_up(c, "what came is no answer");
-		return -1;
+		return;
 	}
+	sd_event_source_set_enabled(c->io, SD_EVENT_ON);
 	if (c->rx_got < sizeof(c->rx))
-		return 0;
+		return;
 	c->rx_got = 0;
-	return 1;
+	inband_answered(c->session, hdr.request);
 }
 
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
 	struct backend_channel *c = arg;
-	struct vhost_user_header answer;
-	int rc = 1;
 
 	(void)fd;
-	/* A few at a time: there are others. */
-	for (unsigned i = 0; i < 16 && rc > 0 && (events & ~(uint32_t)EPOLLOUT); i++) {
-		rc = receive(c, &answer);
-		if (rc > 0)
-			inband_answered(c->session, answer.request);
-		/* What is said in return may find that nobody is there: @source has gone then. */
-		if (c->fd < 0)
-			return 0;
-	}
 	if (events & EPOLLOUT) {
 		sd_event_source_set_io_events(source, EPOLLIN);
 		backend_resume(c->session);
+		/* What is said then may find that nobody is there: @source has gone then. */
+		if (c->fd < 0)
+			return 0;
 	}
+	if (!(events & ~(uint32_t)EPOLLOUT))
+		return 0;
+	sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	if (aside_read(c->in, sizeof(c->rx) - c->rx_got) < 0)
+		hang_up(c, "there is no thread to read it");
 	return 0;
 }
 
@@ -103,9 +115,14 @@ int backend_open(struct vhost_session *s, int fd, struct error *err)
 		return error_set(err, -ENOMEM, "out of memory");
 	}
 	*c = (struct backend_channel) { .session = s, .fd = fd };
+	c->in = aside_new(s->device->disposal, fd, true, sizeof(c->rx), on_read, c, err);
+	if (!c->in) {
+		free(c);
+		return err->code;
+	}
 	rc = sd_event_add_io(control_event(), &c->io, fd, EPOLLIN, on_io, c);
 	if (rc < 0) {
-		disposal_close_socket(s->device->disposal, fd);
+		let_go(c);
 		free(c);
 		return error_set(err, rc, "its descriptor cannot be watched: %s", strerror(-rc));
 	}
@@ -121,12 +138,9 @@ void backend_close(struct vhost_session *s)
 
 	if (!c)
 		return;
-	sd_event_source_disable_unref(c->io);
-	if (c->fd >= 0)
-		disposal_close_socket(s->device->disposal, c->fd);
+	let_go(c);
 	free(c);
 	s->backend = NULL;
-	s->inband_waits = 0;
 }
 
 bool backend_is_open(const struct vhost_session *s)

@@ -45,10 +45,17 @@ int handle_set_device_state_fd(struct vhost_session *s, struct message *m, struc
 	return 0;
 }
 
+static void settled(void *arg)
+{
+	session_go_on(arg);
+}
+
 int handle_check_device_state(struct vhost_session *s, struct message *m, struct error *err)
 {
 	int rc;
 
+	if (s->transfer && !state_transfer_settle(s->transfer, settled, s))
+		return HANDLER_LATER;
 	if (s->transfer)
 		rc = state_transfer_outcome(s->transfer, err);
 	else

@@ -195,7 +195,12 @@ static int message_finish(struct vhost_session *s, int rc, struct error *err)
 	bool of_queue = message_queue(s, m) != NULL;
 	int start_rc;
 
-	while (rc == 0 && (rc = message_handle(s, m, err)) == HANDLER_AGAIN) {
+	while (rc == 0 && (rc = message_handle(s, m, err)) > 0) {
+		if (rc == HANDLER_LATER) {
+			s->message_waits = true;
+			session_listen(s);
+			return 0;
+		}
 		if (message_wait(s, QUIET_MARKED))
 			return 0;
 		rc = 0;
@@ -242,10 +247,30 @@ void session_listen(struct vhost_session *s)
 		sd_event_source_set_enabled(s->io, on ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
-void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq)
+static void message_resume(struct vhost_session *s)
 {
 	struct vhost_device *d = s->device;
 	struct error err = { 0 };
+
+	s->message_waits = false;
+	session_listen(s);
+	if (message_finish(s, 0, &err) < 0)
+		session_close(s, s->why);
+	else
+		quota_end(d);
+}
+
+void session_go_on(struct vhost_session *s)
+{
+	if (s->closing)
+		return;
+	quota_begin(s->device);
+	message_resume(s);
+}
+
+void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq)
+{
+	struct vhost_device *d = s->device;
 
 	queue_stop_done(vq);
 	if (--s->n_stopping)
@@ -254,12 +279,7 @@ void session_queue_stopped(struct vhost_session *s, struct virtqueue *vq)
 	if (s->closing) {
 		session_free(s);
 	} else if (s->message_waits) {
-		s->message_waits = false;
-		session_listen(s);
-		if (message_finish(s, 0, &err) < 0)
-			session_close(s, s->why);
-		else
-			quota_end(d);
+		message_resume(s);
 	}
 }
 

@@ -63,7 +63,7 @@ struct vhost_session {
 	size_t tx_from, tx_to;
 
 	unsigned n_stopping; /* queues whose queue_stopped() is awaited */
-	bool message_waits;  /* rx is a whole message, waiting for them */
+	bool message_waits;  /* rx is a whole message, waiting for them, or for something else */
 	bool features_set;   /* SET_FEATURES came */
 	bool running_logged;
 	bool config_changed;		 /* to be told once a ring runs */
@@ -90,6 +90,8 @@ typedef int message_fn(struct vhost_session *s, struct message *m, struct error 
  * message, once they have stopped. It cannot fail any more then.
  */
 #define HANDLER_AGAIN 1
+/* It is called again, with the same message, by session_go_on(); nothing is read before that. */
+#define HANDLER_LATER 2
 
 enum quiet {
 	QUIET_NONE,
@@ -136,6 +138,8 @@ bool session_peer_gone(const struct vhost_session *s);
 void session_log_refused(struct vhost_session *s, const struct message *m, const struct error *err);
 /* Reads on, unless something forbids it: a message that waits for queues, or the quota. */
 void session_listen(struct vhost_session *s);
+/* What a HANDLER_LATER waited for has come. May free @s. */
+void session_go_on(struct vhost_session *s);
 /* Queues that could not start may be able to now. */
 void session_retry(struct vhost_session *s);
 /* The control thread's end of vhost_queue_stopped(). */

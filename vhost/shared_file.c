@@ -128,6 +128,13 @@ int shared_file_check(int fd, struct error *err)
 	return 0;
 }
 
+bool shared_file_is_pipe(int fd)
+{
+	struct statx st;
+
+	return look_at(fd, &st) == 0 && S_ISFIFO(st.stx_mode);
+}
+
 /* Eventfds share one anonymous inode; no file, pipe or socket has it. */
 bool shared_file_is_eventfd(int fd)
 {

@@ -32,6 +32,9 @@ bool shared_file_closes_at_once(int fd);
 /* By what the kernel says of its inode; asks neither /proc nor the file. */
 bool shared_file_is_eventfd(int fd);
 
+/* A pipe, or a FIFO of any file system; does not take its lock. */
+bool shared_file_is_pipe(int fd);
+
 /* At start, before /proc is out of reach (sandbox). Without it only files in memory are taken. */
 void shared_file_prepare(void);
 

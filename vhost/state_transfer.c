@@ -4,8 +4,10 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "poll/control.h"
+#include "vhost/aside.h"
 #include "vhost/device.h"
 #include "vhost/disposal.h"
+#include "vhost/shared_file.h"
 #include "vhost/state_blob.h"
 
 #include <errno.h>
@@ -22,13 +24,18 @@
 
 struct state_transfer {
 	struct vhost_device *device;
-	int fd; /* -1: closed */
-	bool load, socket;
-	sd_event_source *io, *timer;
+	bool load;
+	struct aside *channel;	     /* NULL: closed */
+	sd_event_source *io, *timer; /* io: off while it is read or written */
 	struct state_blob blob;
 	uint32_t done; /* bytes of it written */
 	struct error err;
 	int result; /* -EINPROGRESS; 0; -errno, said in err */
+	/* The front-end asks how it stands, and waits for an answer. */
+	state_transfer_fn *settled;
+	void *arg;
+	bool fresh;    /* what is under way began after that */
+	bool answered; /* settled was called */
 };
 
 bool state_transfer_possible(void)
@@ -47,34 +54,32 @@ bool state_transfer_possible(void)
 	return possible > 0;
 }
 
-static ssize_t read_some(struct state_transfer *t, void *to, size_t len)
+/* The last thing that is done with @t: it may free it. */
+static void answer(struct state_transfer *t)
 {
-	struct iovec v = { .iov_base = to, .iov_len = len };
-	ssize_t n = t->socket ? recv(t->fd, to, len, MSG_DONTWAIT)
-			      : preadv2(t->fd, &v, 1, -1, RWF_NOWAIT);
+	state_transfer_fn *fn = t->settled;
 
-	return n < 0 ? -errno : n;
+	if (!fn)
+		return;
+	t->settled = NULL;
+	t->answered = true;
+	fn(t->arg);
 }
 
-/* The daemon ignores SIGPIPE. */
-static ssize_t write_some(struct state_transfer *t, const void *from, size_t len)
-{
-	struct iovec v = { .iov_base = (void *)from, .iov_len = len };
-	ssize_t n = t->socket ? send(t->fd, from, len, MSG_DONTWAIT | MSG_NOSIGNAL)
-			      : pwritev2(t->fd, &v, 1, -1, RWF_NOWAIT);
-
-	return n < 0 ? -errno : n;
-}
-
-/* Nothing more comes or goes. The other end sees that. */
-static void end(struct state_transfer *t, int result)
+static void stop(struct state_transfer *t)
 {
 	t->io = sd_event_source_disable_unref(t->io);
 	t->timer = sd_event_source_disable_unref(t->timer);
-	if (t->fd >= 0)
-		disposal_close(t->device->disposal, t->fd);
-	t->fd = -1;
+	aside_free(t->channel);
+	t->channel = NULL;
+}
+
+/* Nothing more comes or goes. The other end sees that. May free @t. */
+static void end(struct state_transfer *t, int result)
+{
+	stop(t);
 	t->result = result;
+	answer(t);
 }
 
 static void fail(struct state_transfer *t, int rc)
@@ -94,57 +99,68 @@ static void apply(struct state_transfer *t)
 		end(t, d->ops->load_state(d, &t->blob, &t->err));
 }
 
-static void save_more(struct state_transfer *t)
+/* Reads or writes once more. May free @t. */
+static void step(struct state_transfer *t)
 {
-	while (t->done < t->blob.len) {
-		ssize_t n = write_some(t, t->blob.bytes + t->done, t->blob.len - t->done);
+	size_t room = STATE_MAX - t->blob.len;
+	int rc;
 
-		if (n == -EAGAIN || n == -EINTR)
-			return;
-		if (n < 0) {
-			fail(t, (int)n);
-			return;
-		}
-		t->done += (uint32_t)n;
-	}
-	end(t, 0);
-}
-
-static void load_more(struct state_transfer *t)
-{
-	for (;;) {
-		uint8_t surplus;
-		bool full = t->blob.len == STATE_MAX;
-		ssize_t n = read_some(t, full ? &surplus : t->blob.bytes + t->blob.len,
-				      full ? 1 : STATE_MAX - t->blob.len);
-
-		if (n == -EAGAIN || n == -EINTR)
-			return;
-		if (n < 0) {
-			fail(t, (int)n);
-			return;
-		}
-		if (n == 0) {
-			apply(t);
-			return;
-		}
-		if (full) {
-			end(t, error_set(&t->err, -EFBIG, "the state is longer than %u bytes",
-					 STATE_MAX));
-			return;
-		}
-		t->blob.len += (uint32_t)n;
-	}
-}
-
-static void more(struct state_transfer *t)
-{
-	if (t->result != -EINPROGRESS)
-		return;
-	if (t->load)
-		load_more(t);
+	if (t->load) /* a byte too many has to show */
+		rc = aside_read(t->channel, MAX(room, (size_t)1));
 	else
-		save_more(t);
+		rc = aside_write(t->channel, t->blob.bytes + t->done, t->blob.len - t->done);
+	if (rc < 0)
+		fail(t, rc);
+	else
+		sd_event_source_set_enabled(t->io, SD_EVENT_OFF);
+}
+
+/* It would wait. The other end may have gone on just before the front-end asked. */
+static void wait_for_more(struct state_transfer *t)
+{
+	if (t->settled && !t->fresh) {
+		t->fresh = true;
+		step(t);
+		return;
+	}
+	sd_event_source_set_enabled(t->io, SD_EVENT_ON);
+	answer(t);
+}
+
+static void saved(struct state_transfer *t, uint32_t n)
+{
+	t->done += n;
+	if (t->done == t->blob.len)
+		end(t, 0);
+	else
+		step(t);
+}
+
+static void loaded(struct state_transfer *t, uint32_t n)
+{
+	if (n == 0) {
+		apply(t);
+	} else if (t->blob.len == STATE_MAX) {
+		end(t, error_set(&t->err, -EFBIG, "the state is longer than %u bytes", STATE_MAX));
+	} else {
+		memcpy(t->blob.bytes + t->blob.len, aside_bytes(t->channel), n);
+		t->blob.len += n;
+		step(t);
+	}
+}
+
+static void on_step(void *arg, ssize_t n)
+{
+	struct state_transfer *t = arg;
+
+	if (n == -EAGAIN || n == -EINTR)
+		wait_for_more(t);
+	else if (n < 0)
+		fail(t, (int)n);
+	else if (t->load)
+		loaded(t, (uint32_t)n);
+	else
+		saved(t, (uint32_t)n);
 }
 
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
@@ -152,7 +168,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
 	(void)source;
 	(void)fd;
 	(void)events;
-	more(arg);
+	step(arg);
 	return 0;
 }
 
@@ -169,31 +185,35 @@ static int on_time(sd_event_source *source, uint64_t usec, void *arg)
 
 /*
  * What is neither a pipe nor a stream between processes of this machine may be served by its owner,
- * who could make us wait. Found out without asking a file system.
+ * who could make us wait. Found out without asking a file system, and without a pipe's lock, which
+ * F_GETPIPE_SZ would take.
  */
-static int check_kind(struct state_transfer *t, struct error *err)
+static int check_kind(int fd, bool load, bool *is_socket, struct error *err)
 {
-	int flags = fcntl(t->fd, F_GETFL) & O_ACCMODE, domain = 0, type = 0;
+	int flags = fcntl(fd, F_GETFL) & O_ACCMODE, domain = 0, type = 0;
 	socklen_t len = sizeof(int);
 
-	if (getsockopt(t->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
-	    getsockopt(t->fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0) {
-		t->socket = true;
+	*is_socket = getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+		     getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
+	if (*is_socket) {
 		if (domain == AF_UNIX && type == SOCK_STREAM)
 			return 0;
-	} else if (fcntl(t->fd, F_GETPIPE_SZ) >= 0) {
-		if (flags == O_RDWR || flags == (t->load ? O_RDONLY : O_WRONLY))
+	} else if (shared_file_is_pipe(fd)) {
+		if (flags == O_RDWR || flags == (load ? O_RDONLY : O_WRONLY))
 			return 0;
 		return error_set(err, -EBADF, "its pipe goes the other way");
 	}
 	return error_set(err, -EINVAL, "its descriptor is neither a pipe nor a unix stream socket");
 }
 
-static int watch(struct state_transfer *t)
+/* Off at first: nearly always a step or two are all that there is to do. */
+static int watch(struct state_transfer *t, int fd)
 {
-	int rc = sd_event_add_io(control_event(), &t->io, t->fd, t->load ? EPOLLIN : EPOLLOUT,
-				 on_io, t);
+	int rc = sd_event_add_io(control_event(), &t->io, fd, t->load ? EPOLLIN : EPOLLOUT, on_io,
+				 t);
 
+	if (rc >= 0)
+		rc = sd_event_source_set_enabled(t->io, SD_EVENT_OFF);
 	if (rc < 0)
 		return rc;
 	return sd_event_add_time_relative(control_event(), &t->timer, CLOCK_MONOTONIC,
@@ -204,22 +224,25 @@ struct state_transfer *state_transfer_begin(struct vhost_device *d, int fd, bool
 					    struct error *err)
 {
 	struct state_transfer *t = calloc(1, sizeof(*t));
-	int rc = -ENOMEM;
+	bool is_socket;
+	int rc;
 
-	if (!t) {
+	if (!t || check_kind(fd, load, &is_socket, err) < 0) {
 		disposal_close(d->disposal, fd);
-		error_set(err, -ENOMEM, "out of memory for a device's state");
+		if (!t)
+			error_set(err, -ENOMEM, "out of memory for a device's state");
+		free(t);
 		return NULL;
 	}
 	t->device = d;
-	t->fd = fd;
 	t->load = load;
 	t->result = -EINPROGRESS;
-	if (check_kind(t, err) < 0) {
-		state_transfer_free(t);
+	t->channel = aside_new(d->disposal, fd, is_socket, STATE_MAX, on_step, t, err);
+	if (!t->channel) {
+		free(t);
 		return NULL;
 	}
-	rc = watch(t);
+	rc = watch(t, fd);
 	if (rc < 0) {
 		error_set(err, rc, "its descriptor cannot be watched: %s", strerror(-rc));
 		state_transfer_free(t);
@@ -227,14 +250,29 @@ struct state_transfer *state_transfer_begin(struct vhost_device *d, int fd, bool
 	}
 	if (!load)
 		d->ops->save_state(d, &t->blob);
-	more(t); /* nearly always that is all there is to do */
+	step(t);
 	return t;
+}
+
+bool state_transfer_settle(struct state_transfer *t, state_transfer_fn *settled, void *arg)
+{
+	bool answered = t->answered;
+
+	t->answered = false;
+	if (answered || t->result != -EINPROGRESS)
+		return true;
+	t->fresh = !aside_busy(t->channel);
+	if (t->fresh)
+		step(t);
+	if (t->result != -EINPROGRESS)
+		return true;
+	t->settled = settled;
+	t->arg = arg;
+	return false;
 }
 
 int state_transfer_outcome(struct state_transfer *t, struct error *err)
 {
-	/* The other end may have closed just before it asked. */
-	more(t);
 	if (t->result == -EINPROGRESS)
 		return error_set(err, -EINPROGRESS, "the transfer is not over");
 	if (t->result < 0)
@@ -246,6 +284,6 @@ void state_transfer_free(struct state_transfer *t)
 {
 	if (!t)
 		return;
-	end(t, 0);
+	stop(t);
 	free(t);
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Device state over a pipe or socket of the front-end's. Control thread, which never waits for it.
+/*
+ * Device state over a pipe or socket of the front-end's. Control thread, which never waits for it:
+ * what reads and writes is another one (vhost/aside.h).
  */
 #ifndef SLUICE_VHOST_STATE_TRANSFER_H
 #define SLUICE_VHOST_STATE_TRANSFER_H
@@ -22,6 +24,13 @@ bool state_transfer_possible(void);
  */
 struct state_transfer *state_transfer_begin(struct vhost_device *d, int fd, bool load,
 					    struct error *err);
+typedef void state_transfer_fn(void *arg);
+/*
+ * Before state_transfer_outcome(): the other end may have written, read or closed since we looked.
+ * @return true: we have looked; false: we look, and then @settled is called, once, and after it
+ * this returns true. It may free @t.
+ */
+bool state_transfer_settle(struct state_transfer *t, state_transfer_fn *settled, void *arg);
 /*
  * How did it end? A state that was read is applied by now. @return 0, -EINPROGRESS when the other
  * end has not read, or not closed; -errno with @err.

@@ -427,6 +427,23 @@ static void say(int fd, const uint8_t *bytes, size_t len)
 	}
 }
 
+static void on_settled(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+/* Another thread reads and writes. */
+static int outcome(struct state_transfer *t, struct error *err)
+{
+	bool settled = false;
+
+	if (state_transfer_settle(t, on_settled, &settled))
+		settled = true;
+	while (!settled)
+		control_step(1000);
+	return state_transfer_outcome(t, err);
+}
+
 static void load(uint8_t how, struct input *in)
 {
 	struct state_blob before = saved(), after;
@@ -448,7 +465,7 @@ static void load(uint8_t how, struct input *in)
 	}
 	if (whole)
 		close(ours);
-	rc = state_transfer_outcome(t, &err);
+	rc = outcome(t, &err);
 	r = read_state();
 	if (!whole) {
 		FUZZ_CHECK(rc == (s.len > STATE_MAX ? -EFBIG : -EINPROGRESS), "%d", rc);
@@ -479,11 +496,13 @@ static void save(uint8_t how, struct input *in)
 	t = state_transfer_begin(s.d, theirs, false, &err);
 	FUZZ_CHECK(t, "%s", err.text);
 	for (s.len = 0; s.len < b.len; s.len += (size_t)n) {
-		n = read(ours, s.bytes + s.len, 1 + in_u8(in));
+		size_t piece = 1 + in_u8(in);
+
+		while ((n = read(ours, s.bytes + s.len, piece)) < 0 && errno == EAGAIN)
+			control_step(1000);
 		FUZZ_CHECK(n > 0);
-		control_step(0);
 	}
-	rc = state_transfer_outcome(t, &err);
+	rc = outcome(t, &err);
 	FUZZ_CHECK(rc == 0);
 	/* Its end is closed by another thread. */
 	for (unsigned i = 0; (n = read(ours, s.bytes + s.len, 1)) != 0; i++) {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vhost-user "Migrating back-end state": there and back, and all that a peer can do to it. T21. */
 #include "tests/unit/blk_util.h"
+#include "tests/unit/fuse_silent.h"
 #include "tests/unit/net_guest.h"
+#include "tests/unit/stuck.h"
 #include "vhost/state_blob.h"
 
 #include <errno.h>
@@ -48,6 +50,15 @@ static void channel(int fds[2], bool is_socket)
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
 }
 
+/* As read(), of a descriptor that does not block; steps the loop while there is nothing. */
+static ssize_t read_stepping(int fd, void *to, size_t len)
+{
+	ssize_t n = -1;
+
+	cr_assert(VM_EVENTUALLY((n = read(fd, to, len)) >= 0 || errno != EAGAIN));
+	return n;
+}
+
 /* @return bytes of state. */
 static size_t save(struct frontend *f, bool is_socket, uint8_t *to, size_t max)
 {
@@ -58,7 +69,8 @@ static size_t save(struct frontend *f, bool is_socket, uint8_t *to, size_t max)
 	channel(fds, is_socket);
 	cr_assert_eq(transfer(f, SAVE, 0, fds[1]), 0x100);
 	close(fds[1]);
-	while ((got = read(fds[0], to + n, max - n)) > 0)
+	fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	while ((got = read_stepping(fds[0], to + n, max - n)) > 0)
 		n += (size_t)got;
 	cr_assert_eq(got, 0, "no end of file");
 	close(fds[0]);
@@ -214,6 +226,40 @@ static size_t drain(int fd, uint8_t *block, size_t size)
 	while ((n = read(fd, block, size)) > 0)
 		bytes += (size_t)n;
 	return bytes;
+}
+
+/*
+ * T13: its other end writes to the pipe, from memory that does not come; so it holds the pipe's
+ * lock, and whoever touches that pipe waits.
+ */
+Test(device_state, a_pipe_that_its_owner_has_locked_holds_up_nobody, .timeout = 60)
+{
+	struct fuse_silent fuse;
+	struct stuck stuck;
+	uint64_t features;
+	int fds[2];
+	struct vm vm;
+
+	for (unsigned direction = SAVE; direction <= LOAD; direction++) {
+		if (fuse_silent_open(&fuse) < 0)
+			cr_skip_test("no FUSE here");
+		disk_open(&vm, IMAGE);
+		channel(fds, false);
+		stuck_open(&stuck, fuse.fd, fds[1], STUCK_WRITING);
+		cr_assert_eq(transfer(&vm.f, direction, 0, fds[direction == SAVE]), 0x100);
+		VM_OK(&vm, frontend_u64_get(&vm.f, VU_GET_FEATURES, &features));
+		/* To be told how it stands is to wait for that; but not to be rid of the device. */
+		cr_assert_eq(
+			frontend_send(&vm.f, VU_CHECK_DEVICE_STATE, VU_VERSION, NULL, 0, NULL, 0),
+			0);
+		for (unsigned i = 0; i < 50; i++)
+			control_step(1000);
+		vm_stop(&vm);
+		fuse_silent_close(&fuse);
+		stuck_close(&stuck);
+		close(fds[0]);
+		close(fds[1]);
+	}
 }
 
 /* Where there is no room yet (a pipe is full to the last byte) the state waits for some. */

@@ -5,14 +5,13 @@
  * same control thread, which is the test's own: were it held up, the test would run out of time.
  */
 #include "tests/unit/fuse_silent.h"
+#include "tests/unit/lingering.h"
 #include "tests/unit/session_util.h"
 #include "vhost/shared_file.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -154,42 +153,6 @@ Test(guard_files, files_on_local_disks_are_taken)
 	close(fd);
 }
 
-/* One end of a connection with bytes that its peer does not take: close() waits for 60 s. */
-struct lingering {
-	int fd, peer;
-};
-
-static void lingering_open(struct lingering *l)
-{
-	const struct linger linger = { .l_onoff = 1, .l_linger = 60 };
-	struct sockaddr_in sin = { .sin_family = AF_INET,
-				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
-	socklen_t len = sizeof(sin);
-	static char bytes[1 << 16];
-
-	setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-	cr_assert_eq(bind(listener, (struct sockaddr *)&sin, len), 0);
-	cr_assert_eq(listen(listener, 1), 0);
-	cr_assert_eq(getsockname(listener, (struct sockaddr *)&sin, &len), 0);
-	l->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	cr_assert_eq(connect(l->fd, (struct sockaddr *)&sin, len), 0);
-	l->peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	close(listener);
-	cr_assert_eq(setsockopt(l->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
-	while (send(l->fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-		;
-}
-
-/* A reset ends the wait of whoever closes the other end. */
-static void lingering_close(struct lingering *l)
-{
-	const struct linger now = { .l_onoff = 1 };
-
-	setsockopt(l->peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	close(l->peer);
-}
-
 Test(guard_files, a_socket_that_lingers_is_closed_behind_our_backs, .timeout = 30)
 {
 	unsigned before = count_fds();
@@ -209,26 +172,6 @@ Test(guard_files, a_socket_that_lingers_is_closed_behind_our_backs, .timeout = 3
 	lingering_close(&l);
 	close_both();
 	cr_assert(EVENTUALLY(count_fds() <= before));
-}
-
-/* @return -errno. */
-static int send_fd(int sock, const void *bytes, size_t len, int flags, int fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov,
-			      .msg_iovlen = 1,
-			      .msg_control = &control,
-			      .msg_controllen = sizeof(control) };
-
-	control.align.cmsg_level = SOL_SOCKET;
-	control.align.cmsg_type = SCM_RIGHTS;
-	control.align.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.align), &fd, sizeof(int));
-	return sendmsg(sock, &msg, flags) == (ssize_t)len ? 0 : -errno;
 }
 
 /* The kernel drops what came with MSG_OOB when the bytes behind it are read, and closes its files.
