@@ -192,6 +192,13 @@ bool vhost_has_iommu(const struct vhost_device *d)
 	return iommu_on(d);
 }
 
+/* @next differs from the table within [@first, @last], or everywhere: it may have been full. */
+static int change_table(struct vhost_session *s, struct iotlb *next, iova_t first, iova_t last)
+{
+	return next->anew ? iotlb_change(s, next, 0, UINT64_MAX, IOTLB_WAS_FULL)
+			  : iotlb_change(s, next, first, last, IOTLB_WAS_TOLD);
+}
+
 static int update(struct vhost_session *s, const struct vhost_user_iotlb *msg, struct error *err)
 {
 	const struct iotlb_entry e = {
@@ -199,7 +206,6 @@ static int update(struct vhost_session *s, const struct vhost_user_iotlb *msg, s
 	};
 	struct vhost_device *d = s->device;
 	struct iotlb *next;
-	bool anew;
 
 	if (msg->access > (IOTLB_READ | IOTLB_WRITE))
 		return error_set(err, -EINVAL, "access 0x%x is unknown", msg->access);
@@ -207,10 +213,7 @@ static int update(struct vhost_session *s, const struct vhost_user_iotlb *msg, s
 	if (!next)
 		return err->code;
 	forget_asked(d, e.iova, e.iova + (e.size - 1));
-	/* The table may have been full, and then has forgotten the rest. */
-	anew = d->iotlb && next->n < d->iotlb->n;
-	return anew ? iotlb_change(s, next, 0, UINT64_MAX, IOTLB_WAS_FULL)
-		    : iotlb_change(s, next, e.iova, e.iova + (e.size - 1), IOTLB_WAS_TOLD);
+	return change_table(s, next, e.iova, e.iova + (e.size - 1));
 }
 
 static int invalidate(struct vhost_session *s, const struct vhost_user_iotlb *msg,
@@ -229,7 +232,7 @@ static int invalidate(struct vhost_session *s, const struct vhost_user_iotlb *ms
 	if (!next)
 		return err->code;
 	forget_asked(d, first, last);
-	return iotlb_change(s, next, first, last, IOTLB_WAS_TOLD);
+	return change_table(s, next, first, last);
 }
 
 int handle_iotlb_msg(struct vhost_session *s, struct message *m, struct error *err)

@@ -119,6 +119,7 @@ struct iotlb *iotlb_with(const struct iotlb *old, const struct mem_map *memory,
 			 const struct iotlb_entry *e, struct error *err)
 {
 	unsigned regions = memory ? memory->n : 0;
+	bool anew = old && old->n + regions + 2 > IOTLB_ENTRIES_MAX;
 	struct iotlb *t;
 
 	if (e->size == 0 || e->size > UINT64_MAX - e->iova || e->size > UINT64_MAX - e->uva) {
@@ -128,11 +129,12 @@ struct iotlb *iotlb_with(const struct iotlb *old, const struct mem_map *memory,
 			  e->size, e->iova, e->uva);
 		return NULL;
 	}
-	if (old && old->n + regions + 2 > IOTLB_ENTRIES_MAX)
+	if (anew)
 		old = NULL;
 	t = table_alloc((old ? 2 * old->n : 0) + regions + 2, err);
 	if (!t)
 		return NULL;
+	t->anew = anew;
 	if (e->iova > 0)
 		copy(t, old, 0, e->iova - 1);
 	if (!append(t, memory, e)) {
@@ -158,6 +160,9 @@ struct iotlb *iotlb_without(const struct iotlb *old, const struct mem_map *memor
 		copy(t, old, 0, first - 1);
 	if (last < UINT64_MAX)
 		copy(t, old, last + 1, UINT64_MAX);
+	t->anew = t->n > IOTLB_ENTRIES_MAX;
+	if (t->anew)
+		t->n = 0;
 	return finish(t, memory, err);
 }
 

@@ -28,12 +28,13 @@ struct iotlb_entry {
 struct iotlb {
 	struct mem_map *read, *write, *both; /* regions refer to guest memory and own nothing */
 	unsigned n;
+	bool anew; /* the one before it was full: all that is not in here was forgotten */
 	struct iotlb_entry entry[]; /* sorted by iova, no two overlap */
 };
 
 /*
- * With one entry more the table starts anew with that one alone. A chain has 1024 segments and its
- * indirect table 128 pages, so that each finds its place, page by page.
+ * With one entry more the table starts anew, with that one alone or with none. A chain has 1024
+ * segments and its indirect table 128 pages, so that each finds its place, page by page.
  */
 #define IOTLB_ENTRIES_MAX 8192
 
@@ -45,7 +46,10 @@ struct iotlb {
 struct iotlb *iotlb_with(const struct iotlb *old, const struct mem_map *memory,
 			 const struct iotlb_entry *e, struct error *err);
 
-/* Control thread. @old without [@first, @last]. */
+/*
+ * Control thread. @old without [@first, @last]. What lies on both sides of that becomes two
+ * entries: so this, too, may find the table full.
+ */
 struct iotlb *iotlb_without(const struct iotlb *old, const struct mem_map *memory, iova_t first,
 			    iova_t last, struct error *err);
 

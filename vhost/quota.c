@@ -12,6 +12,9 @@
 #define STEP_NS UINT64_C(1000000)
 /* However long one thing took (a huge mapping), the front-end is heard again within 220 ms. */
 #define DEBT_MAX_NS (10 * STEP_NS)
+/* But not if another one took long in the last minute: then it waits for all of it, within 20 s. */
+#define LONG_AGAIN_NS UINT64_C(60000000000)
+#define LONG_DEBT_MAX_NS (1000 * STEP_NS)
 
 static bool enforced;
 
@@ -47,9 +50,20 @@ static int set_timer(struct vhost_device *d, uint64_t us)
 	return rc < 0 ? rc : sd_event_source_set_enabled(d->quota.timer, SD_EVENT_ONESHOT);
 }
 
-static void make_wait(struct vhost_device *d)
+/* How much of the debt after work that took @took_ns is not forgiven. */
+static uint64_t debt_max(struct quota *q, uint64_t took_ns)
 {
-	uint64_t over = MIN(d->quota.had_ns - BURST_NS, DEBT_MAX_NS) + STEP_NS;
+	bool again = q->long_at_ns && q->at_ns - q->long_at_ns < LONG_AGAIN_NS;
+
+	if (took_ns <= DEBT_MAX_NS)
+		return DEBT_MAX_NS;
+	q->long_at_ns = q->at_ns;
+	return again ? MIN(took_ns, LONG_DEBT_MAX_NS) : DEBT_MAX_NS;
+}
+
+static void make_wait(struct vhost_device *d, uint64_t took_ns)
+{
+	uint64_t over = MIN(d->quota.had_ns - BURST_NS, debt_max(&d->quota, took_ns)) + STEP_NS;
 
 	d->quota.had_ns = BURST_NS + over - STEP_NS;
 	/* Without a timer it would wait for ever. */
@@ -81,17 +95,18 @@ void quota_spare(struct vhost_device *d, uint64_t since_ns)
 void quota_end(struct vhost_device *d)
 {
 	struct quota *q = &d->quota;
-	uint64_t now, share;
+	uint64_t now, share, took;
 
 	if (!q->since_ns)
 		return;
 	now = clock_ns();
 	share = (now - q->at_ns) * QUOTA_PERCENT / 100;
-	q->had_ns = (q->had_ns > share ? q->had_ns - share : 0) + (now - MIN(q->since_ns, now));
+	took = now - MIN(q->since_ns, now);
+	q->had_ns = (q->had_ns > share ? q->had_ns - share : 0) + took;
 	q->at_ns = now;
 	q->since_ns = 0;
 	if (q->had_ns > BURST_NS && !q->waits)
-		make_wait(d);
+		make_wait(d, took);
 }
 
 void quota_forget(struct vhost_device *d)

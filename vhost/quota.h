@@ -21,10 +21,11 @@ struct vhost_device;
 #define QUOTA_BURST_US 100000
 
 struct quota {
-	uint64_t had_ns;   /* above its share, at @at_ns */
-	uint64_t at_ns;	   /* when that was written */
-	uint64_t since_ns; /* the work that is being done; 0: none */
-	bool waits;	   /* the front-end is not listened to */
+	uint64_t had_ns;     /* above its share, at @at_ns */
+	uint64_t at_ns;	     /* when that was written */
+	uint64_t long_at_ns; /* when work last took so long that it was forgiven; 0: never */
+	uint64_t since_ns;   /* the work that is being done; 0: none */
+	bool waits;	     /* the front-end is not listened to */
 	sd_event_source *timer;
 };
 

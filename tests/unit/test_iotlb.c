@@ -161,6 +161,33 @@ Test(iotlb, a_full_table_starts_anew)
 	mem_map_free(mem);
 }
 
+/* T15: nor by taking out a byte here and there, which makes two of one. */
+Test(iotlb, a_table_full_of_holes_starts_anew)
+{
+	struct mem_map *mem = memory();
+	struct error err = { 0 };
+	struct iotlb_entry e = { BASE, PAGES / 2 * PAGE, UVA, 3 };
+	struct iotlb *t = iotlb_with(NULL, mem, &e, &err), *next;
+	unsigned most = 0, anew = 0;
+
+	cr_assert_not_null(t);
+	for (unsigned i = 0; i < IOTLB_ENTRIES_MAX + 100; i++) {
+		iova_t hole = BASE + 1 + 2 * i;
+
+		next = iotlb_without(t, mem, hole, hole, &err);
+		cr_assert_not_null(next);
+		cr_assert_eq(next->anew, t->n == IOTLB_ENTRIES_MAX);
+		anew += next->anew;
+		iotlb_free(t);
+		t = next;
+		most = MAX(most, t->n);
+	}
+	cr_assert_eq(anew, 1u);
+	cr_assert_eq(most, (unsigned)IOTLB_ENTRIES_MAX);
+	iotlb_free(t);
+	mem_map_free(mem);
+}
+
 /* A buffer over many pages is one segment where its pages lie side by side. */
 Test(iotlb, neighbours_within_a_region_are_one_piece)
 {

@@ -104,6 +104,45 @@ Test(session_quota, rings_run_while_the_front_end_waits, .timeout = 30)
 	quota_enforce(false);
 }
 
+static int slow_set_mtu(struct vhost_device *d, uint16_t mtu)
+{
+	(void)d;
+	(void)mtu;
+	usleep(20000);
+	return 0;
+}
+
+/* Asks for it once more, unless it is made to wait. @return nanoseconds that it owes. */
+static uint64_t ask_slowly(unsigned times)
+{
+	struct {
+		struct vu_header h;
+		uint64_t mtu;
+	} __attribute__((packed)) m = { { VU_NET_SET_MTU, VU_VERSION, 8 }, 1500 };
+	const struct quota *q = &b.dev.vhost.quota;
+
+	for (unsigned i = 0; !q->waits && i < times; i++)
+		cr_assert_eq(send(b.f.sock, &m, sizeof(m), 0), (ssize_t)sizeof(m));
+	control_step(1000);
+	return q->waits ? q->had_ns - UINT64_C(1000) * QUOTA_BURST_US : 0;
+}
+
+/* What took long once is forgiven, but for 10 ms; what takes long again and again is not. */
+Test(session_quota, long_work_is_paid_for_the_second_time, .timeout = 60)
+{
+	struct vhost_device_ops ops = echo_net_ops;
+	uint64_t owes;
+
+	ops.set_mtu = slow_set_mtu;
+	quota_enforce(true);
+	open_bed(&ops);
+	cr_assert(EVENTUALLY((owes = ask_slowly(6)) > 0));
+	cr_assert_leq(owes, UINT64_C(10000000));
+	cr_assert(EVENTUALLY(ask_slowly(1) > UINT64_C(12000000)));
+	bed_fini(&b);
+	quota_enforce(false);
+}
+
 Test(session_quota, a_device_is_closed_while_its_front_end_waits, .timeout = 30)
 {
 	quota_enforce(true);
