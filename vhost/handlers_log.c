@@ -8,6 +8,9 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+/* Enough for addresses of 53 bits; few enough to leave addresses of ours for others. */
+#define LOG_BYTES_MAX (UINT64_C(1) << 38)
+
 /* What the front-end may have forgotten: pages without a bit are lost on the destination. */
 static void warn_short(struct vhost_device *d)
 {
@@ -36,6 +39,10 @@ int handle_set_log_base(struct vhost_session *s, struct message *m, struct error
 	struct vhost_device *d = s->device;
 	struct dirty_log *old = d->log, *log;
 
+	if (m->payload.log.size > LOG_BYTES_MAX)
+		return error_set(err, -ENOMEM,
+				 "a log of 0x%" PRIx64 " bytes is longer than 0x%" PRIx64,
+				 m->payload.log.size, LOG_BYTES_MAX);
 	log = dirty_log_open(m->fds[0], m->payload.log.size, m->payload.log.offset, d->memory_watch,
 			     err);
 	if (!log)

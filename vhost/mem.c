@@ -27,10 +27,15 @@ struct mem_mapping {
 	unsigned refs;
 };
 
+/* Of all devices. Half of what a process has: what is left does for stacks and all else. */
+#define MAPPED_MAX (UINT64_C(64) << 40)
+
 const struct mem_map mem_map_none = { .n = 0 };
 
 /* Large guests' memory is freed on a thread of its own; made with the first mapping. */
 static struct disposal *unmapper;
+
+static uint64_t mapped; /* bytes; what the unmapper still has is not counted */
 
 static void mapping_put(struct mem_mapping *m)
 {
@@ -38,9 +43,10 @@ static void mapping_put(struct mem_mapping *m)
 		return;
 	mem_guard_remove(m->guard);
 	free(m->presence);
-	if (m->base != MAP_FAILED)
+	if (m->base != MAP_FAILED) {
+		mapped -= m->len;
 		disposal_unmap(unmapper, m->base, m->len, m->fd);
-	else if (m->fd >= 0)
+	} else if (m->fd >= 0)
 		close(m->fd);
 	free(m);
 }
@@ -92,6 +98,14 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 				    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
 				    .offset = d->offset,
 				    .refs = 1 };
+	if (m->len > MAPPED_MAX - mapped) {
+		error_set(err, -ENOMEM,
+			  "memory region at 0x%" PRIx64 ", size 0x%" PRIx64
+			  ": all devices together would have mapped more than 0x%" PRIx64 " bytes",
+			  d->gpa, d->size, MAPPED_MAX);
+		mapping_put(m);
+		return NULL;
+	}
 	if (m->fd >= 0)
 		m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
 			       m->fd, (off_t)(d->offset - lead));
@@ -102,6 +116,7 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 		mapping_put(m);
 		return NULL;
 	}
+	mapped += m->len;
 	m->guard = mem_guard_add(&(struct mem_guarded) { .base = m->base,
 							 .len = m->len,
 							 .page = page,
@@ -136,6 +151,12 @@ static int check_region(const struct mem_map *old, const struct mem_region_desc 
 				 "memory region at 0x%" PRIx64 ", user address 0x%" PRIx64
 				 ", offset 0x%" PRIx64 ": size 0x%" PRIx64 " wraps around",
 				 d->gpa, d->uva, d->offset, d->size);
+	/* Sparse files cost nothing, and would use up the addresses of everybody. */
+	if (d->size > MEM_BYTES_MAX - MIN(mem_map_bytes(old), MEM_BYTES_MAX))
+		return error_set(err, -ENOMEM,
+				 "memory region at 0x%" PRIx64 ", size 0x%" PRIx64
+				 ": with it a guest would have more than 0x%" PRIx64 " bytes",
+				 d->gpa, d->size, MEM_BYTES_MAX);
 	if (!old)
 		return 0;
 	if (old->n >= MEM_SLOTS_MAX)

@@ -54,6 +54,11 @@ extern const struct mem_map mem_map_none;
 
 /* As many regions as QEMU's own limit with KVM; GET_MAX_MEM_SLOTS answers this. */
 #define MEM_SLOTS_MAX 509
+/*
+ * And so many bytes: more than a guest has, and few enough that a front-end with large files that
+ * hold nothing leaves addresses for others.
+ */
+#define MEM_BYTES_MAX (UINT64_C(16) << 40)
 
 /*
  * Control thread. A new map: @old's regions (NULL: none) and one more, from @fd (borrowed; the map

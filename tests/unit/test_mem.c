@@ -168,6 +168,34 @@ Test(mem, ranges_that_wrap_are_refused_T14)
 	close(fd);
 }
 
+/* Files that hold nothing cost nothing, but addresses, which are everybody's. */
+Test(mem, more_than_a_guest_has_is_refused_T14)
+{
+	const uint64_t half = MEM_BYTES_MAX / 2;
+	struct mem_map *maps[5] = { NULL };
+	int fd = file_of(MEM_BYTES_MAX);
+	struct mem_region_desc d = region_at(half, half);
+
+	refused(NULL, region_at(0, MEM_BYTES_MAX + PAGE), fd, "more than 0x100000000000 bytes");
+	/* Four have all that there is for all of them. */
+	for (unsigned i = 0; i < 4; i++) {
+		maps[i] = add(NULL, region_at(0, half), fd);
+		maps[i] = add(maps[i], d, fd);
+		refused(maps[i], region_at(MEM_BYTES_MAX, PAGE), fd,
+			"more than 0x100000000000 bytes");
+	}
+	refused(NULL, region_at(0, PAGE), fd, "more than 0x400000000000 bytes");
+	/* The table again, as it is: nothing is mapped for that. */
+	maps[4] = mem_map_add_shared(NULL, maps[0], &d, fd, NULL);
+	cr_assert_not_null(maps[4]);
+	for (unsigned i = 1; i < 4; i++)
+		mem_map_free(maps[i]);
+	mem_map_free(add(NULL, region_at(0, PAGE), fd));
+	mem_map_free(maps[0]);
+	mem_map_free(maps[4]);
+	close(fd);
+}
+
 /* A touch beyond the end of the file would be a SIGBUS: CVE-2026-86561. */
 Test(mem, file_shorter_than_the_region_is_refused_T14)
 {

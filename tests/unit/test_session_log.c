@@ -211,7 +211,7 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 		{ UINT64_C(1) << 63, UINT64_C(1) << 63 }, /* likewise */
 		{ (UINT64_C(1) << 32) + 4096, 0 },	  /* would pass in 32 bits */
 	};
-	const uint64_t huge_bytes = UINT64_C(1) << 48;
+	const uint64_t huge_bytes = UINT64_C(1) << 39;
 	unsigned fds = count_fds(), maps;
 	int file = memfd_create("log", 0), huge = memfd_create("huge", 0), pipes[2];
 	uint64_t reply;
@@ -229,7 +229,7 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 		bed_connect(&b);
 		if (i >= ARRAY_SIZE(bad))
 			fd = i == ARRAY_SIZE(bad) ? pipes[0] : b.f.sock;
-		if (i == ARRAY_SIZE(bad) + 2) { /* more than can be mapped */
+		if (i == ARRAY_SIZE(bad) + 2) { /* it could be mapped, but is too long */
 			fd = huge;
 			msg.size = huge_bytes;
 		}
