@@ -13,8 +13,8 @@
 
 /* So many may wait before the front-end is not listened to any more; a message brings 253. */
 #define WAITING_MAX 1024
-/* Less than this is unmapped and freed in a few milliseconds. */
-#define UNMAP_NOW_MAX (UINT64_C(256) << 20)
+/* Less than this is unmapped in a millisecond or two. */
+#define UNMAP_NOW_MAX (UINT64_C(32) << 20)
 
 struct item {
 	struct errand errand;
@@ -191,7 +191,9 @@ void disposal_close_socket(struct disposal *d, int fd)
 
 void disposal_unmap(struct disposal *d, void *base, size_t len, int fd)
 {
-	if (d && len > UNMAP_NOW_MAX) {
+	/* However little of it was mapped, the file may be a large one, and we the last who have
+	 * it. */
+	if (d && (len > UNMAP_NOW_MAX || (fd >= 0 && !shared_file_closes_at_once(fd)))) {
 		later(d, (struct item) { .fd = fd, .base = base, .len = len });
 		return;
 	}

@@ -26,10 +26,10 @@ int shared_file_check(int fd, struct error *err);
  */
 uint64_t shared_file_page(int fd);
 
-/* Is it a file whose close() waits for nobody: in memory, or an eventfd? */
+/* Is it a file whose close() waits for nobody: in memory, and little of that, or an eventfd? */
 bool shared_file_closes_at_once(int fd);
 
-/* By what the kernel says of its inode; asks neither /proc nor the file. */
+/* By what the kernel says of its inode; asks neither /proc nor the file. Epolls have it, too. */
 bool shared_file_is_eventfd(int fd);
 
 /* A pipe, or a FIFO of any file system; does not take its lock. */

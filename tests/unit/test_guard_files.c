@@ -7,6 +7,7 @@
 #include "tests/unit/fuse_silent.h"
 #include "tests/unit/lingering.h"
 #include "tests/unit/session_util.h"
+#include "vhost/disposal.h"
 #include "vhost/shared_file.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -131,9 +133,18 @@ Test(guard_files, what_kind_a_file_is_is_known_without_asking_it, .timeout = 30)
 	cr_assert_eq(shared_file_check(fd, &err), -EINVAL);
 	cr_assert(shared_file_is_eventfd(fd) && shared_file_closes_at_once(fd));
 	close(fd);
+	/* It has the same inode, and closing it lets go of all that it watches. */
+	fd = epoll_create1(EPOLL_CLOEXEC);
+	cr_assert_not(shared_file_closes_at_once(fd));
+	close(fd);
 	fd = memfd_create("m", MFD_CLOEXEC);
 	cr_assert_eq(shared_file_check(fd, &err), 0);
 	cr_assert(shared_file_closes_at_once(fd));
+	/* Its length is no matter, what is in it is: that has to be freed. */
+	cr_assert_eq(ftruncate(fd, (off_t)1 << 40), 0);
+	cr_assert(shared_file_closes_at_once(fd));
+	cr_assert_eq(fallocate(fd, 0, (off_t)1 << 30, 4 << 20), 0);
+	cr_assert_not(shared_file_closes_at_once(fd));
 	close(fd);
 	fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd >= 0)
@@ -265,6 +276,68 @@ Test(guard_files, all_that_one_message_can_carry_are_taken_and_closed)
 	cr_assert(fds_become(before));
 	bed_echo(&b, 0);
 	close_both();
+}
+
+/* Keeps a device's thread until something comes through its pipe. */
+struct held {
+	struct errand errand;
+	int pipe[2];
+};
+
+static void wait_for_byte(struct errand *e)
+{
+	struct held *h = container_of(e, struct held, errand);
+	char byte;
+
+	(void)!read(h->pipe[0], &byte, 1);
+}
+
+static int memory_file(off_t bytes)
+{
+	int fd = memfd_create("m", MFD_CLOEXEC);
+
+	cr_assert_eq(fallocate(fd, 0, 0, bytes), 0);
+	return fd;
+}
+
+static void *page_of(int fd)
+{
+	void *page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+
+	cr_assert_neq(page, MAP_FAILED);
+	return page;
+}
+
+/* Ours may be the last reference to a file with a guest in it, also where we mapped a page of it.
+ */
+Test(guard_files, files_with_much_memory_are_freed_behind_our_backs, .timeout = 30)
+{
+	struct disposal *d = disposal_new();
+	struct held h = { .errand.run = wait_for_byte };
+	int large[2], small[2];
+
+	cr_assert_eq(pipe2(h.pipe, O_CLOEXEC), 0);
+	cr_assert(disposal_run(d, &h.errand));
+	for (unsigned i = 0; i < 2; i++) {
+		large[i] = memory_file(4 << 20);
+		small[i] = memory_file(4096);
+	}
+	disposal_close(d, large[0]);
+	disposal_unmap(d, page_of(large[1]), 4096, large[1]);
+	disposal_close(d, small[0]);
+	disposal_unmap(d, page_of(small[1]), 4096, small[1]);
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_geq(fcntl(large[i], F_GETFD), 0, "large %u", i);
+		cr_assert_lt(fcntl(small[i], F_GETFD), 0, "small %u", i);
+	}
+	cr_assert_eq(write(h.pipe[1], "x", 1), 1);
+	for (unsigned i = 0; i < 20000 && fcntl(large[1], F_GETFD) >= 0; i++)
+		usleep(1000);
+	cr_assert_lt(fcntl(large[0], F_GETFD), 0);
+	cr_assert_lt(fcntl(large[1], F_GETFD), 0);
+	disposal_free(d);
+	close(h.pipe[0]);
+	close(h.pipe[1]);
 }
 
 /* A front-end cannot pile up what cannot be closed, neither in one connection nor in many. */
