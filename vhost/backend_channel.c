@@ -60,9 +60,8 @@ static bool reply_ok(const struct vhost_user_header *h)
 }
 
 /* @n bytes more of an answer, or what recv() said. */
-static void on_read(void *arg, ssize_t n)
+static void take(struct backend_channel *c, ssize_t n)
 {
-	struct backend_channel *c = arg;
 	struct vhost_user_header hdr;
 
 	if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR)) {
@@ -78,30 +77,58 @@ static void on_read(void *arg, ssize_t n)
 		hang_up(c, "what came is no answer");
 		return;
 	}
-	sd_event_source_set_enabled(c->io, SD_EVENT_ON);
 	if (c->rx_got < sizeof(c->rx))
 		return;
 	c->rx_got = 0;
 	inband_answered(c->session, hdr.request);
 }
 
+void backend_listen(struct vhost_session *s)
+{
+	struct backend_channel *c = s->backend;
+
+	if (alive(s))
+		sd_event_source_set_enabled(c->io, s->device->quota.waits || aside_busy(c->in)
+							   ? SD_EVENT_OFF
+							   : SD_EVENT_ON);
+}
+
+static void on_read(void *arg, ssize_t n)
+{
+	struct backend_channel *c = arg;
+	struct vhost_device *d = c->session->device;
+
+	quota_begin(d);
+	take(c, n);
+	quota_end(d);
+	backend_listen(c->session);
+}
+
+/* It can be written to, or read. */
+static void serve(struct backend_channel *c, uint32_t events)
+{
+	if (events & EPOLLOUT) {
+		sd_event_source_set_io_events(c->io, EPOLLIN);
+		backend_resume(c->session);
+	}
+	/* What is said then may find that nobody is there. */
+	if (c->fd < 0 || !(events & ~(uint32_t)EPOLLOUT))
+		return;
+	if (aside_read(c->in, sizeof(c->rx) - c->rx_got) < 0)
+		hang_up(c, "there is no thread to read it");
+}
+
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
 	struct backend_channel *c = arg;
+	struct vhost_device *d = c->session->device;
 
+	(void)source;
 	(void)fd;
-	if (events & EPOLLOUT) {
-		sd_event_source_set_io_events(source, EPOLLIN);
-		backend_resume(c->session);
-		/* What is said then may find that nobody is there: @source has gone then. */
-		if (c->fd < 0)
-			return 0;
-	}
-	if (!(events & ~(uint32_t)EPOLLOUT))
-		return 0;
-	sd_event_source_set_enabled(source, SD_EVENT_OFF);
-	if (aside_read(c->in, sizeof(c->rx) - c->rx_got) < 0)
-		hang_up(c, "there is no thread to read it");
+	quota_begin(d);
+	serve(c, events);
+	quota_end(d);
+	backend_listen(c->session);
 	return 0;
 }
 

@@ -95,7 +95,7 @@ static struct iotlb_ask *new_ask(struct iotlb_asks *asks)
 	return NULL;
 }
 
-void iommu_ask(struct vhost_device *d, iova_t iova, uint8_t access)
+bool iommu_ask(struct vhost_device *d, iova_t iova, uint8_t access)
 {
 	uint64_t now = clock_ns();
 	struct iotlb_ask *a;
@@ -103,17 +103,18 @@ void iommu_ask(struct vhost_device *d, iova_t iova, uint8_t access)
 	if (!d->asks)
 		d->asks = calloc(1, sizeof(*d->asks));
 	if (!d->asks)
-		return; /* its ring will miss it again when it is kicked */
+		return false; /* its ring will miss it again when it is kicked */
 	a = find_ask(d->asks, iova, access);
 	if (a && (!a->sent || now - a->at_ns < ASK_AGAIN_NS))
-		return;
+		return false;
 	if (!a)
 		a = new_ask(d->asks);
 	if (!a)
-		return;
+		return false;
 	*a = (struct iotlb_ask) { .iova = iova, .access = access, .at_ns = now };
 	counter_add(&d->stats.iotlb_misses, 1);
 	a->sent = send_miss(d->session, a);
+	return true;
 }
 
 void iommu_resume(struct vhost_session *s)

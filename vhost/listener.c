@@ -41,13 +41,11 @@ static void retry_later(struct vhost_listener *l)
 	sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT);
 }
 
-static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
+static int accept_one(struct vhost_listener *l, sd_event_source *source, int fd)
 {
-	struct vhost_listener *l = arg;
 	struct vhost_device *d = l->device;
 	int peer, rc;
 
-	(void)events;
 	if (d->quota.waits) { /* it goes on when that is over */
 		sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		return 0;
@@ -90,6 +88,18 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 		device_log(d, LOG_LEVEL_ERROR, "%s: cannot serve a front-end: %s", d->name,
 			   strerror(-rc));
 	return 0;
+}
+
+static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+	struct vhost_listener *l = arg;
+	int rc;
+
+	(void)events;
+	quota_begin(l->device);
+	rc = accept_one(l, source, fd);
+	quota_end(l->device);
+	return rc;
 }
 
 static void connect_now(struct vhost_listener *l)

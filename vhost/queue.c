@@ -139,20 +139,48 @@ static void take_miss(struct virtqueue *vq, void *arg)
 		poller_wake(vq->poller);
 }
 
+/* @return whether the front-end was asked for something. */
+static bool see_to_miss(struct virtqueue *vq)
+{
+	struct vhost_device *d = vq->device;
+	struct miss m = { .absent = NULL };
+	bool asked = false;
+
+	vhost_queue_change(vq, take_miss, &m);
+	if (!d->session || d->session->closing)
+		return false;
+	for (unsigned i = 0; i < m.wants.n; i++)
+		asked |= iommu_ask(d, m.wants.want[i].addr,
+				   m.wants.want[i].write ? IOTLB_WRITE : IOTLB_READ);
+	if (m.absent)
+		postcopy_wait(vq, m.absent);
+	return asked || m.absent;
+}
+
+/*
+ * A guest that kicks makes a stalled ring look again, and miss the same: then the worker is waited
+ * for in vain, and that is paid for in full.
+ */
 static void miss_call(struct call *c)
 {
 	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
 	struct vhost_device *d = vq->device;
-	struct miss m = { .absent = NULL };
+	uint64_t now = clock_ns();
 
-	vhost_queue_change(vq, take_miss, &m);
-	if (!d->session || d->session->closing)
+	vq->miss_waits = d->quota.waits;
+	if (vq->miss_waits)
 		return;
-	for (unsigned i = 0; i < m.wants.n; i++)
-		iommu_ask(d, m.wants.want[i].addr,
-			  m.wants.want[i].write ? IOTLB_WRITE : IOTLB_READ);
-	if (m.absent)
-		postcopy_wait(vq, m.absent);
+	quota_begin(d);
+	if (see_to_miss(vq))
+		quota_spare(d, now);
+	quota_end(d);
+}
+
+void queues_missed_again(struct vhost_device *d)
+{
+	for (unsigned i = 0; i < d->n_queues; i++)
+		if (d->queues[i].miss_waits)
+			miss_call(&d->queues[i].miss_call);
 }
 
 /* On a worker: its ring has stalled, or has looked ahead. */

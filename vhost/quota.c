@@ -26,6 +26,7 @@ void quota_enforce(bool on)
 static void listen_again(struct vhost_device *d)
 {
 	d->quota.waits = false;
+	queues_missed_again(d);
 	if (d->session)
 		session_listen(d->session);
 	listener_resume(d);

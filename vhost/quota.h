@@ -3,9 +3,9 @@
  * How much of the control thread one device's front-end may have. All devices share that thread, it
  * shares its CPU with others, and each time that it waits for a worker it costs that one a moment
  * too. So what a front-end asks for is measured, and one that goes on asking (messages, rings
- * started and stopped, memory changed, connections made, without end) is not listened to until its
- * share covers what it has had. What it sent waits in its socket; nothing is lost. Work in bursts,
- * as of a guest that boots, goes unnoticed. Control thread throughout.
+ * started and stopped, memory changed, connections made, addresses missed, without end) is not
+ * listened to until its share covers what it has had. What it sent waits in its socket; nothing is
+ * lost. Work in bursts, as of a guest that boots, goes unnoticed. Control thread throughout.
  */
 #ifndef SLUICE_VHOST_QUOTA_H
 #define SLUICE_VHOST_QUOTA_H

@@ -245,6 +245,7 @@ void session_listen(struct vhost_session *s)
 
 	if (s->io)
 		sd_event_source_set_enabled(s->io, on ? SD_EVENT_ON : SD_EVENT_OFF);
+	backend_listen(s);
 }
 
 static void message_resume(struct vhost_session *s)

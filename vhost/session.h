@@ -163,6 +163,8 @@ int queue_start(struct virtqueue *vq, struct error *err);
 void queue_stop(struct virtqueue *vq);
 /* STOPPED: takes the place of the ring over into setup. */
 void queue_stop_done(struct virtqueue *vq);
+/* What rings miss, and was put off for the quota, is seen to now. */
+void queues_missed_again(struct vhost_device *d);
 void queue_set_enabled(struct virtqueue *vq, bool enabled);
 void queue_setup_reset(struct virtqueue *vq); /* as for a new connection; closes descriptors */
 
@@ -197,8 +199,8 @@ void iommu_resume(struct vhost_session *s);
  */
 int iommu_resolve_area(struct virtqueue *vq, uint64_t iova, uint64_t len, uint8_t access,
 		       uint8_t **host, struct error *err);
-/* An address that a ring needs. */
-void iommu_ask(struct vhost_device *d, uint64_t iova, uint8_t access);
+/* An address that a ring needs. @return whether it was not asked for before, or is again. */
+bool iommu_ask(struct vhost_device *d, uint64_t iova, uint8_t access);
 
 /* backend_channel.c */
 int backend_open(struct vhost_session *s, int fd, struct error *err); /* takes @fd, always */
@@ -212,6 +214,8 @@ int backend_send(struct vhost_session *s, uint32_t request, uint32_t flags, cons
 		 uint32_t size);
 /* Sends what there is to say and could not be said before. */
 void backend_resume(struct vhost_session *s);
+/* Hears what the front-end says there, unless the quota forbids it. */
+void backend_listen(struct vhost_session *s);
 
 /* inband.c */
 int inband_kick_fd(struct error *err); /* one of our own, for a queue that gets none; or -errno */

@@ -6,6 +6,7 @@
 #include "vhost/iotlb.h"
 
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 Test(session_iommu, access_platform_needs_the_channel_and_acks)
@@ -150,6 +151,47 @@ Test(session_iommu, a_miss_that_nobody_answers_holds_up_that_ring_only)
 		cr_assert(EVENTUALLY(b.dev.disconnected == 1));
 		bed_fini(&b);
 	}
+}
+
+/* As many messages as it takes until the front-end is made to wait; nobody answers them. */
+static bool asks_too_much(void)
+{
+	const struct vu_header h = { VU_SET_OWNER, VU_VERSION, 0 };
+
+	for (unsigned i = 0; i < 1000 && !b.dev.vhost.quota.waits; i++) {
+		(void)!send(b.f.sock, &h, sizeof(h), MSG_DONTWAIT);
+		control_step(0);
+	}
+	return b.dev.vhost.quota.waits;
+}
+
+/* T15: each makes the control thread wait for the worker, though there is nothing new to ask. */
+Test(session_iommu, kicks_on_what_is_not_mapped_are_paid_for, .timeout = 60)
+{
+	const struct quota *q = &b.dev.vhost.quota;
+	struct vu_iotlb m;
+	uint64_t at_ns;
+
+	quota_enforce(true);
+	open_iommu(&echo_blk_ops, 0);
+	start_ring(0);
+	add_chain(0, IOVA + (9 << 20), IOVA + IN_GPA);
+	m = next_miss();
+	at_ns = q->at_ns;
+	cr_assert(EVENTUALLY((eventfd_write(b.f.queue[0].kick_fd, 1), q->at_ns != at_ns)));
+	/* A device that has had its share has none for them. */
+	cr_assert(EVENTUALLY(({
+		if (asks_too_much())
+			eventfd_write(b.f.queue[0].kick_fd, 1);
+		b.dev.vhost.queues[0].miss_waits;
+	})));
+	/* It is seen to again, and nothing is lost. */
+	cr_assert(EVENTUALLY(!b.dev.vhost.queues[0].miss_waits));
+	answer(&m);
+	cr_assert(SERVE_UNTIL(is_back(0)));
+	echo(0);
+	bed_fini(&b);
+	quota_enforce(false);
 }
 
 /* While it is not answered, the same is not asked over and over. */

@@ -3,6 +3,7 @@
 #include "tests/unit/session_bed.h"
 
 #include <sys/socket.h>
+#include <sys/un.h>
 
 static uint64_t throttled(void)
 {
@@ -87,6 +88,49 @@ Test(session_quota, connections_without_end_wait_in_the_backlog, .timeout = 60)
 	cr_assert_eq(counter_read(&b.dev.vhost.stats.connects), connects + 1);
 	bed_start_queue(&b, 0);
 	bed_echo(&b, 0);
+	bed_fini(&b);
+	quota_enforce(false);
+}
+
+/* Without a session of its own, that is: one front-end has it, and others come without end. */
+Test(session_quota, front_ends_that_are_turned_away_count, .timeout = 60)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+
+	quota_enforce(true);
+	open_listening(&echo_net_ops);
+	strcpy(sun.sun_path, b.path);
+	cr_assert(EVENTUALLY(({
+		for (unsigned i = 0; i < 100; i++) {
+			int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+			(void)!connect(fd, (struct sockaddr *)&sun, sizeof(sun));
+			control_step(0);
+			close(fd);
+		}
+		throttled() > 0;
+	})));
+	check_alive();
+	bed_fini(&b);
+	quota_enforce(false);
+}
+
+/* Answers to nothing, through the channel that is ours to ask by. */
+Test(session_quota, answers_without_end_are_heard_now_and_then, .timeout = 60)
+{
+	const struct {
+		struct vu_header h;
+		uint64_t value;
+	} __attribute__((packed)) ack = { { VU_BACKEND_VRING_CALL, VU_VERSION | VU_REPLY, 8 }, 0 };
+
+	quota_enforce(true);
+	open_bed(&echo_net_ops);
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+	cr_assert(EVENTUALLY(({
+		(void)!send(b.f.backend_sock, &ack, sizeof(ack), MSG_DONTWAIT);
+		throttled() > 3;
+	})));
+	check_alive();
 	bed_fini(&b);
 	quota_enforce(false);
 }
