@@ -23,7 +23,8 @@ struct aside {
 	aside_fn *done;
 	void *arg;
 	unsigned refs; /* atomic: the owner, and the thread while it is at it */
-	bool busy;     /* atomic, so that what the thread wrote is seen */
+	bool busy;     /* until done is called, not only while the thread is at it */
+	bool over;     /* atomic, so that what the thread wrote is seen */
 	bool is_socket, writes;
 	size_t len, room;
 	ssize_t n;
@@ -64,7 +65,7 @@ static void run(struct errand *e)
 	int fd = a->fd;
 
 	a->n = do_call(a);
-	__atomic_store_n(&a->busy, false, __ATOMIC_RELEASE);
+	__atomic_store_n(&a->over, true, __ATOMIC_RELEASE);
 	(void)eventfd_write(a->told, 1);
 	if (put(a))
 		close(fd); /* this thread may wait */
@@ -78,8 +79,10 @@ static int on_told(sd_event_source *source, int fd, uint32_t events, void *arg)
 	(void)source;
 	(void)events;
 	(void)eventfd_read(fd, &count);
-	if (!aside_busy(a))
-		a->done(a->arg, a->n);
+	if (!__atomic_load_n(&a->over, __ATOMIC_ACQUIRE))
+		return 0;
+	a->busy = false;
+	a->done(a->arg, a->n);
 	return 0;
 }
 
@@ -132,6 +135,7 @@ static int begin(struct aside *a, size_t len, bool writes)
 	assert(!a->busy && len <= a->room);
 	a->len = len;
 	a->writes = writes;
+	a->over = false;
 	a->busy = true;
 	/* Not 2: the thread may not have put down the last one yet. */
 	__atomic_add_fetch(&a->refs, 1, __ATOMIC_RELAXED);
@@ -156,7 +160,7 @@ int aside_write(struct aside *a, const void *bytes, size_t len)
 
 bool aside_busy(const struct aside *a)
 {
-	return __atomic_load_n(&a->busy, __ATOMIC_ACQUIRE);
+	return a->busy;
 }
 
 const void *aside_bytes(const struct aside *a)
