@@ -55,9 +55,14 @@ static void queue_gone(struct blk_device *b, struct virtqueue *vq)
 	if (b->n_running == 0 && b->disk->ops->release && vhost_is_migrating(&b->vhost)) {
 		b->parting = vq;
 		flush_device(b, handed_over);
-	} else {
-		vhost_queue_stopped(vq);
+		return;
 	}
+	/* Whether the guest comes back nobody knows. Its next run need not wait for this. */
+	if (b->n_running == 0 && b->disk->ops->idle) {
+		b->disk->ops->idle(b->disk);
+		blk_settle(b);
+	}
+	vhost_queue_stopped(vq);
 }
 
 /* Off the worker; then on to the next one, or the ring back to the core. */
@@ -404,8 +409,8 @@ static void settled(struct last_flush *f)
 	struct blk_device *b = container_of(f, struct blk_device, settle);
 
 	if (f->result)
-		log_error("disk %s: what was written before its guest asked for durable writes "
-			  "could not be flushed: %s",
+		log_error("disk %s: what its guest wrote before it asked for durable writes, or "
+			  "before it stopped, could not be flushed: %s",
 			  b->cfg.name, strerror(-f->result));
 	b->settling = false;
 	if (b->settle_again && !b->close_asked)

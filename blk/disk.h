@@ -130,6 +130,12 @@ struct disk_ops {
 	int (*use)(struct disk *d, struct error *err);
 	void (*release)(struct disk *d);
 	/*
+	 * Control thread, where a disk does anything for a guest by itself, else NULL: none runs
+	 * any more, and until use() another host may write to what is behind the disk. A flush
+	 * follows.
+	 */
+	void (*idle)(struct disk *d);
+	/*
 	 * Control thread, where the size can change, else NULL: makes the disk @size bytes large;
 	 * 0: takes notice of how large it is by now. Never smaller. info.size is the caller's to
 	 * set. @return 0 with *@now, or -errno with @err.

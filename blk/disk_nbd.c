@@ -402,16 +402,44 @@ static uint64_t nbd_away(struct disk *disk, char *why, size_t bytes)
 	return since ? MAX(now, since + 1) - since : 0;
 }
 
-/* A server may be shared: a migration's destination finds there what was written here. */
-static void nbd_release(struct disk *d)
+/*
+ * A server may be shared. What a guest's daemon still knows of it is of use while that guest runs
+ * here: once another host has written, it would be old data over new. A disk that is being closed
+ * under its guest (sluiced is restarted) has its log done as long as it waits for the server.
+ */
+static int nbd_use(struct disk *disk, struct error *err)
 {
-	(void)d;
+	struct nbd_disk *d = container_of(disk, struct nbd_disk, disk);
+
+	(void)err;
+	__atomic_store_n(&d->idle, false, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+static void nbd_idle(struct disk *disk)
+{
+	struct nbd_disk *d = container_of(disk, struct nbd_disk, disk);
+
+	if (!__atomic_load_n(&d->closing_ns, __ATOMIC_RELAXED))
+		__atomic_store_n(&d->idle, true, __ATOMIC_SEQ_CST);
+}
+
+/* A migration's destination finds there what was written here, and goes on from that. */
+static void nbd_release(struct disk *disk)
+{
+	struct nbd_disk *d = container_of(disk, struct nbd_disk, disk);
+
+	__atomic_store_n(&d->idle, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&d->forget, true, __ATOMIC_SEQ_CST);
+	nbd_thread_wake(d);
 }
 
 const struct disk_ops disk_nbd = {
 	.name = "nbd",
 	.open = nbd_open_disk,
 	.close = nbd_close_disk,
+	.use = nbd_use,
+	.idle = nbd_idle,
 	.release = nbd_release,
 	.resize = nbd_resize,
 	.grown_fd = nbd_grown_fd,

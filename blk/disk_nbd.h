@@ -106,6 +106,8 @@ struct nbd_disk {
 	int wake_fd, grown_fd;
 	uint32_t asleep; /* the thread, or it is about to */
 	bool stop, some_end;
+	bool idle; /* no guest runs: nothing is redone, for another host may have written; atomic */
+	bool forget;	     /* the log is of a guest that runs elsewhere by now; atomic */
 	uint64_t closing_ns; /* since when it is being closed; atomic; 0: it is not */
 	uint64_t size;	     /* what the server has by now, in whole blocks; atomic */
 	struct relay_stack inbox;

@@ -161,6 +161,11 @@ static void note_growth(struct nbd_disk *d, const struct nbd_facts *f)
 		log_warn("disk %s: nobody can be told that it has grown", d->name);
 }
 
+static bool may_redo(const struct nbd_disk *d)
+{
+	return d->redo_pos == d->redo.head || !__atomic_load_n(&d->idle, __ATOMIC_SEQ_CST);
+}
+
 /* A new connection is through its handshake. */
 static void joined(struct nbd_conn *c, uint64_t now)
 {
@@ -178,6 +183,10 @@ static void joined(struct nbd_conn *c, uint64_t now)
 	if (d->state != NBD_AWAY)
 		return;
 	d->redo_pos = d->redo.tail;
+	if (!may_redo(d))
+		error_set(err, -EBUSY,
+			  "it is there; what was not flushed is written again when a "
+			  "guest runs");
 	set_state(d, NBD_REDO, d->away_ns);
 }
 
@@ -414,6 +423,7 @@ static void wait_for_events(struct nbd_disk *d, struct pollfd *p)
 	/* Pairs with nbd_thread_wake(): either it sees this, or here is seen what it came with. */
 	__atomic_store_n(&d->asleep, 1, __ATOMIC_SEQ_CST);
 	if (!relay_is_empty(&d->inbox) || __atomic_load_n(&d->stop, __ATOMIC_SEQ_CST) ||
+	    __atomic_load_n(&d->forget, __ATOMIC_SEQ_CST) ||
 	    __atomic_load_n(&d->some_end, __ATOMIC_SEQ_CST))
 		timeout_ms = 0;
 	if (poll(p, d->n_conns + 1, timeout_ms) < 0)
@@ -424,10 +434,24 @@ static void wait_for_events(struct nbd_disk *d, struct pollfd *p)
 		log_debug("disk %s: nothing in the eventfd", d->name);
 }
 
+/*
+ * After take_inbox(): the writes of a guest that runs again came after this was said, and none of
+ * them is in the log yet.
+ */
+static void forget_if_told(struct nbd_disk *d)
+{
+	if (!__atomic_exchange_n(&d->forget, false, __ATOMIC_SEQ_CST))
+		return;
+	nbd_redo_forget(&d->redo, d->redo.head);
+	/* A step that is under way is the last. */
+	d->redo_pos = d->redo_next = d->redo.head;
+}
+
 static void go_on(struct nbd_disk *d, uint64_t now)
 {
 	d->now_ns = now;
 	take_inbox(d);
+	forget_if_told(d);
 	if (__atomic_exchange_n(&d->some_end, false, __ATOMIC_SEQ_CST) || d->state != NBD_UP)
 		cancel_waiting(d);
 	if (d->lost)
@@ -437,7 +461,7 @@ static void go_on(struct nbd_disk *d, uint64_t now)
 	give_up_waiting(d, now);
 	if (d->lost)
 		return;
-	if (d->state == NBD_REDO)
+	if (d->state == NBD_REDO && may_redo(d))
 		redo_step(d, now);
 	if (d->state == NBD_UP) {
 		make_room(d, now);

@@ -6,6 +6,7 @@
 #include "blk/device_impl.h"
 #include "blk/disk_file.h"
 #include "blk/disk_nbd.h"
+#include "tests/guest/frontend_log.h"
 #include "tests/unit/blk_util.h"
 #include "tests/unit/nbd_liar.h"
 
@@ -264,4 +265,87 @@ BLK_TEST(blk_durable, a_range_whose_flush_fails_is_done_again_whole)
 	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096), VIRTIO_BLK_S_OK);
 	cr_assert_arr_eq(mem, zero, sizeof(zero));
 	vm_stop(&vm);
+}
+
+/* What another host has written meanwhile. */
+static uint8_t theirs[4096];
+
+/* The server has it, and its connections break. @return true: we are connected anew, and in @state.
+ */
+static bool another_host_writes(enum nbd_state state)
+{
+	struct nbd_disk *d = container_of(vm.dev->disk, struct nbd_disk, disk);
+
+	LIAR_SET(&liar, error, 0);
+	fill(theirs, sizeof(theirs), 99);
+	memcpy(liar.memory, theirs, sizeof(theirs));
+	LIAR_SET(&liar, hang_up, 1);
+	return VM_EVENTUALLY(LIAR_GET(&liar, connections) == 2 &&
+			     __atomic_load_n(&d->state, __ATOMIC_RELAXED) == state);
+}
+
+static void guest_goes(void)
+{
+	vm_disconnect(&vm);
+	cr_assert(VM_EVENTUALLY(vhost_device_state(blk_device_vhost(vm.dev)) ==
+				VHOST_DEVICE_WAITING));
+	cr_assert(flushes_came(1));
+}
+
+static uint64_t logged(void)
+{
+	const struct nbd_redo *r = &container_of(vm.dev->disk, struct nbd_disk, disk)->redo;
+
+	return __atomic_load_n(&r->head, __ATOMIC_RELAXED) -
+	       __atomic_load_n(&r->tail, __ATOMIC_RELAXED);
+}
+
+BLK_TEST(blk_durable, a_guest_that_goes_leaves_nothing_that_would_be_written_again)
+{
+	start_on_liar(v, LIAR_FLUSH);
+	write_page(1);
+	guest_goes();
+	cr_assert(VM_EVENTUALLY(logged() == 0));
+	cr_assert(another_host_writes(NBD_UP));
+	cr_assert_arr_eq(liar.memory, theirs, sizeof(theirs));
+	vm_connect(&vm);
+	vm_queue_start(&vm, 0, NULL);
+	stop_on_liar();
+}
+
+BLK_TEST(blk_durable, nothing_is_written_again_while_no_guest_runs)
+{
+	static uint8_t ours[4096];
+
+	start_on_liar(v, LIAR_FLUSH);
+	write_page(1);
+	memcpy(ours, mem, sizeof(ours));
+	LIAR_SET(&liar, error, 5);
+	guest_goes();
+	cr_assert(VM_EVENTUALLY(!vm.dev->settling));
+	cr_assert(another_host_writes(NBD_REDO));
+	usleep(300000); /* a few looks of a thread that would */
+	cr_assert_arr_eq(liar.memory, theirs, sizeof(theirs));
+	vm_connect(&vm);
+	vm_queue_start(&vm, 0, NULL);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+	cr_assert_arr_eq(mem, ours, sizeof(ours));
+	stop_on_liar();
+}
+
+BLK_TEST(blk_durable, a_guest_that_migrates_takes_its_writes_along_whatever_the_flush_says)
+{
+	struct frontend_log log;
+
+	start_on_liar(v, LIAR_FLUSH);
+	cr_assert_eq(frontend_log_create(&log, (UINT64_C(1) << 32) + VM_MEMORY / 2, 0), 0);
+	write_page(1);
+	VM_OK(&vm, frontend_log_start(&vm.f, &log, 1));
+	LIAR_SET(&liar, error, 5);
+	VM_OK(&vm, frontend_queue_stop(&vm.f, 0, NULL));
+	cr_assert(another_host_writes(NBD_UP));
+	cr_assert_arr_eq(liar.memory, theirs, sizeof(theirs));
+	cr_assert_eq(logged(), 0);
+	stop_on_liar();
+	frontend_log_destroy(&log);
 }
