@@ -18,6 +18,7 @@ struct file_disk {
 	bool aio;	      /* one that Linux AIO suits */
 	uint32_t range_align; /* bytes: what DISCARD and ZERO ask of offsets and lengths */
 	bool locked;	      /* the image is ours; the control thread's */
+	uint64_t waited_ns;   /* when its lock was waited for in vain; 0: never; likewise */
 	const char *path;     /* the configuration's, which outlives the disk */
 };
 

@@ -5,6 +5,7 @@
  * source's, until its last queue has stopped, and from then on the destination's (lock: run), which
  * takes it before its first queue runs.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "blk/disk_file.h"
@@ -13,6 +14,14 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+
+/*
+ * A front-end has each queue of its device started again by each of many messages, and the control
+ * thread serves others: one wait for all of them, and none soon after. What a process that has
+ * ended left under way is done by then; one that runs is not waited for at all. Nobody tries by
+ * himself later: who was told that his queue does not start does not expect that it does.
+ */
+#define WAIT_AGAIN_NS UINT64_C(10000000000)
 
 /* While another had it, the image may have changed, and even its size. */
 static int look_again(const struct file_disk *f, struct error *err)
@@ -39,12 +48,15 @@ static int look_again(const struct file_disk *f, struct error *err)
 int file_use(struct disk *d, struct error *err)
 {
 	struct file_disk *f = container_of(d, struct file_disk, disk);
+	/* Given: others are served already, and whoever handed it over can try again. */
+	bool wait = !f->given && (!f->waited_ns || clock_ns() - f->waited_ns > WAIT_AGAIN_NS);
 	int rc;
 
 	if (f->locked)
 		return 0;
-	/* Given: others are served already, and whoever handed it over can try again. */
-	rc = disk_lock(f->fd, f->path, f->read_only, !f->given, err);
+	rc = disk_lock(f->fd, f->path, f->read_only, wait, err);
+	if (wait)
+		f->waited_ns = rc == -EBUSY ? clock_ns() : 0;
 	if (rc == 0)
 		rc = look_again(f, err);
 	if (rc < 0) {

@@ -3,6 +3,8 @@
  * One image, two devices: a guest migrates from the one to the other on shared storage. At each
  * moment one of them at most may use the image, and what the first wrote the second reads.
  */
+#include "blk/device_impl.h"
+#include "blk/disk_file.h"
 #include "tests/guest/frontend_log.h"
 #include "tests/unit/blk_util.h"
 
@@ -158,6 +160,35 @@ Test(disk_use, an_image_that_has_shrunk_is_not_taken, .timeout = 60)
 	cr_assert_eq(truncate(a.image, IMAGE / 2), 0);
 	cr_assert_neq(frontend_queue_start(&fb, 0), 0);
 	cr_assert_eq(truncate(a.image, IMAGE), 0);
+	cr_assert_eq(start_again(&fb), 0, "%s", fb.error);
+	b_close();
+	workers_stop(a.workers);
+	control_fini();
+	guest_memory_destroy(&a.mem);
+	unlink(a.image);
+}
+
+/* What its predecessor left under way is waited for, but not by each message of a front-end. */
+Test(disk_use, an_image_of_another_is_waited_for_once, .timeout = 60)
+{
+	const struct file_disk *f;
+	struct error err = { 0 };
+	uint64_t waited;
+
+	vm_start(&a, &variant_split, &(struct blk_config) { .kind = DISK_FILE }, IMAGE);
+	cr_assert_eq(b_create(DISK_LOCK_RUN, DISK_CACHE_NONE, &err), 0, "%s", err.text);
+	f = container_of(b->disk, struct file_disk, disk);
+	b_connect();
+	cr_assert_eq(f->waited_ns, 0);
+	cr_assert_neq(frontend_queue_start(&fb, 0), 0);
+	waited = f->waited_ns;
+	cr_assert_neq(waited, 0);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert_neq(start_again(&fb), 0);
+	cr_assert_eq(f->waited_ns, waited);
+	/* It is looked for each time all the same. */
+	vm_disconnect(&a);
+	vm_close_device(&a);
 	cr_assert_eq(start_again(&fb), 0, "%s", fb.error);
 	b_close();
 	workers_stop(a.workers);
