@@ -175,7 +175,8 @@ struct disk_ops {
 	/*
 	 * Worker thread; NULL: whatever is submitted comes back soon anyhow. The queue ends:
 	 * nothing is begun any more, and @r, which the disk has, is to come back as soon as it can.
-	 * What has not been done whole comes back with -ECANCELED, and nothing of it happens later.
+	 * What has not been done whole comes back with -ECANCELED, and nothing of it happens later;
+	 * but for what a server has got that stays silent, of which nobody can say (NBD_END_S).
 	 * @return false: not yet, ask again. @r NULL: is no such call under way any more?
 	 */
 	bool (*cancel)(struct disk_queue *q, struct disk_request *r);

@@ -27,6 +27,7 @@
 #define NBD_RANGE_MAX (UINT64_C(64) << 20)
 #define NBD_BURST 16
 #define NBD_ANSWER_S 5 /* a server that takes longer to say hello is none */
+#define NBD_LEAVE_S 10 /* one that was silent is not connected for so long, at worst */
 #define NBD_END_S 5    /* a queue that ends does not wait for longer for an answer */
 #define NBD_CLOSE_S 8  /* a disk that is closed does not wait for longer for its server */
 
@@ -142,9 +143,10 @@ int nbd_conn_fd(const struct nbd_conn *c, short *events);
 void nbd_conn_close(struct nbd_conn *c);
 /*
  * Of a server that is silent: nothing more is sent to it, and what it sends is thrown away, until
- * it has ended the connection, and so has done what it had got: then the step is NBD_NONE.
+ * it has ended the connection, and so has done what it had got: then the step is NBD_NONE. Without
+ * a descriptor to see that by, c->fd is -1, and the caller has to close it after NBD_LEAVE_S.
  */
-void nbd_conn_leave(struct nbd_conn *c);
+void nbd_conn_leave(struct nbd_conn *c, uint64_t now);
 /* How long a handshake may take. */
 uint64_t nbd_hello_ns(const struct nbd_disk *d);
 /* Control thread: connects, and waits for it. @return 0 or -errno with @err. */

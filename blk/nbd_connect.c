@@ -226,16 +226,16 @@ void nbd_conn_close(struct nbd_conn *c)
 	c->step = NBD_NONE;
 }
 
-void nbd_conn_leave(struct nbd_conn *c)
+void nbd_conn_leave(struct nbd_conn *c, uint64_t now)
 {
 	int fd = fcntl(libnbd.aio_get_fd(c->h), F_DUPFD_CLOEXEC, 0);
 
 	c->step = NBD_NEGOTIATING; /* no farewell, which might be sent in the midst of a command */
 	nbd_conn_close(c);
-	if (fd < 0)
-		return;
-	shutdown(fd, SHUT_WR);
+	if (fd >= 0)
+		shutdown(fd, SHUT_WR);
 	c->fd = fd;
+	c->began_ns = now;
 	c->step = NBD_LEAVING;
 }
 

@@ -141,7 +141,7 @@ static void expire(struct nbd_disk *d, uint64_t now)
 			continue;
 		error_set(&d->why, -ETIMEDOUT, "the NBD server has not answered for %llu s",
 			  (unsigned long long)(silent / SECOND_NS));
-		nbd_conn_leave(c);
+		nbd_conn_leave(c, now);
 		send_again(c);
 		d->lost = true;
 	}
@@ -196,6 +196,11 @@ static void step(struct nbd_conn *c, short revents, uint64_t now)
 
 	if (before == NBD_NONE)
 		return;
+	if (before == NBD_LEAVING && c->fd < 0) {
+		if (now - c->began_ns > NBD_LEAVE_S * SECOND_NS)
+			nbd_conn_close(c);
+		return;
+	}
 	if (before == NBD_READY && revents)
 		c->heard_ns = now;
 	if (before > NBD_LEAVING && before < NBD_READY &&
@@ -416,7 +421,7 @@ static void wait_for_events(struct nbd_disk *d, struct pollfd *p)
 		p[i].fd = nbd_conn_fd(&d->conns[i], &p[i].events);
 		if (d->conns[i].n_in_flight && timeout_ms < 0)
 			timeout_ms = 200; /* see expire() */
-		if (p[i].fd < 0 && d->conns[i].step != NBD_NONE)
+		if (p[i].fd < 0 && d->conns[i].step > NBD_LEAVING)
 			timeout_ms = 0; /* it broke while something was sent */
 	}
 	p[d->n_conns] = (struct pollfd) { .fd = d->wake_fd, .events = POLLIN };

@@ -3,6 +3,8 @@
 #include "blk/disk_nbd.h"
 #include "tests/unit/nbd_liar.h"
 
+#include <sys/resource.h>
+
 #define ALL (LIAR_MEMORY)
 
 static struct liar liar;
@@ -421,4 +423,38 @@ Test(nbd_hostile, what_was_written_through_leaves_the_log_with_the_last_that_was
 		cr_assert_eq(log.tail, log.head);
 	}
 	nbd_redo_close(&log);
+}
+
+/* The end of the old connection cannot be seen: it is taken for there for a while. */
+Test(nbd_hostile, a_server_that_was_silent_is_not_connected_at_once_for_lack_of_descriptors)
+{
+	struct rlimit limit, none;
+	struct blk_config cfg;
+	static uint8_t a[4096];
+	struct disk_request r, *p = &r;
+	struct iovec iov;
+	struct rig rig;
+
+	liar_start(&liar, ALL, LIAR_FLUSH);
+	cfg = config(1);
+	rig_open(&rig, &cfg, 0);
+	LIAR_SET(&liar, answers, 0);
+	request_set(&r, DISK_WRITE, 0, &iov, a, sizeof(a));
+	begin(&rig, &p);
+	cr_assert(eventually(has_a_write, NULL));
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = (rlim_t)dup(0); /* the lowest that is free */
+	close((int)none.rlim_cur);
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	cr_assert(eventually(is_away, &rig));
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	LIAR_SET(&liar, answers, UINT32_MAX);
+	usleep(600000); /* two tries of a disk that would */
+	cr_assert_eq(LIAR_GET(&liar, connections), 1);
+	cr_assert(eventually(is_done, &rig));
+	cr_assert_eq(r.result, 0);
+	cr_assert_eq(LIAR_GET(&liar, connections), 2);
+	rig_close(&rig);
+	liar_stop(&liar);
 }
