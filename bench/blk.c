@@ -109,13 +109,16 @@ static void report_json(const struct blk_run *b, const struct blk_figures *f,
 	bool first = true;
 
 	printf("{ \"kind\": \"blk\", \"rw\": \"%s\", \"bs\": %u, \"depth\": %u, \"queues\": %u, "
-	       "\"threads\": %u, \"regions\": %u, \"ring\": \"%s\", \"loop\": \"%s\", "
+	       "\"threads\": %u, \"regions\": %u, \"ring\": \"%s\", \"queue_size\": %u, "
+	       "\"features\": \"%#llx\", \"loop\": \"%s\", "
 	       "\"rate\": %llu, \"warmup_s\": %u, \"seconds\": %.3f, \"requests\": %llu, "
 	       "\"iops\": %.0f, \"mib_s\": %.1f",
 	       o->rw, o->bs, o->depth, o->rig.queues, o->rig.threads, o->rig.regions,
-	       o->rig.packed ? "packed" : "split", blk_is_open_loop(o) ? "open" : "closed",
-	       (unsigned long long)o->rate, o->rig.warmup_s, s, (unsigned long long)all->n,
-	       (double)all->n / s, (double)f->bytes / s / (1 << 20));
+	       o->rig.packed ? "packed" : "split", o->rig.queue_size,
+	       (unsigned long long)b->rig->frontend.features,
+	       blk_is_open_loop(o) ? "open" : "closed", (unsigned long long)o->rate,
+	       o->rig.warmup_s, s, (unsigned long long)all->n, (double)all->n / s,
+	       (double)f->bytes / s / (1 << 20));
 	printf(", \"reads\": %llu, \"writes\": %llu, \"flushes\": %llu, \"discards\": %llu, "
 	       "\"writezeroes\": %llu",
 	       (unsigned long long)f->latency[BLK_READ].n,
@@ -189,6 +192,7 @@ static void run(struct blk_run *b, const char *path)
 	clock_cycles_per_us();
 	b->rig = rig_open(&o->rig, RIG_DISK, path, o->rig.queues, features_wanted(o),
 			  (uint64_t)o->rig.queues * o->depth * (ALIGN_UP(o->bs, 4096) + 4096));
+	blk_check_depth(o, b->rig->frontend.features & VU_F_INDIRECT, 1);
 	look_at_disk(b);
 	if (getrandom(&b->run_id, sizeof(b->run_id), 0) != sizeof(b->run_id))
 		b->run_id = clock_ns();

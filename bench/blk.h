@@ -48,6 +48,9 @@ struct blk_options {
 
 /* Fills @o, or ends the program. @return the socket. */
 const char *blk_parse(int argc, char **argv, struct blk_options *o);
+/* Ends the program with @code if the ring does not hold so many requests, with or without tables.
+ */
+void blk_check_depth(const struct blk_options *o, bool indirect, int code);
 /* Reads sluice-bench's own format, fio's iolog or blkparse's output; or ends the program. */
 void blk_trace_read(struct blk_trace *t, const char *path);
 

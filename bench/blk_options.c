@@ -64,14 +64,15 @@ static void use_rw(struct blk_options *o)
 	     o->rw);
 }
 
-static void check_depth(struct blk_options *o)
+void blk_check_depth(const struct blk_options *o, bool indirect, int code)
 {
 	/* Without a table a request takes three descriptors: header, data, status. */
-	unsigned each = o->rig.indirect ? 1 : 3;
+	unsigned each = indirect ? 1 : 3;
 
 	if (o->depth * each > o->rig.queue_size)
-		errx(2, "--depth %u: a ring of %u holds %u requests%s", o->depth, o->rig.queue_size,
-		     o->rig.queue_size / each, each == 1 ? "" : " of three descriptors");
+		errx(code, "--depth %u: a ring of %u holds %u requests%s", o->depth,
+		     o->rig.queue_size, o->rig.queue_size / each,
+		     each == 1 ? "" : " of three descriptors");
 }
 
 static void use_trace(struct blk_options *o, bool rw_said)
@@ -102,7 +103,7 @@ static void check(struct blk_options *o)
 		errx(2, "--arrival %s: say constant or poisson", o->arrival);
 	if (o->poisson && !o->rate)
 		errx(2, "--arrival poisson needs --rate");
-	check_depth(o);
+	blk_check_depth(o, o->rig.indirect, 2);
 }
 
 const char *blk_parse(int argc, char **argv, struct blk_options *o)

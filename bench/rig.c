@@ -22,26 +22,43 @@ static uint64_t ring_features(const struct rig_options *o)
 	       (o->event_idx ? VU_F_EVENT_IDX : 0) | (o->in_order ? VU_F_IN_ORDER : 0);
 }
 
-/* What was asked for by name must be there: figures for another ring would mislead. */
-static void check_features(const struct rig *r, const struct rig_options *o, uint64_t wanted)
+/*
+ * What was asked for by name must be there: figures for another ring would mislead. What a command
+ * takes because any guest would is left out where it is not offered, as a guest does, and that is
+ * told.
+ * @return what is left of @wanted.
+ */
+static uint64_t features_that_are_there(const struct rig *r, const struct rig_options *o,
+					uint64_t wanted)
 {
 	static const struct {
 		uint64_t bit;
 		const char *name, *option, *remedy;
+		bool by_default; /* the option takes it away */
 	} names[] = {
-		{ VU_F_VERSION_1, "VIRTIO_F_VERSION_1", NULL, "legacy devices are not driven" },
-		{ VU_F_PACKED, "VIRTIO_F_RING_PACKED", "ring", "use --ring split" },
-		{ VU_F_INDIRECT, "VIRTIO_F_INDIRECT_DESC", "no-indirect", "use --no-indirect" },
-		{ VU_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX", "no-event-idx", "use --no-event-idx" },
-		{ VU_F_IN_ORDER, "VIRTIO_F_IN_ORDER", "in-order", "leave --in-order out" },
+		{ VU_F_VERSION_1, "VIRTIO_F_VERSION_1", NULL, "legacy devices are not driven",
+		  false },
+		{ VU_F_PACKED, "VIRTIO_F_RING_PACKED", "ring", "use --ring split", false },
+		{ VU_F_INDIRECT, "VIRTIO_F_INDIRECT_DESC", "no-indirect", NULL, true },
+		{ VU_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX", "no-event-idx", NULL, true },
+		{ VU_F_IN_ORDER, "VIRTIO_F_IN_ORDER", "in-order", "leave --in-order out", false },
 	};
 
-	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
-		if (wanted & names[i].bit && !(r->frontend.offered & names[i].bit))
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		bool can_do_without = names[i].option && rig_has_option(o, names[i].option);
+
+		if (!(wanted & names[i].bit) || r->frontend.offered & names[i].bit)
+			continue;
+		if (!can_do_without || !names[i].by_default)
 			errx(1, "%s: the back-end does not offer %s; %s", r->path, names[i].name,
-			     !names[i].option || rig_has_option(o, names[i].option)
+			     !names[i].option || can_do_without
 				     ? names[i].remedy
 				     : "this command drives no back-end without it");
+		warnx("%s: the back-end does not offer %s: driven without it, as with --%s",
+		      r->path, names[i].name, names[i].option);
+		wanted &= ~names[i].bit;
+	}
+	return wanted;
 }
 
 /* How many regions the back-end takes: vhost-user "Memory regions", GET_MAX_MEM_SLOTS. */
@@ -207,8 +224,6 @@ struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char
 		     unsigned n_rings, uint64_t device_features, uint64_t memory_bytes)
 {
 	struct frontend_queue_options q = { .size = o->queue_size,
-					    .indirect = o->indirect ? DRIVER_INDIRECT_LONG
-								    : DRIVER_DIRECT,
 					    .indirect_segs = o->indirect_segs };
 	struct rig *r = calloc(1, sizeof(*r));
 	uint64_t wanted = ring_features(o);
@@ -227,7 +242,8 @@ struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char
 	if (frontend_hello(f, VU_PF_USUAL) < 0)
 		hello_failed(r, o);
 	rig_check_kind(r, kind);
-	check_features(r, o, wanted);
+	wanted = features_that_are_there(r, o, wanted);
+	q.indirect = wanted & VU_F_INDIRECT ? DRIVER_INDIRECT_LONG : DRIVER_DIRECT;
 	check_queues(r, o->queues);
 	check_regions(r, o->regions);
 	if (frontend_set_features(f, wanted | device_features) < 0)

@@ -286,6 +286,27 @@ def test_an_honest_back_end_passes(liar, ring):
     assert got["verified"] > 300 and got["requests"] > 300
 
 
+def plainly(socket, ring, depth):
+    return bench("blk", socket, "--ring", ring, "--depth", depth, "--size", "128K", "--rw", "randwrite", "--verify",
+                 "--timeout", 1500, "--time", 1, "--json")
+
+
+@RINGS
+def test_what_a_back_end_does_not_offer_is_left_out_as_a_guest_would_and_told(liar, ring):
+    done = plainly(liar("none"), ring, 4)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert got["verified"] > 50 and int(got["features"], 0) >> 28 & 3 == 0
+    for name, option in (("INDIRECT_DESC", "no-indirect"), ("EVENT_IDX", "no-event-idx")):
+        assert f"does not offer VIRTIO_F_{name}: driven without it, as with --{option}" in done.stderr
+
+
+@RINGS
+def test_requests_that_a_ring_without_tables_does_not_hold_are_told(liar, ring):
+    done = plainly(liar("none"), ring, 128)
+    assert done.returncode == 1 and "a ring of 256 holds 85 requests of three descriptors" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("config", ["no offset", "brief", "whole 36", "whole 60", "whole 72", "whole 96",
                                     "no size_max"])
 def test_the_configuration_is_read_of_back_ends_that_know_no_offset_or_one_size_alone(liar, config):
