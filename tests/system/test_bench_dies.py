@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -95,7 +96,7 @@ def test_testpmd_is_given_up_when_it_dies_or_stands_still(testpmd, folder, ring,
 @RINGS
 @pytest.mark.parametrize("lie, says", [
     ("id", "used id"), ("range", "used id 65520 is not outstanding"), ("long", "length 8193 of 4097"), ("err", "err"),
-    ("short", "used length 0"), ("status", "no status was written"), ("twice", ": queue 0: "), ("strange", "status 9"),
+    ("short", "used length 0"), ("status", "no status was written"), ("twice", ": queue 0: |no status was written"), ("strange", "status 9"),
     ("silent", "700 ms"), ("lost", "700 ms"), ("hangup", "hung up"), ("nocall", "but no call came")])
 @pytest.mark.parametrize("wakes", [1, 2000], ids=["busy", "asleep"])
 def test_a_lie_among_many_disks_is_found(folder, ring, lie, says, wakes):
@@ -105,7 +106,8 @@ def test_a_lie_among_many_disks_is_found(folder, ring, lie, says, wakes):
         wait_for(folder / "liar.sock", process)
         done = bench("scale", folder / "liar.sock", "--no-indirect", "--no-event-idx", "--ring", ring, "--wakes", wakes,
                      "--time", 3, "--timeout", 700)
-    assert done.returncode == 1 and "liar.sock: " in done.stderr and says in done.stderr, done.stderr
+    # What was used twice may have been asked for again meanwhile: then it has no status.
+    assert done.returncode == 1 and "liar.sock: " in done.stderr and re.search(says, done.stderr), done.stderr
 
 
 def test_a_remedy_is_one_that_the_command_has(folder):
