@@ -254,9 +254,12 @@ Test(device_state, a_pipe_that_its_owner_has_locked_holds_up_nobody, .timeout = 
 			0);
 		for (unsigned i = 0; i < 50; i++)
 			control_step(1000);
-		vm_stop(&vm);
+		vm_disconnect(&vm);
+		vm_close_device(&vm);
+		/* Before leaks are looked for: that stops all threads, and this one cannot be. */
 		fuse_silent_close(&fuse);
 		stuck_close(&stuck);
+		vm_stop_closed(&vm);
 		close(fds[0]);
 		close(fds[1]);
 	}
