@@ -84,12 +84,21 @@ def version_of_dpdk():
         return "?"
 
 
+def commit_of(tree):
+    """With "-dirty" where the code is not the commit's; docs/ does not count, for it is what --write changes."""
+    def git(*words):
+        return subprocess.run(["git", "-C", tree, *words], check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              text=True).stdout.strip()
+    commit = git("describe", "--always")
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs")
+    return (commit or "?") + ("-dirty" if dirty else "")
+
+
 def machine():
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], check=False,
-                            stdout=subprocess.PIPE, text=True).stdout.strip()
+    commit = commit_of(ROOT)
     return (f"{cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}; "
-            f"Sluice {commit or '?'}, DPDK {version_of_dpdk()}; {time.strftime('%Y-%m-%d')}; "
+            f"Sluice {commit}, DPDK {version_of_dpdk()}; {time.strftime('%Y-%m-%d')}; "
             f"load average {os.getloadavg()[0]:.1f}")
 
 

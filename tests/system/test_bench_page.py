@@ -48,6 +48,25 @@ def test_each_benchmark_has_a_place_in_the_page():
         assert text.index(f"<!-- {name}: begin -->\n") < text.index(f"<!-- {name}: end -->")
 
 
+def test_the_page_names_the_commit_and_a_change_of_docs_does_not_make_it_dirty(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True,
+                       stdout=subprocess.DEVNULL)
+    assert page.commit_of(tmp_path) == "?"
+    git("init", "-q")
+    (tmp_path / "docs").mkdir()
+    for name in ("docs/page.md", "code.c"):
+        (tmp_path / name).write_text("a")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    clean = page.commit_of(tmp_path)
+    assert re.fullmatch("[0-9a-f]{7,}", clean)
+    (tmp_path / "docs/page.md").write_text("b")
+    assert page.commit_of(tmp_path) == clean
+    (tmp_path / "code.c").write_text("b")
+    assert page.commit_of(tmp_path) == clean + "-dirty"
+
+
 @pytest.mark.parametrize("name, quick, left", [
     ("cards", False, ["split, 60 bytes", "split, 1514 bytes", "packed, 60 bytes", "packed, 1514 bytes"]),
     ("cards", True, ["split, 60 bytes", "packed, 1514 bytes"]),
