@@ -10,7 +10,8 @@ the guards that no test can notice, with the reason.
 Works on a copy of the sources in a build folder of its own (ASan), so that the tree is left alone, and
 remembers there what it has tried: a run that is stopped goes on where it was. All guards of a file are built
 at once, with a switch each. Prints each mutant that survived, and how many there were; exits 1 if one
-survived that is not accepted.
+survived that is not accepted. --check, which is one of the unit tests, only sees that the three lists speak
+of what is there.
 """
 import argparse
 import hashlib
@@ -27,7 +28,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-STALE = set()  # what mutants.txt and accepted.txt name and is not there
+STALE = set()  # what the lists name and is not there
 LEAVES = re.compile(r"\b(return|break|continue|goto)\b")
 
 
@@ -104,12 +105,17 @@ def guards_of(file):
             yield Mutant(file, text, function_at(code, m.start()), what, start, stop, "1" if inverted else "0")
 
 
-def extra_mutants(file):
+def extra_blocks():
     """Blocks of: the file's name, a line of `-` and the text to be found once, one of `+` and its place."""
-    path = HERE / "mutants.txt"
-    for block in path.read_text().split("\n\n") if path.exists() else []:
+    for block in (HERE / "mutants.txt").read_text().split("\n\n"):
         lines = [line for line in block.split("\n") if line and line[0] != "#"]
-        if not lines or lines[0] != file:
+        if lines:
+            yield lines
+
+
+def extra_mutants(file):
+    for lines in extra_blocks():
+        if lines[0] != file:
             continue
         old = "\n".join(line[1:] for line in lines[1:] if line[0] == "-")
         new = "\n".join(line[1:] for line in lines[1:] if line[0] == "+")
@@ -138,8 +144,20 @@ def read_guards():
     for line in (HERE / "guards.txt").read_text().split("\n"):
         if line and line[0] != "#":
             file, programs = line.split(":")
+            if file in plan:
+                STALE.add(f"guards.txt names {file} twice")
             plan[file] = programs.split()
     return plan
+
+
+def stale_lines(plan, accepted, every):
+    """What guards.txt, mutants.txt and accepted.txt say of what is not there."""
+    sources = [program.partition("=")[0] + ".c" for programs in plan.values() for program in programs]
+    stale = {f"guards.txt names a program without {name}" for name in sources if not (ROOT / name).exists()}
+    stale |= {f"mutants.txt changes {lines[0]}, which guards.txt does not name"
+              for lines in extra_blocks() if lines[0] not in plan}
+    stale |= {f"accepted.txt names what is not there: {name}" for name in set(accepted) - {m.name for m in every}}
+    return sorted(STALE | stale)
 
 
 def read_accepted():
@@ -351,12 +369,17 @@ def main():
     parser.add_argument("--seconds", type=int, default=0, help="stop after so many; the next run goes on")
     parser.add_argument("--sample", type=int, default=0, help="only so many, always the same ones")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
+    parser.add_argument("--check", action="store_true", help="only see that the lists fit the sources")
     parser.add_argument("--report", action="store_true", help="print what is known, try nothing")
     parser.add_argument("--table", action="store_true", help="print each mutant with the test that fails")
     parser.add_argument("only", nargs="*", help="files, or parts of the names of mutants")
     args = parser.parse_args()
     plan, accepted, bench = read_guards(), read_accepted(), Bench(args.build.resolve())
     every = [m for f in plan for m in mutants_of(f)]
+    stale = stale_lines(plan, accepted, every)
+    if args.check:
+        print("\n".join(stale) or f"{len(every)} mutants, and every line of the lists speaks of what is there")
+        return 1 if stale else 0
     chosen = [m for m in every if not args.only or any(part in m.name for part in args.only)]
     if args.sample:
         chosen = sorted(chosen, key=lambda m: hashlib.sha256(m.name.encode()).digest())[:args.sample]
@@ -387,14 +410,13 @@ def main():
         lines.append((m.name, accepted.get(m.name, by or verdict)))
         if verdict == "survived":
             print(f"survived: {m.name}{' (does not compile)' if by else ''}")
-    STALE.update(f"accepted.txt names what is not there: {name}" for name in set(accepted) - {m.name for m in every})
-    for line in sorted(STALE):
+    for line in stale:
         print(line)
     if args.table:
         for name, by in lines:
             print(f"{name}\n    {by}")
     summary(rows)
-    return 1 if STALE or any(verdict == "survived" for _, verdict in rows) else 0
+    return 1 if stale or any(verdict == "survived" for _, verdict in rows) else 0
 
 
 sys.exit(main())
