@@ -18,6 +18,7 @@
 #include "blk/disk_file.h"
 
 #include "blk/iov.h"
+#include "poll/control.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -236,9 +237,12 @@ static void note_loss(struct file_queue *q, const struct disk_request *r, int re
 	bool looks = r->op == DISK_FLUSH || (r->op == DISK_WRITE && r->fua && res == -EIO);
 	int none = 0;
 
-	if (looks && (!f->direct || f->fd_buffered >= 0) && res != -ECANCELED)
-		__atomic_compare_exchange_n(&f->disk.lost, &none, -res, false, __ATOMIC_ACQ_REL,
-					    __ATOMIC_RELAXED);
+	if (!looks || (f->direct && f->fd_buffered < 0) || res == -ECANCELED)
+		return;
+	/* Once in the life of a disk. It runs before the call by which this queue ends. */
+	if (__atomic_compare_exchange_n(&f->disk.lost, &none, -res, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_RELAXED))
+		control_call(&f->lost_call);
 }
 
 static int lost_result(const struct file_queue *q)

@@ -19,7 +19,8 @@ struct file_disk {
 	uint32_t range_align; /* bytes: what DISCARD and ZERO ask of offsets and lengths */
 	bool locked;	      /* the image is ours; the control thread's */
 	uint64_t waited_ns;   /* when its lock was waited for in vain; 0: never; likewise */
-	const char *path;     /* the configuration's, which outlives the disk */
+	struct call lost_call;	 /* posted when disk.lost is set, which it is once */
+	const char *name, *path; /* the configuration's, which outlives the disk */
 };
 
 #define FILE_BURST 32 /* see disk_info.burst: all in one io_uring_enter */
@@ -69,6 +70,8 @@ void range_probe(struct file_disk *f, const struct blk_config *cfg);
 /* For struct disk_ops. */
 int file_open(const struct blk_config *cfg, struct disk **out, struct error *err);
 void file_close(struct disk *d);
+/* Control thread: disk.lost has been set. disk_file_use.c. */
+void file_log_loss(struct call *c);
 
 /*
  * Takes cfg->image's descriptors, which came from outside: nothing is believed of them. @return 0,

@@ -35,6 +35,10 @@ void file_close(struct disk *d)
 {
 	struct file_disk *f = container_of(d, struct file_disk, disk);
 
+	if (d->lost)
+		log_info("disk %s: %s is closed, which had lost writes; flushes of what is opened "
+			 "in its place succeed again",
+			 f->name, f->path);
 	unlock_given(f);
 	if (f->fd >= 0)
 		close(f->fd);
@@ -255,7 +259,9 @@ int file_open(const struct blk_config *cfg, struct disk **out, struct error *err
 		return error_set(err, -ENOMEM, "disk image %s: out of memory", cfg->file);
 	f->disk.ops = &disk_file;
 	f->fd = f->fd_buffered = -1;
+	f->name = cfg->name;
 	f->path = cfg->file;
+	f->lost_call.fn = file_log_loss;
 	f->read_only = cfg->read_only;
 	f->given = cfg->image != NULL;
 	rc = f->given ? file_take_given(cfg, &image, err) : open_path(cfg, &image, err);

@@ -83,3 +83,15 @@ void file_release(struct disk *d)
 	f->locked = false;
 	log_info("disk image %s: let go of; another may use it now", f->path);
 }
+
+/* Its worker says nothing itself. */
+void file_log_loss(struct call *c)
+{
+	const struct file_disk *f = container_of(c, struct file_disk, lost_call);
+
+	log_error("disk %s: a flush or durable write of %s failed: %s; what its guest wrote since "
+		  "the last flush may be lost, and flushes fail from now on; mend the storage, "
+		  "check the image, and open it again (sluice disk remove and add, or restart "
+		  "sluiced) or another (sluice disk replace)",
+		  f->name, f->path, strerror(f->disk.lost));
+}

@@ -3,11 +3,13 @@
  * What a guest may rely on being durable is, whatever it changes its mind about meanwhile; and what
  * a disk on an NBD server does for a guest ends with that guest.
  */
+#include "base/error.h"
 #include "blk/device_impl.h"
 #include "blk/disk_file.h"
 #include "blk/disk_nbd.h"
 #include "tests/guest/frontend_log.h"
 #include "tests/unit/blk_util.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/nbd_liar.h"
 
 #include <errno.h>
@@ -198,6 +200,52 @@ BLK_TEST(blk_durable, a_flush_of_cached_data_that_fails_is_not_tried_again_and_n
 		cr_assert_eq(vm_stats(&vm).waiting, 0);
 		vm_stop(&vm);
 	}
+}
+
+static void replaced(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+/* One line when it happens, however often it is felt, and one when it is over. */
+BLK_TEST(blk_durable, what_was_lost_is_told_once_in_the_log_and_so_is_the_end_of_it)
+{
+	static const char lost[] = "a flush or durable write of ", over[] = "is closed, which had";
+	static struct heard heard;
+	char other[64], *line;
+	struct error err = { 0 };
+	bool done = false;
+	int kept;
+
+	hear(&heard);
+	start_cached(v, DISK_ERROR_REPORT);
+	kept = swap_file(NO_FLUSH);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert_eq(flush(), VIRTIO_BLK_S_IOERR);
+	swap_back(kept);
+	cr_assert(VM_EVENTUALLY(heard_times(&heard, lost) > 0));
+	cr_assert_eq(flush(), VIRTIO_BLK_S_IOERR);
+	cr_assert_eq(heard_times(&heard, lost), 1u);
+	line = strstr(heard.text, "disk disk-under-test: ");
+	cr_assert_not_null(line);
+	cr_assert_not_null(strstr(line, vm.image));
+	cr_assert_not_null(strstr(line, "Invalid argument"));
+	cr_assert_not_null(strstr(line, "sluice disk replace"));
+	cr_assert_eq(heard_times(&heard, over), 0u);
+
+	vm_disconnect(&vm);
+	cr_assert(VM_EVENTUALLY(!vm.dev->vhost.session));
+	image_create(other, IMAGE);
+	cr_assert_eq(blk_device_replace(vm.dev, other, NULL, replaced, &done, &err), 0, "%s",
+		     err.text);
+	cr_assert(VM_EVENTUALLY(done));
+	cr_assert_eq(heard_times(&heard, over), 1u);
+	cr_assert_eq(vm_stats(&vm).lost_error, 0);
+	vm_close_device(&vm);
+	cr_assert_eq(heard_times(&heard, over), 1u);
+	cr_assert_eq(heard_times(&heard, lost), 1u);
+	unlink(other);
+	vm_stop_closed(&vm);
 }
 
 /* It may have been told of another's page, which stood in the cache with its own. */

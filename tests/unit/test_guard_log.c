@@ -1,47 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A front-end or guest cannot fill the log, and a log that nobody reads stops no worker. */
+#include "tests/unit/hear.h"
 #include "tests/unit/session_util.h"
 
-#include <fcntl.h>
-#include <string.h>
-#include <unistd.h>
-
 static struct bed b;
-static int in;
-static char text[1 << 20];
-static size_t used;
-
-static void log_to_pipe(void)
-{
-	int fds[2];
-
-	cr_assert_eq(pipe(fds), 0);
-	cr_assert_eq(dup2(fds[1], STDERR_FILENO), STDERR_FILENO);
-	close(fds[1]);
-	in = fds[0];
-	fcntl(in, F_SETFL, O_NONBLOCK);
-	fcntl(in, F_SETPIPE_SZ, 1 << 20);
-	log_set_level(LOG_LEVEL_INFO);
-}
-
-static unsigned lines(void)
-{
-	unsigned n = 0;
-	ssize_t got;
-
-	while ((got = read(in, text + used, sizeof(text) - 1 - used)) > 0)
-		used += (size_t)got;
-	text[used] = 0;
-	for (const char *p = text; (p = strchr(p, '\n')); p++)
-		n++;
-	return n;
-}
+static struct heard heard;
 
 Test(guard_log, connecting_again_and_again_does_not_fill_it, .timeout = 60)
 {
 	bed_init(&b, &echo_blk_ops);
 	bed_listen(&b);
-	log_to_pipe();
+	hear(&heard);
 	for (unsigned i = 0; i < 500; i++) {
 		bed_connect(&b);
 		for (unsigned j = 0; j < 3; j++) /* refused: no such message */
@@ -50,7 +19,7 @@ Test(guard_log, connecting_again_and_again_does_not_fill_it, .timeout = 60)
 		cr_assert(EVENTUALLY(b.dev.disconnected == i + 1));
 	}
 	cr_assert_eq(counter_read(&b.dev.vhost.stats.messages_refused), 1500u);
-	cr_assert_lt(lines(), 250u);
+	cr_assert_lt(heard_times(&heard, "\n"), 250u);
 	bed_fini(&b);
 }
 
@@ -61,12 +30,12 @@ Test(guard_log, rings_that_break_again_and_again_do_not_fill_it, .timeout = 60)
 	const uint64_t layouts[] = { 0, VU_F_PACKED };
 
 	for (unsigned l = 0; l < ARRAY_SIZE(layouts); l++) {
-		used = 0;
+		heard.used = 0;
 		bed_init(&b, &echo_blk_ops);
 		bed_listen(&b);
 		bed_connect(&b);
 		bed_negotiate(&b, VU_PF_USUAL, layouts[l]);
-		log_to_pipe();
+		hear(&heard);
 		for (unsigned i = 0; i < 300; i++) {
 			struct frontend_queue_options opt = { .size = 64 };
 			struct driver_ring *r = &b.f.queue[0].ring;
@@ -83,10 +52,11 @@ Test(guard_log, rings_that_break_again_and_again_do_not_fill_it, .timeout = 60)
 			frontend_queue_free(&b.f, 0);
 			memset(&b.memory.region[0].used, 0, sizeof(b.memory.region[0].used));
 		}
-		cr_assert_lt(lines(), 150u);
-		cr_assert_not_null(strstr(text, "echo queue 0: broken by its driver: descriptor "
-						"outside guest memory"));
+		cr_assert_lt(heard_times(&heard, "\n"), 150u);
+		cr_assert_not_null(strstr(heard.text,
+					  "echo queue 0: broken by its driver: descriptor "
+					  "outside guest memory"));
 		bed_fini(&b);
-		close(in);
+		close(heard.in);
 	}
 }
