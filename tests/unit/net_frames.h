@@ -123,6 +123,27 @@ static inline void tcp_frame_make(struct tcp_frame *f, const struct tcp_spec *s,
 	frame_put16(b + f->l4 + 16, ref_pseudo(b + f->l3, 6, l4_len));
 }
 
+/* The same of UDP, as a guest sends it for USO; @payload is at least 12 bytes. */
+static inline void udp_frame_make(struct tcp_frame *f, bool v6, uint16_t ip_id, unsigned payload,
+				  uint32_t seed)
+{
+	struct tcp_spec spec = { .v6 = v6, .ip_id = ip_id, .payload = payload - 12 };
+	uint8_t *ip;
+
+	tcp_frame_make(f, &spec, seed);
+	ip = f->bytes + f->l3;
+	f->payload_at = f->l4 + 8;
+	if (v6) {
+		ip[6] = 17;
+	} else {
+		ip[9] = 17;
+		frame_put16(ip + 10, 0);
+		frame_put16(ip + 10, ~ref_sum(0, ip, 20) & 0xffff);
+	}
+	frame_put16(f->bytes + f->l4 + 4, f->len - f->l4);
+	frame_put16(f->bytes + f->l4 + 6, ref_pseudo(ip, 17, f->len - f->l4));
+}
+
 /* Is the TCP (or, of @proto, other) checksum of this whole frame right, and v4's header's too? */
 static inline bool frame_csum_ok(const uint8_t *b, unsigned len, unsigned l3, unsigned l4,
 				 unsigned proto)

@@ -19,25 +19,10 @@ static struct ng_frame got;
 static struct tcp_frame f;
 static unsigned payload_len;
 
-/* As a guest sends it: the pseudo header's sum in the checksum's place. */
 static void udp_make(bool v6, unsigned payload, uint32_t seed)
 {
-	struct tcp_spec spec = { .v6 = v6, .ip_id = 0xfffe, .payload = payload - 12 };
-	uint8_t *ip;
-
-	tcp_frame_make(&f, &spec, seed);
-	ip = f.bytes + f.l3;
 	payload_len = payload;
-	f.payload_at = f.l4 + 8;
-	if (v6) {
-		ip[6] = 17;
-	} else {
-		ip[9] = 17;
-		frame_put16(ip + 10, 0);
-		frame_put16(ip + 10, ~ref_sum(0, ip, 20) & 0xffff);
-	}
-	frame_put16(f.bytes + f.l4 + 4, f.len - f.l4);
-	frame_put16(f.bytes + f.l4 + 6, ref_pseudo(ip, 17, f.len - f.l4));
+	udp_frame_make(&f, v6, 0xfffe, payload, seed);
 }
 
 static struct virtio_net_hdr uso_hdr(unsigned gso_size)
