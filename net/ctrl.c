@@ -161,6 +161,9 @@ static void ctrl_obey(struct net_device *d, const struct chain *chain, const str
 		case VIRTIO_NET_CTRL_ANNOUNCE:
 			ok = announce_command(d, c);
 			break;
+		case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
+			ok = net_offloads_command(d, c->hdr.cmd, c->data, data_len);
+			break;
 		case VIRTIO_NET_CTRL_NOTF_COAL:
 			ok = coalesce_command(d, c, data_len, chain->in_len, a);
 			break;

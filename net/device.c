@@ -55,7 +55,7 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6) |
 		     bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VIRTIO_NET_F_RSS) |
 		     bit(VIRTIO_NET_F_HASH_REPORT) | bit(VIRTIO_NET_F_NOTF_COAL) |
-		     bit(VIRTIO_NET_F_VQ_NOTF_COAL);
+		     bit(VIRTIO_NET_F_VQ_NOTF_COAL) | bit(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 
 	/*
 	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
@@ -81,6 +81,7 @@ static void driver_state_forget(struct net_device *d)
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
 	net_steer(d, &(struct rss_config) { 0 });
 	net_coalesce_forget(d);
+	net_offloads_set(d, 0);
 	net_filter_forget(d);
 	flows_forget(d->flows);
 }
@@ -160,12 +161,7 @@ static void queue_decide(struct net_queue *q)
 		       vhost_has_feature(v, VIRTIO_NET_F_VQ_NOTF_COAL);
 	q->coalesce.pending = q->coalesce.looked = 0;
 	q->asleep = q->no_wake = false;
-	q->csum = vhost_has_feature(v, VIRTIO_NET_F_GUEST_CSUM);
-	q->tso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO4);
-	q->tso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_TSO6);
-	q->uso4 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_USO4);
-	q->uso6 = q->csum && vhost_has_feature(v, VIRTIO_NET_F_GUEST_USO6);
-	q->ecn = vhost_has_feature(v, VIRTIO_NET_F_GUEST_ECN);
+	net_offloads_decide(q);
 	q->sender_offloads = 0;
 	if (!host_csum)
 		return;

@@ -12,8 +12,8 @@
 #include <linux/virtio_ids.h>
 #include <string.h>
 
-static const uint16_t state_fields[] = { STATE_NET_MAC, STATE_NET_PAIRS, STATE_NET_RSS,
-					 STATE_NET_COALESCE, STATE_NET_FILTER };
+static const uint16_t state_fields[] = { STATE_NET_MAC,	     STATE_NET_PAIRS,  STATE_NET_RSS,
+					 STATE_NET_COALESCE, STATE_NET_FILTER, STATE_NET_OFFLOADS };
 
 /* STATE_NET_RSS: struct rss_config, little-endian. */
 struct rss_state {
@@ -126,7 +126,7 @@ struct filter_state {
 	uint64_t vlans[64];
 } __attribute__((packed));
 static_assert(sizeof(struct filter_state) == 4 + 768 + 512, "a state's fields do not change");
-static_assert(24 + 5 * 4 + 6 + 2 + sizeof(struct rss_state) + sizeof(struct coalesce_state) +
+static_assert(24 + 6 * 4 + 6 + 2 + 8 + sizeof(struct rss_state) + sizeof(struct coalesce_state) +
 			      sizeof(struct filter_state) <=
 		      STATE_MAX,
 	      "all fields are in one state");
@@ -170,6 +170,26 @@ static bool filter_load(struct filter_config *c, const struct state_blob *state)
 	return filter_config_ok(c);
 }
 
+static void offloads_save(const struct net_device *d, struct state_blob *state)
+{
+	uint64_t off = htole64(__atomic_load_n(&d->offloads_off, __ATOMIC_RELAXED));
+
+	if (off)
+		state_put(state, STATE_NET_OFFLOADS, &off, sizeof(off));
+}
+
+/* @return false: it is there, and not right. */
+static bool offloads_load(uint64_t *off, const struct state_blob *state)
+{
+	*off = 0;
+	if (!state_has(state, STATE_NET_OFFLOADS))
+		return true;
+	if (!state_get(state, STATE_NET_OFFLOADS, off, sizeof(*off)))
+		return false;
+	*off = le64toh(*off);
+	return !(*off & ~net_offloads_known());
+}
+
 void net_save_state(struct vhost_device *vdev, struct state_blob *state)
 {
 	const struct net_device *d = net_device_of(vdev);
@@ -184,6 +204,7 @@ void net_save_state(struct vhost_device *vdev, struct state_blob *state)
 	rss_save(net_steering(d), state);
 	filter_save(net_filter_get(d), state);
 	coalesce_save(d, state);
+	offloads_save(d, state);
 }
 
 int net_load_state(struct vhost_device *vdev, const struct state_blob *state, struct error *err)
@@ -191,6 +212,7 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 	struct net_device *d = net_device_of(vdev);
 	struct rss_config rss;
 	struct filter_config filter;
+	uint64_t off;
 	uint16_t pairs;
 	uint8_t mac[6];
 
@@ -216,6 +238,9 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 		return error_set(err, -EBADMSG, "the state's notification coalescing is cut off");
 	if (!filter_load(&filter, state))
 		return error_set(err, -EINVAL, "the state's receive filter is none that can be");
+	if (!offloads_load(&off, state))
+		return error_set(err, -EINVAL,
+				 "the state has other offloads off than there are to be switched");
 	/* Committed. */
 	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
 	if (pairs) {
@@ -225,5 +250,6 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 	net_steer(d, &rss);
 	coalesce_load(d, state, true);
 	net_filter_set(d, &filter);
+	net_offloads_set(d, off);
 	return 0;
 }

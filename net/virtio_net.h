@@ -60,9 +60,10 @@ struct net_queue {
 	uint8_t hdr_len;
 	unsigned sender_offloads; /* transmit: OFFLOAD_* that the guest may ask for */
 	bool mergeable;		  /* receive: MRG_RXBUF */
-	/* Receive: what the guest takes unfinished. */
+	bool coalesces;		  /* the driver may ask for fewer calls */
+
+	/* Receive: what the guest takes unfinished. Under vq->lock; see net_offloads_decide(). */
 	bool csum, tso4, tso6, uso4, uso6, ecn;
-	bool coalesces; /* the driver may ask for fewer calls */
 
 	/*
 	 * Receive: workers may use the ring. Written under vq->lock on the queue's worker; read as
@@ -106,6 +107,8 @@ struct net_device {
 	unsigned pairs_used;
 	/* For all queues of a role, and for those that are enabled anew. Atomic. */
 	struct coalesce coalesce[NET_QUEUE_CONTROL];
+	/* Negotiated offloads, as bits of features, that the driver has switched off. Atomic. */
+	uint64_t offloads_off;
 	bool ctrl_ours; /* the front-end handed the control queue to us */
 	/* Pairs below it may have a receive queue that runs and is enabled. Atomic. */
 	unsigned rx_span;
@@ -190,6 +193,19 @@ void net_coalesce_enabled(struct net_queue *q);
 /* Control queue's worker. What VIRTIO_NET_CTRL_NOTF_COAL_* say; @return false: it is not right. */
 bool net_coalesce_command(struct net_device *d, uint8_t cmd, const uint8_t *data, size_t len,
 			  struct coalesce_params *got);
+
+/* guest_offloads.c */
+/* What a driver may switch, as bits of features. */
+uint64_t net_offloads_known(void);
+/* Control thread: a queue starts. */
+void net_offloads_decide(struct net_queue *q);
+/*
+ * What of these is not @off is on from now on, if it was negotiated. On the control queue's worker,
+ * or on the control thread; when it returns no frame goes by what was before.
+ */
+void net_offloads_set(struct net_device *d, uint64_t off);
+/* Control queue's worker. VIRTIO_NET_CTRL_GUEST_OFFLOADS_*; @return false: it is not right. */
+bool net_offloads_command(struct net_device *d, uint8_t cmd, const uint8_t *data, size_t len);
 
 /* state.c: vhost_device_ops. */
 void net_save_state(struct vhost_device *vdev, struct state_blob *state);

@@ -30,6 +30,7 @@ enum state_tag {
 	STATE_NET_RSS = 3,	/* struct rss_state; where the driver has set any of it */
 	STATE_NET_COALESCE = 4, /* struct coalesce_state; likewise */
 	STATE_NET_FILTER = 5,	/* struct filter_state; likewise */
+	STATE_NET_OFFLOADS = 6, /* u64, bits of features: what the driver has off; likewise */
 };
 
 struct state_blob {
