@@ -354,6 +354,19 @@ static void step_coalesce(struct input *in)
 	say_command(bytes, len, how & 1 ? 9 : 1 + queue);
 }
 
+/* GUEST_OFFLOADS_SET (virtio 1.3 5.1.6.5.8): of what was negotiated, or anything. */
+static void step_offloads(struct input *in)
+{
+	uint8_t how = in_u8(in), bytes[2 + 8 + 4] = { VIRTIO_NET_CTRL_GUEST_OFFLOADS, how >> 7 };
+	uint64_t on = in_u64(in);
+
+	if (!(how & 1))
+		on &= n.vhost[HOSTILE]->features & net_offloads_known();
+	on = htole64(on);
+	memcpy(bytes + 2, &on, sizeof(on));
+	say_command(bytes, how & 2 ? in_u8(in) % (sizeof(bytes) + 1) : 10, 1);
+}
+
 static void step_pairs(struct input *in)
 {
 	uint8_t bytes[] = { VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, in_u8(in),
@@ -408,6 +421,26 @@ static void check_calls(bool may_wake)
 	}
 }
 
+/* Only what was negotiated is off, or on, and all receive queues have it alike. */
+static void check_offloads(void)
+{
+	const struct net_device *d = n.dev[HOSTILE];
+	uint64_t may = d->vdev.features & net_offloads_known(), on = may & ~d->offloads_off;
+
+	FUZZ_CHECK(!(d->offloads_off & ~may));
+	FUZZ_CHECK(!d->offloads_off ||
+		   vhost_has_feature(&d->vdev, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS));
+	for (unsigned i = 0; i < N_QUEUES; i++) {
+		const struct net_queue *q = queue_of(i)->priv;
+
+		if (!n.runs[i] || q->role != NET_QUEUE_RECEIVE)
+			continue;
+		FUZZ_CHECK(q->csum == !!(on & bit(VIRTIO_NET_F_GUEST_CSUM)));
+		FUZZ_CHECK(q->tso4 == (q->csum && on & bit(VIRTIO_NET_F_GUEST_TSO4)));
+		FUZZ_CHECK(q->uso6 == (q->csum && on & bit(VIRTIO_NET_F_GUEST_USO6)));
+	}
+}
+
 static void check_all(void)
 {
 	uint32_t len;
@@ -416,6 +449,7 @@ static void check_all(void)
 		if (n.runs[q])
 			fg_check_writes(&n.guest[q], hooks_live(&queue_of(q)->ring) == 0);
 	check_calls(true);
+	check_offloads();
 	peer_receive(&len);
 }
 
@@ -460,6 +494,8 @@ static uint64_t device_features(struct input *in, uint16_t *more)
 	if (features & bit(VIRTIO_NET_F_CTRL_MAC_ADDR))
 		features |= bit(VIRTIO_NET_F_CTRL_RX) | bit(VIRTIO_NET_F_CTRL_RX_EXTRA) |
 			    bit(VIRTIO_NET_F_CTRL_VLAN);
+	if (features & bit(VIRTIO_NET_F_GUEST_ANNOUNCE))
+		features |= bit(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 	if (features & bit(VIRTIO_NET_F_HOST_TSO4))
 		features |= bit(VIRTIO_NET_F_HOST_USO);
 	if (features & bit(VIRTIO_NET_F_GUEST_TSO4))
@@ -552,7 +588,9 @@ static void step_right(uint8_t what, struct input *in)
 {
 	bool command = what & 0x80;
 
-	if (command && n.coalesces && what & 0x40)
+	if (command && what & 0x10)
+		step_offloads(in);
+	else if (command && n.coalesces && what & 0x40)
 		step_coalesce(in);
 	else if (command && n.hashes && !(what & 0x20))
 		step_rss(in);

@@ -31,7 +31,8 @@
 #define RSS_BYTES 308	    /* of STATE_NET_RSS, */
 #define COALESCE_BYTES 2048 /* of STATE_NET_COALESCE */
 #define FILTER_BYTES 1284   /* of STATE_NET_FILTER: 4, 2 x 64 addresses of 6, 4096 bits */
-#define ADDRESSES 64	    /* of each kind in it */
+#define OFFLOADS_BYTES 8    /* of STATE_NET_OFFLOADS */
+#define ADDRESSES 64	    /* of each kind in a filter */
 
 enum { BLK, NET, N_DEVICES };
 
@@ -151,6 +152,21 @@ static void driver_field(struct input *in, bool coalesces)
 	add_field(coalesces ? STATE_NET_COALESCE : STATE_NET_RSS, len, bytes, len);
 }
 
+/* Offloads that a card's driver has off, now and then such as there are not. */
+static void offloads_field(struct input *in)
+{
+	static const uint8_t may[OFFLOADS_BYTES] = { 0x82, 3, 0, 0, 0, 0, 0xc0 };
+	uint8_t bytes[OFFLOADS_BYTES], how = in_u8(in);
+	uint16_t len = OFFLOADS_BYTES;
+
+	in_bytes(in, bytes, sizeof(bytes));
+	for (unsigned i = 0; !(how & 1) && i < sizeof(bytes); i++)
+		bytes[i] &= may[i];
+	if (how & 2)
+		len = how >> 4 & 7;
+	add_field(STATE_NET_OFFLOADS, len, bytes, len);
+}
+
 /* A field that is known, nearly, or none at all. */
 static void any_field(struct input *in)
 {
@@ -160,7 +176,9 @@ static void any_field(struct input *in)
 	uint16_t tag = 1 + (how >> 3 & 1), len = tag == 1 ? 6 : 2;
 
 	if (s.kind == NET && how & 0x80) {
-		if (how & 0x40)
+		if (how & 0x40 && how & 0x10)
+			offloads_field(in);
+		else if (how & 0x40)
 			filter_field(in);
 		else
 			driver_field(in, how & 0x20);
@@ -224,15 +242,15 @@ static void any_state(struct input *in)
 
 struct said {
 	bool good;
-	unsigned n[6];	 /* how many fields of each kind: 1 to 5 */
-	unsigned len[6]; /* of the last */
-	uint8_t value[6][COALESCE_BYTES];
+	unsigned n[7];	 /* how many fields of each kind: 1 to 6 */
+	unsigned len[7]; /* of the last */
+	uint8_t value[7][COALESCE_BYTES];
 };
 
 static unsigned known_field(unsigned tag)
 {
 	if (s.kind == NET)
-		return tag >= 1 && tag <= 5 ? tag : 0;
+		return tag >= 1 && tag <= 6 ? tag : 0;
 	return tag == 1 ? 1 : tag == 0x8002 ? 2 : 0;
 }
 
@@ -300,6 +318,12 @@ static bool filter_is_right(const uint8_t *f)
 	return f[1] == 0 && f[2] <= ADDRESSES && f[3] <= ADDRESSES;
 }
 
+/* virtio 1.3 5.1.6.5.8, as bytes: GUEST_CSUM, TSO4; TSO6, ECN; USO4, USO6. */
+static bool offloads_are_right(const uint8_t *o)
+{
+	return !(o[0] & ~0x82 || o[1] & ~3 || o[2] || o[3] || o[4] || o[5] || o[6] & ~0xc0 || o[7]);
+}
+
 static bool acceptable(const struct said *r)
 {
 	uint64_t capacity;
@@ -318,6 +342,9 @@ static bool acceptable(const struct said *r)
 		return false;
 	if (r->n[5] > 1 ||
 	    (r->n[5] && (r->len[5] != FILTER_BYTES || !filter_is_right(r->value[5]))))
+		return false;
+	if (r->n[6] > 1 ||
+	    (r->n[6] && (r->len[6] != OFFLOADS_BYTES || !offloads_are_right(r->value[6]))))
 		return false;
 	return r->n[2] == 1 && r->len[1] == 6 && r->len[2] == 2 && !(r->value[1][0] & 1) &&
 	       word(r->value[2]) <= PAIRS;
@@ -390,6 +417,8 @@ static void check_taken(const struct said *r, const struct state_blob *before)
 	check_driver_field(&after, STATE_NET_RSS, r, RSS_BYTES, RSS_BYTES,
 			   !r->value[3][10] && !r->value[3][0]);
 	check_filter(&after, r);
+	check_driver_field(&after, STATE_NET_OFFLOADS, r, OFFLOADS_BYTES, OFFLOADS_BYTES,
+			   memcmp(r->value[6], zero, OFFLOADS_BYTES) == 0);
 	FUZZ_CHECK(memcmp(mac, r->value[1], 6) == 0);
 	/* 0: the front-end tells of pairs, and nothing changes. */
 	FUZZ_CHECK(memcmp(pairs, r->value[2][0] | r->value[2][1] ? r->value[2] : old, 2) == 0);

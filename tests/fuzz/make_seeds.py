@@ -74,6 +74,12 @@ def driver_states(right):
             ("everything", 1, 0, 0, b""), ("nothing", 0, 0, 0, b""), ("addresses", 0, 3, 64, b""), ("VLANs", 1, 0, 0, b"\5"),
             ("a mode that there is not", 0x100, 0, 0, b""), ("too many stations", 0, 65, 0, b""), ("too many groups", 0, 0, 65, b"")):
         yield f"a filter: {what}", right + receives(modes, n_uni, n_multi, vlans)
+    for what, off in (("checksums", 1 << 1), ("all", 0xc0000000000382), ("none", 0), ("large frames of another kind", 1 << 10),
+                      ("what is no offload", 1 << 2), ("everything", 2**64 - 1)):
+        yield f"offloads that are off: {what}", right + field(6, struct.pack("<Q", off))
+    yield "offloads that are off, twice", right + 2 * field(6, struct.pack("<Q", 1 << 7))
+    yield "offloads that are off, cut off", right + field(6, bytes([0x80]) + bytes(6))
+    yield "offloads that are off, too long", right + field(6, bytes([0x80]) + bytes(8))
     yield "a filter, twice", right + 2 * receives(0, 1, 1, b"")
     yield "a filter, cut off", right + field(5, receives(0, 1, 1, b"")[4:-1])
     yield "a filter, too long", right + field(5, receives(0, 1, 1, b"")[4:] + b"\0")
@@ -116,7 +122,8 @@ def state_seeds():
 def forgotten_states():
     """A driver's state, then one of a driver that has set nothing of it."""
     plain = bytes([0]) + bytes([0x52, 0, 0, 0, 0, 2, 0, 0]) + bytes([8, 2]) + bytes(7)
-    for field_of_driver in (bytes([0xa0, 0]) + bytes(range(1, 65)), bytes([0x80, 0x0a])):
+    for field_of_driver in (bytes([0xa0, 0]) + bytes(range(1, 65)), bytes([0x80, 0x0a]),
+                            bytes([0xd0, 0, 0x82, 3]) + bytes(6)):
         yield bytes([3, 0xff, 3]) + plain + field_of_driver + bytes([3, 0xff, 2]) + plain
 
 
@@ -152,6 +159,19 @@ def net_inputs():
         yield f"{layout}: enabled anew", begin(0, 5) + bytes([coalesce, 5, 9, 9, coalesce, 0x0d, 9, 9]) + run + both
         for n in range(5):
             yield f"{layout}: {n} pairs", begin(0, 4) + bytes([pairs, n & 3, 0x80 * (n > 3)]) + run + both
+        offloads, card = 0x94, struct.pack("<HH", 0x9f0, more << 12) + 3 * ring
+        large = b"".join(bytes([5, 4 | v6, 0, 0x10, how]) for v6 in (0, 1) for how in (0, 2, 4))
+        buffers = 4 * bytes([1, 0, 1 << 3, 64, 0, 212])
+        for on in (0, 1 << 1, 1 << 1 | 1 << 7, 1 << 1 | 1 << 8 | 1 << 9, 1 << 7, 2**64 - 1):
+            said = bytes([offloads, 0]) + struct.pack("<Q", on)
+            yield f"{layout}: offloads {on:#x}", card + buffers + large + run + said + run + large + run + buffers + large + run
+        for on in (1 << 0, 1 << 2, 1 << 10, 1 << 59, 1 << 61, 2**64 - 1):
+            yield f"{layout}: offloads {on:#x}, which there are not", card + bytes([offloads, 1]) + struct.pack("<Q", on) + run + traffic
+        for length in range(15):
+            said = bytes([offloads, 2]) + struct.pack("<QB", 1 << 1, length)
+            yield f"{layout}: offloads in {length} bytes", card + said + run + traffic
+        yield f"{layout}: another command", card + bytes([offloads, 0x80]) + struct.pack("<Q", 1 << 1) + run + traffic
+        yield f"{layout}: offloads that were not negotiated", begin(0, 0) + bytes([offloads, 1]) + struct.pack("<Q", 1 << 1) + run + traffic
         for how in range(0x10):  # tables of 1 to 128 entries, or hash reports alone, then a chain that has it
             for place in (None, 6, 7, 8, 10):
                 said = bytes([0x84, 0, how | 0x10 * (how > 7) | (0x40 if place is not None else 0)]) + bytes(range(8))
