@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Builds the test guest's initramfs in the cache folder: busybox, the virtio modules of the guest
-# kernel, mkfs.ext4 with its libraries, our own pattern tool, our init. Named after a hash of all
+# kernel, mkfs.ext4 with its libraries, our own tools, our init. Named after a hash of all
 # that, so that it is built once. Prints `kernel=PATH`, `initramfs=PATH` and `pattern=PATH` (the same
 # tool, for the host). scripts/setup.sh --for demo has brought the kernel.
 #
@@ -12,6 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
 modules=(virtio_pci virtio_mmio virtio_blk virtio_net)
+spare=(8021q) # loaded by the jobs that need them
 tool=("$here/pattern.c" "$here/churn.c")
 
 die() { printf 'guest: %s\n' "$*" >&2; exit 1; }
@@ -27,7 +28,7 @@ for name in "$@"; do
   programs+=("$(PATH=$PATH:/usr/sbin:/sbin command -v "$name")") || die "$name is missing; run scripts/setup.sh --for test"
 done
 
-hash=$({ cat "$here/build.sh" "$here/init" "${tool[@]}" "$here/sector.h" "$busybox" "${programs[@]}"; echo "$version ${modules[*]}"; } |
+hash=$({ cat "$here/build.sh" "$here/init" "${tool[@]}" "$here"/{sector.h,xdp.c} "$busybox" "${programs[@]}"; echo "$version ${modules[*]}"; } |
        sha256sum | cut -c 1-16)
 image=$cache/initramfs-$hash.cpio
 pattern=$cache/pattern-$hash
@@ -57,7 +58,7 @@ fill() {
   # The wanted modules and what they need. The package brings no modules.dep: its install script
   # would have made one.
   "$busybox" depmod -n -b "$cache/kernel" "$version" | sed '/^#/d' >"$root/all.dep"
-  for name in "${modules[@]}"; do
+  for name in "${modules[@]}" "${spare[@]}"; do
     grep -E "^[^:]*/$name\.ko[^:]*:" "$root/all.dep" | tr -d : | tr ' ' '\n'
   done | sort -u | while read -r file; do
     mkdir -p "$root/lib/modules/$version/$(dirname "$file")"
@@ -76,6 +77,8 @@ if [ ! -e "$image" ] || [ ! -e "$pattern" ]; then
   mv "$work/pattern" "$pattern"
   mkdir "$work/root"
   fill "$work/root"
+  ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -static -o "$work/root/bin/xdp" "$here/xdp.c" ||
+    die "cannot build the XDP tool; run scripts/setup.sh --for build"
   # Not compressed: an emulated CPU takes longer to unpack it than the disk takes to read it.
   (cd "$work/root" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0) >"$work/image"
   mv "$work/image" "$image"

@@ -3,17 +3,22 @@
 Linux's driver on our own control queue. QEMU's vhost-user-net keeps that queue to itself; its device for any kind of
 vhost-user back-end, which QEMU 11.1 lets anybody use, hands it over. What ethtool and ip set there must have its effect.
 """
+import contextlib
 import shutil
 
 import pytest
+from between import hiding
 from lab import qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Guest, Machine, Net
 from test_guests import sluice
 
 PAIRS = 4
+RING_PACKED = 34  # virtio 1.3 6
+STREAM_MIB, FRAME_MAX = 2, 1460  # bytes of payload in a frame that is not a large one
 MAC, NEW_MAC = "52:54:00:5c:81:01", "52:54:00:5c:81:11"
 ONE, ONE6, TWO, TWO6 = "198.18.81.1", "fd81::1", "198.18.81.2", "fd81::2"
+VLAN, ONE_VLAN, TWO_VLAN = 5, "198.18.82.1", "198.18.82.2"
 CONFIG = """
 networks:
   - name: lan
@@ -23,16 +28,19 @@ networks:
 """
 
 
-@pytest.fixture(name="lab")
-def _lab(folder):
+@pytest.fixture(name="lab", params=["packed", "split"])
+def _lab(folder, request):
     generic = qemu.generic_qemu()
     if not generic or not shutil.which("ethtool", path="/usr/bin:/usr/sbin:/bin:/sbin"):
         pytest.skip("QEMU 11 or ethtool is not here; scripts/setup.sh --for test fetches what can be had")
     files = qemu.guest_files("ethtool")
-    one = Machine(qemu=generic, cpus=2, net=Net(f"{folder}/one.sock", queues=PAIRS, generic=True), ip=f"{ONE}/24",
-                  ip6=f"{ONE6}/64")
+    # It takes all that it is offered.
+    split = request.param == "split"
+    between = hiding(f"{folder}/split.sock", f"{folder}/one.sock", RING_PACKED) if split else contextlib.nullcontext()
+    sock = f"{folder}/{'split' if split else 'one'}.sock"
+    one = Machine(qemu=generic, cpus=2, net=Net(sock, queues=PAIRS, generic=True), ip=f"{ONE}/24", ip6=f"{ONE6}/64")
     two = Machine(net=Net(f"{folder}/two.sock", "52:54:00:5c:81:02"), ip=f"{TWO}/24", ip6=f"{TWO6}/64")
-    with Daemon(folder, CONFIG.format(folder=folder, pairs=PAIRS, mac=MAC)) as daemon, \
+    with Daemon(folder, CONFIG.format(folder=folder, pairs=PAIRS, mac=MAC)) as daemon, between, \
             Guest(one, "one", files=files) as first, Guest(two, "two", files=files) as second:
         first.start()
         second.start()
@@ -40,6 +48,7 @@ def _lab(folder):
         second.ready()
         first.job("carrier", "up")
         second.job("neighbour", ONE6)  # which takes a while where IPv6 is just about to find the link
+        assert {q["layout"] for q in daemon.port("one")["queues"] if q["state"] == "running"} == {request.param}
         yield daemon, first, second
         assert not first.job("complaints")
         port = daemon.port("one")
@@ -106,6 +115,47 @@ def check_filters(daemon, one, two):
     assert two.job("neighbour", ONE6)["lladdr"] == NEW_MAC
 
 
+def frames_of_a_stream(daemon, one, two):
+    """In how many frames a file comes to one that two sends by TCP."""
+    made = two.job("make", "f", STREAM_MIB)
+    before = daemon.port("one")["counters"]["tx_packets"]
+    one.begin("receive", "g", 5000)
+    one.answer("listening")
+    two.job("send", "f", ONE, 5000)
+    assert one.end("receive")["sum"] == made["sum"]
+    return daemon.port("one")["counters"]["tx_packets"] - before
+
+
+def check_offloads(daemon, one, two):
+    """By what ethtool says, and by what a driver does that has an XDP program."""
+    all_small = STREAM_MIB * 2**20 // FRAME_MAX
+    one.job("ethtool", "-L", "eth0", "combined", 2)  # XDP takes as many as there are CPUs besides
+    assert one.job("ethtool", "-k", "eth0")["rx-gro-hw"] == "on"
+    assert frames_of_a_stream(daemon, one, two) < all_small
+    for off, on in ((("ethtool", "-K", "eth0", "rx-gro-hw", "off"), ("ethtool", "-K", "eth0", "rx-gro-hw", "on")),
+                    (("xdp", "on"), ("xdp", "off"))):
+        one.job(*off)
+        assert frames_of_a_stream(daemon, one, two) >= all_small, off
+        one.job(*on)
+        assert frames_of_a_stream(daemon, one, two) < all_small, on
+    one.job("ethtool", "-L", "eth0", "combined", PAIRS)
+
+
+def check_vlans(daemon, one, two):
+    def unheard():
+        before = daemon.port("one")["counters"]["tx_not_its_vlan"]
+        two.job("ask", ONE_VLAN)
+        return daemon.port("one")["counters"]["tx_not_its_vlan"] - before
+    two.job("vlan", VLAN, f"{TWO_VLAN}/24")
+    assert unheard() > 0
+    one.job("vlan", VLAN, f"{ONE_VLAN}/24")
+    two.job("ping", ONE_VLAN, 3)
+    assert unheard() == 0
+    one.job("vlan", VLAN, "off")
+    assert unheard() > 0
+    two.job("vlan", VLAN, "off")
+
+
 def check_link(daemon, one, two):
     for word in ("down", "up"):
         done = sluice(daemon, "port", word, "one")
@@ -117,7 +167,7 @@ def check_link(daemon, one, two):
 def test_what_ethtool_and_ip_set_has_its_effect(lab):
     daemon, one, two = lab
     features = daemon.port("one")["front_end"]["features"]
-    for name in ("ctrl_vq", "ctrl_rx", "ctrl_mac_addr", "ctrl_vlan", "mq", "rss", "hash_report", "notf_coal", "status",
+    for name in ("ctrl_vq", "ctrl_rx", "ctrl_mac_addr", "ctrl_vlan", "ctrl_guest_offloads", "mq", "rss", "hash_report", "notf_coal", "status",
                  "speed_duplex", "mtu", "mac"):
         assert name in features, name
     facts = one.job("facts")
@@ -130,6 +180,8 @@ def test_what_ethtool_and_ip_set_has_its_effect(lab):
     check_queues_and_rss(one, two)
     check_coalescing(one, two)
     check_filters(daemon, one, two)
+    check_vlans(daemon, one, two)
+    check_offloads(daemon, one, two)
     check_link(daemon, one, two)
     wait_for(lambda: sum(per_queue(one)) == daemon.port("one")["counters"]["tx_packets"], 60,
              "what ethtool -S counts is what sluiced has delivered")
