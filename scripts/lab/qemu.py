@@ -98,7 +98,9 @@ def accelerator():
     qemu = default_qemu()
     answer = Path(CACHE) / f"accelerator-{os.uname().release}-{qemu.name}"
     if not answer.exists():
-        answer.write_text("kvm" if _boots_with_kvm(qemu) else "tcg")
+        found = answer.with_name(f"{answer.name}.{os.getpid()}")  # another process may be looking just now
+        found.write_text("kvm" if _boots_with_kvm(qemu) else "tcg")
+        found.replace(answer)
     return answer.read_text()
 
 

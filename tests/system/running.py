@@ -2,6 +2,7 @@
 """Processes that end with the block that they run in, whatever the block ends with."""
 import contextlib
 import subprocess
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -12,3 +13,14 @@ def running(command, **how):
             yield process
         finally:
             process.kill()
+
+
+def command_lines_with(text):
+    """Of all processes of this machine; any of them may end while it is looked at."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes()
+            if str(text).encode() in words:
+                found.append(words)
+    return found

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import running
+from running import command_lines_with, running
 
 yaml = pytest.importorskip("yaml", reason="no python3-yaml")
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,8 +155,7 @@ def test_who_ends_it_ends_the_back_end_too(tmp_path, folder, number, code):
             time.sleep(0.02)
         process.send_signal(number)
         assert process.wait(30) == code
-    words = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not [w for w in words if str(folder).encode() in w] and list(folder.iterdir()) == []
+    assert not command_lines_with(folder) and list(folder.iterdir()) == []
 
 
 def test_nothing_to_compare_is_a_failure(tmp_path):
@@ -291,8 +290,7 @@ def test_in_order_a_batch_that_testpmd_gives_back_at_once_is_taken(tmp_path):
 def test_frames_are_switched_by_ovs_dpdk_over_both_layouts_and_none_of_it_is_left(tmp_path, folder, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(folder))
     assert min(measured(tmp_path, "cards", ["split, 60 bytes", "packed, 1514 bytes"], "OVS-DPDK")) > 1000
-    words = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not [w for w in words if str(folder).encode() in w] and list(folder.iterdir()) == []
+    assert not command_lines_with(folder) and list(folder.iterdir()) == []
 
 
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
