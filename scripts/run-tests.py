@@ -3,16 +3,18 @@
 """Runs every test that this machine can run, and adds up.
 
 Unit tests come from meson's own list; each case of a criterion executable counts as a test. System
-tests come from pytest. Last come the names of what failed and of what was skipped, with the reasons,
-and a line `N passed, N failed, N skipped`. Exits 1 if anything failed, or if nothing ran.
+tests come from pytest, some of them two at a time. Last come the names of what failed and
+of what was skipped, with the reasons, and a line `N passed, N failed, N skipped`. Exits 1 if anything failed, or if nothing ran.
 """
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as xml
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 EXIT_SKIPPED = 77  # meson's and automake's convention
 SYSTEM_TEST_S = 400  # one of them; then pytest says where it stood, and goes on with the next
 SYSTEM_TESTS_S = 3000  # all: for what even that cannot end
+# Files of system tests that bear others beside them, also on half of a CPU; each row in one pytest. The first are of guests whose
+# sluiced has a DPDK port: that takes hugepages where there are some, and test_matrix gives some back.
+BESIDE = [["test_matrix", "test_crash", "test_migration", "test_migration_loop"], ["test_bench_dies"], ["test_bench"]]
+RESULT = re.compile(r"tests/system/test_\w+\.py::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 
 
 class Results:
@@ -131,35 +137,66 @@ def run_unit_tests(results, build):
             results.add(of_one)
 
 
-def run_system_tests(results, build, arguments):
-    with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder:
-        report = Path(folder) / "report.xml"
-        command = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short", "--color=no",
-                   f"--timeout={SYSTEM_TEST_S}", f"--junitxml={report}", "tests/system", *arguments]
-        env = {**os.environ, "SLUICE_BUILD": str(build), "PYTHONUNBUFFERED": "1",
-               "PYTHONDONTWRITEBYTECODE": "1"}
-        with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
-            try:
-                code = process.wait(SYSTEM_TESTS_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = f"none within {SYSTEM_TESTS_S} s"
-        if not report.exists():
-            results.failed.append(("system tests", f"pytest ended without a report, exit code {code}"))
-            return
-        failed_before = len(results.failed)
-        for case in xml.parse(report).getroot().iter("testcase"):
-            name = f"{case.get('classname', '').rpartition('.')[2]} / {case.get('name')}"
-            problem = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
-            skip = case.find("skipped")
-            if problem is not None:
-                results.failed.append((name, one_line(problem.get("message"), "no message")))
-            elif skip is not None:
-                results.skipped.append((name, one_line(skip.get("message"), "no reason given")))
+def run_pytest(build, name, report, arguments, deadline):
+    """Its exit code, or a sentence. Each test's result is told as it comes, all else in one piece at the end."""
+    command = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short", "--color=no",
+               f"--timeout={SYSTEM_TEST_S}", f"--junitxml={report}", *arguments]
+    env = {**os.environ, "SLUICE_BUILD": str(build), "PYTHONUNBUFFERED": "1",
+           "PYTHONDONTWRITEBYTECODE": "1"}
+    start, more = time.monotonic(), []
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        killer = threading.Timer(max(1, deadline - start), process.kill)
+        killer.start()
+        for line in process.stdout:
+            if RESULT.match(line):
+                print(line, end="", flush=True)
             else:
-                results.passed.append(name)
-        if code not in (0, 1, 5) or (code == 1 and len(results.failed) == failed_before):
-            results.failed.append(("system tests", f"pytest ended with exit code {code}"))
+                more.append(line)
+        code = process.wait()
+        killer.cancel()
+    if time.monotonic() > deadline:
+        code = f"{code}: all system tests together took {SYSTEM_TESTS_S} s"
+    print("".join(more) + f"{name}: {time.monotonic() - start:.0f} s\n", end="", flush=True)
+    return code
+
+
+def add_pytest(results, name, report, code):
+    if not report.exists():
+        results.failed.append((name, f"pytest ended without a report, exit code {code}"))
+        return
+    failed_before = len(results.failed)
+    for case in xml.parse(report).getroot().iter("testcase"):
+        title = f"{case.get('classname', '').rpartition('.')[2]} / {case.get('name')}"
+        problem = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
+        skip = case.find("skipped")
+        if problem is not None:
+            results.failed.append((title, one_line(problem.get("message"), "no message")))
+        elif skip is not None:
+            results.skipped.append((title, one_line(skip.get("message"), "no reason given")))
+        else:
+            results.passed.append(title)
+    if code not in (0, 1, 5) or (code == 1 and len(results.failed) == failed_before):
+        results.failed.append((name, f"pytest ended with exit code {code}"))
+
+
+def run_system_tests(results, build, arguments):
+    """On two CPUs those that bear it, two at a time; then the others, and what in the first is marked as alone."""
+    deadline = time.monotonic() + SYSTEM_TESTS_S
+    beside = [f for row in BESIDE for f in row]
+    others = sorted(f.stem for f in (ROOT / "tests/system").glob("test_*.py") if f.stem not in beside)
+    with tempfile.TemporaryDirectory(prefix="sluice-tests-") as folder, \
+            ThreadPoolExecutor(min(2, len(os.sched_getaffinity(0)))) as pool:
+
+        def run_files(files, mark=""):
+            name = f"{files[0]}{' and others' if len(files) > 1 else ''}{' alone' if mark == 'alone' else ''}"
+            report, paths = Path(folder, f"{name}.xml"), [f"tests/system/{f}.py" for f in files]
+            return name, report, run_pytest(build, name, report, ["-m", mark, *paths, *arguments], deadline)
+
+        for done in pool.map(lambda files: run_files(files, "not alone"), BESIDE):
+            add_pytest(results, *done)
+        add_pytest(results, *run_files(beside, "alone"))
+        add_pytest(results, *run_files(others))
 
 
 def main():

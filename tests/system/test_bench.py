@@ -63,6 +63,7 @@ def test_each_write_is_read_back_through_two_queues(daemon, folder, ring):
     assert daemon.poll() is None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("rw, mix, least, most", [("readwrite", 70, 0.68, 0.72), ("randrw", 10, 0.08, 0.12),
                                                   ("randrw", 0, 0, 0), ("randrw", 100, 1, 1),
@@ -225,6 +226,7 @@ def test_the_same_socket_twice_is_told(daemon, folder):
 
 @pytest.mark.parametrize("rate, options", [(20000, ["--backlog", 1, "--size", 9014, "--verify"]),
                                            (1000000000, ["--backlog", 10]), (1000000000, ["--both"])], ids=str)
+@pytest.mark.alone
 def test_each_frame_that_was_due_is_accounted_for_once(daemon, folder, rate, options):
     done = bench("net", folder / "a.sock", folder / "b.sock", "--rate", rate, *options, "--time", 1, "--json")
     got = json.loads(done.stdout)
