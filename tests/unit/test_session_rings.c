@@ -2,6 +2,9 @@
 /* A session's rings: how they start, stop, rest and go on. vhost-user "Ring states". */
 #include "tests/unit/session_util.h"
 
+#include "vhost/session.h"
+
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -415,6 +418,61 @@ Test(session_rings, a_changed_configuration_is_told_once_a_ring_runs)
 	OK(&b.f, frontend_backend_message(&b.f, &h));
 	cr_assert_eq(h.request, VU_BACKEND_CONFIG_CHANGE);
 	cr_assert_lt(recv(b.f.backend_sock, &h, sizeof(h), MSG_DONTWAIT), 0);
+	bed_fini(&b);
+}
+
+/* To whom it could not be told reads it when it connects: the caller is told so. */
+Test(session_rings, a_changed_configuration_is_told_only_where_there_is_a_way_to)
+{
+	bed_init(&b, &echo_blk_ops);
+	bed_listen(&b);
+	cr_assert_not(vhost_device_config_changed(&b.dev.vhost));
+	bed_fini(&b);
+	open_bed(&echo_blk_ops, VU_PF_USUAL | VU_PF_BACKEND_REQ, 0);
+	cr_assert_not(vhost_device_config_changed(&b.dev.vhost));
+	cr_assert_not(b.dev.vhost.session->config_changed);
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+	cr_assert(vhost_device_config_changed(&b.dev.vhost));
+	bed_fini(&b);
+	open_bed(&echo_blk_ops, (VU_PF_USUAL & ~VU_PF_CONFIG) | VU_PF_BACKEND_REQ, 0);
+	OK(&b.f, frontend_open_backend_channel(&b.f));
+	cr_assert_not(vhost_device_config_changed(&b.dev.vhost));
+	bed_fini(&b);
+}
+
+/* As the log has them: names where they are the core's, numbers where they are the device kind's.
+ */
+Test(session_rings, features_are_named_and_the_text_ends_within_its_buffer)
+{
+	char text[64];
+
+	device_features_text(UINT64_C(1) << 34 | UINT64_C(1) << 28 | 1 << 5, text, sizeof(text));
+	cr_assert_str_eq(text, "5 INDIRECT_DESC RING_PACKED");
+	device_features_text(0, text, sizeof(text));
+	cr_assert_str_eq(text, "");
+	memset(text, 'x', sizeof(text));
+	device_features_text(UINT64_MAX, text, 8);
+	cr_assert_str_eq(text, "0 1 2 3");
+	cr_assert_eq(text[8], 'x');
+}
+
+/* As many as an index on the wire can name. */
+Test(session_rings, a_device_has_one_queue_at_least_and_256_at_most)
+{
+	const unsigned numbers[] = { 0, 257, 1, 256 };
+
+	bed_init(&b, &echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+		struct vhost_device d = { 0 };
+		struct error err = { 0 };
+		int rc = vhost_device_init(&d, &echo_blk_ops, "many", numbers[i], b.workers, &err);
+
+		cr_assert_eq(rc, i < 2 ? -EINVAL : 0, "%u: %s", numbers[i], err.text);
+		if (rc == 0)
+			vhost_device_fini(&d);
+		else
+			cr_assert_not_null(strstr(err.text, "1 to 256"), "%s", err.text);
+	}
 	bed_fini(&b);
 }
 

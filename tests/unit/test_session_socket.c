@@ -40,6 +40,12 @@ static void check_refused(const char *path, struct vhost_socket s, int rc, const
 	cr_assert(fds_become(fds));
 }
 
+/* What a given descriptor must be, whoever made it: nobody inherits it, and nobody waits at it. */
+static bool is_ours(int fd)
+{
+	return (fcntl(fd, F_GETFD) & FD_CLOEXEC) && (fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
 static void make_folder(void)
 {
 	snprintf(b.folder, sizeof(b.folder), "/tmp/sluice-test-XXXXXX");
@@ -310,6 +316,7 @@ Test(session_socket, a_given_socket_may_be_all_there_is)
 	s.fd = pair[0];
 	b.dev.vhost.closed = count_closed;
 	cr_assert_eq(vhost_device_serve(&b.dev.vhost, &s, &err), 0, "%s", err.text);
+	cr_assert(is_ours(pair[0]));
 	frontend_attach(&b.f, pair[1]);
 	OK(&b.f, frontend_u64_get(&b.f, VU_GET_FEATURES, &features));
 	cr_assert_eq(b.dev.closed, 0u);
@@ -323,6 +330,7 @@ Test(session_socket, a_given_socket_may_listen)
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	struct vhost_socket s = { .mode = -1, .fd = socket(AF_UNIX, SOCK_STREAM, 0) };
 	struct error err = { 0 };
+	int fd = s.fd;
 
 	bed_init(&b, &echo_blk_ops);
 	make_folder();
@@ -330,6 +338,7 @@ Test(session_socket, a_given_socket_may_listen)
 	cr_assert_eq(bind(s.fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
 	cr_assert_eq(listen(s.fd, 1), 0);
 	cr_assert_eq(vhost_device_serve(&b.dev.vhost, &s, &err), 0, "%s", err.text);
+	cr_assert(is_ours(fd));
 	for (unsigned i = 0; i < 3; i++) {
 		bed_connect(&b);
 		frontend_close(&b.f);
@@ -355,6 +364,90 @@ Test(session_socket, what_is_given_must_be_a_unix_stream_socket)
 		cr_assert_not_null(strstr(err.text, "not a Unix stream socket"), "%s", err.text);
 		cr_assert(EVENTUALLY(fcntl(fds[i], F_GETFD) == -1), "taken over, also on failure");
 	}
+	bed_fini(&b);
+}
+
+/* In the place of what was bound there before. */
+static int bound_to(int domain, int type, const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(domain, type, 0);
+
+	cr_assert_geq(fd, 0);
+	if (!path)
+		return fd;
+	strcpy(sun.sun_path, path);
+	unlink(path);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
+	return fd;
+}
+
+static int connected_to(int fd, const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+
+	strcpy(sun.sun_path, path);
+	cr_assert_eq(connect(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
+	return fd;
+}
+
+/* The command line binds the path of a device that is added in the sandbox, and hands it over. */
+Test(session_socket, a_socket_that_is_bound_to_the_path_may_be_handed_over)
+{
+	struct vhost_socket s = { .mode = -1 };
+	struct error err = { 0 };
+	int fd;
+
+	bed_init(&b, &echo_blk_ops);
+	make_folder();
+	s.path = strdup(b.path);
+	s.fd = fd = bound_to(AF_UNIX, SOCK_STREAM, b.path);
+	cr_assert_eq(vhost_device_serve(&b.dev.vhost, &s, &err), 0, "%s", err.text);
+	cr_assert(is_ours(fd));
+	bed_connect(&b);
+	frontend_close(&b.f);
+	cr_assert(EVENTUALLY(b.dev.disconnected == 1));
+	vhost_device_close(&b.dev.vhost, NULL);
+	cr_assert_eq(access(b.path, F_OK), -1, "it is the device's");
+	bed_fini(&b);
+}
+
+Test(session_socket, what_is_handed_over_must_be_bound_to_the_path_and_unconnected)
+{
+	char elsewhere[sizeof(b.path) + 8];
+	int peer;
+
+	bed_init(&b, &echo_blk_ops);
+	make_folder();
+	snprintf(elsewhere, sizeof(elsewhere), "%s.other", b.path);
+	peer = bound_to(AF_UNIX, SOCK_STREAM, elsewhere);
+	cr_assert_eq(listen(peer, 1), 0);
+
+	const struct {
+		int fd, rc;
+		const char *sentence;
+	} cases[] = {
+		{ open("/dev/null", O_RDWR), -ENOTSOCK, "is no Unix stream socket" },
+		{ bound_to(AF_UNIX, SOCK_DGRAM, b.path), -ENOTSOCK, "is no Unix stream socket" },
+		{ bound_to(AF_INET, SOCK_STREAM, NULL), -ENOTSOCK, "is no Unix stream socket" },
+		{ connected_to(bound_to(AF_UNIX, SOCK_STREAM, b.path), elsewhere), -EISCONN,
+		  "is connected" },
+		{ bound_to(AF_UNIX, SOCK_STREAM, NULL), -EINVAL, "but to no path" },
+		{ dup(peer), -EINVAL, ".other" },
+	};
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vhost_socket s = { .mode = -1, .fd = cases[i].fd, .path = strdup(b.path) };
+		struct error err = { 0 };
+
+		cr_assert_eq(vhost_device_serve(&b.dev.vhost, &s, &err), cases[i].rc, "%u: %s", i,
+			     err.text);
+		cr_assert_not_null(strstr(err.text, cases[i].sentence), "%u: %s", i, err.text);
+		cr_assert(EVENTUALLY(fcntl(cases[i].fd, F_GETFD) == -1),
+			  "taken over, also on failure");
+	}
+	close(peer);
+	unlink(elsewhere);
+	unlink(b.path);
 	bed_fini(&b);
 }
 
@@ -410,4 +503,29 @@ Test(session_socket, a_lack_of_descriptors_passes, .timeout = 30)
 	cr_assert_eq(b.dev.connected, 1u);
 	bed_fini(&b);
 	cr_assert(fds_become(fds));
+}
+
+/* What a message brought is had; what it takes to serve it is not. */
+Test(session_socket, a_channel_for_which_no_descriptor_is_left_is_refused)
+{
+	const struct rlimit few = { 200, 200 };
+	int taken[200], pair[2];
+	unsigned n = 0;
+
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	bed_init(&b, &echo_blk_ops);
+	bed_pair(&b);
+	bed_negotiate(&b, VU_PF_USUAL | VU_PF_BACKEND_REQ, 0);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	while (n < ARRAY_SIZE(taken) && (taken[n] = dup(0)) >= 0)
+		n++;
+	cr_assert(n > 0 && n < ARRAY_SIZE(taken));
+	close(taken[--n]);
+	cr_assert_eq(frontend_set(&b.f, VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[1], 1), -EREMOTEIO);
+	while (n)
+		close(taken[--n]);
+	cr_assert(EVENTUALLY(frontend_set(&b.f, VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[1], 1) == 0));
+	close(pair[0]);
+	close(pair[1]);
+	bed_fini(&b);
 }
