@@ -200,7 +200,7 @@ class Bench:
         self.tree, self.build = build / "tree", build / "out"
         self.results_path = build / "results.json"
         self.jobs = os.environ.get("JOBS", os.cpu_count())
-        self.known, self.deps, self.stale = {}, {}, set()
+        self.known, self.deps, self.stale, self.took = {}, {}, set(), {}
         self.results = json.loads(self.results_path.read_text()) if self.results_path.exists() else {}
 
     def sync(self):
@@ -291,10 +291,12 @@ class Bench:
     def failing_test(self, programs, number=0):
         """The first test that does not pass, or None. It has to fail again by itself: tests that wait may
         fail on a machine that is busy with something else."""
-        for program in programs:
-            program, _, only = program.partition("=")
+        for entry in programs:
+            program, _, only = entry.partition("=")
             for _ in range(3):
+                started = time.monotonic()
                 by = self.fails(program, only, number)
+                self.took[entry] = time.monotonic() - started
                 if not by or "::" not in by or self.fails(program, by.replace("::", "/"), number):
                     break
             if by:
@@ -338,6 +340,7 @@ class Bench:
             if by:
                 print(f"mutations: {by} fails before anything was changed in {target.name}", file=sys.stderr)
                 return
+            programs = sorted(programs, key=lambda entry: self.took[entry])  # most fall to a quick one
             for number, m in enumerate(switched, 1):
                 yield m, self.failing_test(programs, number)
             for m in mutants:
