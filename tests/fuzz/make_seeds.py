@@ -164,7 +164,9 @@ def net_inputs():
         buffers = 4 * bytes([1, 0, 1 << 3, 64, 0, 212])
         for on in (0, 1 << 1, 1 << 1 | 1 << 7, 1 << 1 | 1 << 8 | 1 << 9, 1 << 7, 2**64 - 1):
             said = bytes([offloads, 0]) + struct.pack("<Q", on)
-            yield f"{layout}: offloads {on:#x}", card + buffers + large + run + said + run + large + run + buffers + large + run
+            for pairs_too, two in (("", card), (" of two pairs", struct.pack("<HH", 0x9f0, (4 | more) << 12) + 3 * ring)):
+                yield (f"{layout}: offloads {on:#x}{pairs_too}",
+                       two + buffers + large + run + said + run + large + run + buffers + large + run)
         for on in (1 << 0, 1 << 2, 1 << 10, 1 << 59, 1 << 61, 2**64 - 1):
             yield f"{layout}: offloads {on:#x}, which there are not", card + bytes([offloads, 1]) + struct.pack("<Q", on) + run + traffic
         for length in range(15):
