@@ -127,7 +127,7 @@ def check_placeholders(c, backend, has_image, pinned):
         for text in texts:
             for name in PLACEHOLDER.findall(text):
                 if name not in known:
-                    hint = {"image": "; say image: at the top", "cpu": "; say pin: back-end: at the top"}.get(name, "")
+                    hint = {"image": "; say image: at the top, or --image", "cpu": "; say pin: back-end: at the top"}.get(name, "")
                     raise RecipeError(f"{c.file}: {c.where}.{key}: {{{name}}}: nothing is known by that name{hint}; "
                                       f"known are {', '.join(sorted(known))}")
 

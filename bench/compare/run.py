@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts back-ends, measures them in turn (A B A B ...) and keeps what was found."""
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import stat
 import statistics
 import subprocess
 import tempfile
@@ -13,7 +15,7 @@ import time
 from pathlib import Path
 
 import virtio_user
-from recipe import fill
+from recipe import RecipeError, fill
 
 START_TIMEOUT_S = 20
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
@@ -120,6 +122,31 @@ def fio_figures(text):
     return {"rate": rate, "cpu": cpu / n * 1e6 if n else 0.0}
 
 
+def user_of(number, path):
+    """Who uses the block device @number (st_rdev), in words."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        if line.split()[2] == f"{os.major(number)}:{os.minor(number)}":
+            return f"mounted on {line.split()[4]}"
+    for line in Path("/proc/swaps").read_text(encoding="utf-8").splitlines()[1:]:
+        with contextlib.suppress(OSError):
+            if os.stat(line.split()[0]).st_rdev == number:
+                return "used as swap"
+    return f"mounted, used as swap or held by a program (lsblk {path} and fuser -v {path} may tell)"
+
+
+def check_free(path):
+    """That nobody has the block device @path: what opens it without O_EXCL would overwrite what is mounted, or swap."""
+    found = os.stat(path)
+    if not stat.S_ISBLK(found.st_mode):
+        return
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as e:
+        if e.errno != errno.EBUSY:
+            raise
+        raise RecipeError(f"{path}: in use: {user_of(found.st_rdev, path)}; it would be overwritten: say an --image that nobody uses") from e
+
+
 class Bench:
     """What is the same for all runs of one recipe."""
 
@@ -133,6 +160,8 @@ class Bench:
     def __enter__(self):
         if isinstance(self.image, int):
             self.made, self.image = self.make_image(self.image)
+        elif self.image:
+            check_free(self.image)
         return self
 
     def __exit__(self, *_):

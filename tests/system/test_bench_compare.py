@@ -123,6 +123,26 @@ def test_recipes_that_ship_are_right(name):
     assert recipe.load(recipe.find(name), image=image).rounds == 5
 
 
+def test_a_block_device_is_overwritten_only_where_it_is_named():
+    with pytest.raises(recipe.RecipeError, match="{image}: nothing is known by that name; say image: at the top, or --image"):
+        recipe.load(recipe.find("device"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="not root, or no loop devices")
+def test_a_block_device_that_somebody_holds_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    device = subprocess.run(["losetup", "--show", "-f", tmp_path / "disk"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    try:
+        file = written(tmp_path, a_recipe())
+        held = os.open(device, os.O_RDONLY | os.O_EXCL)
+        done = compare(file, "--image", device)
+        os.close(held)
+        assert done.returncode == 2 and f"{device}: in use: " in done.stderr and "round" not in done.stderr, done.stderr
+        assert compare(file, "--image", device).returncode == 0
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
 def test_who_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path):
     dies = {**OURS, "command": ["sh", "-c", "sluiced --config c.yaml & sleep 0.6; kill -9 $!; echo had enough; exit 3"]}
     file = written(tmp_path, a_recipe(rounds=2, **{"back-ends": {
