@@ -513,7 +513,7 @@ def run_all(names, options):
             print("\n".join(lines) + "\n", flush=True)
             if options.write:
                 write(name, lines)
-        except (Failure, recipe.RecipeError, OSError, ValueError, LookupError) as e:
+        except (Failure, bench_cross.CrossFailure, bench_workers.WorkersFailure, recipe.RecipeError, OSError, ValueError, LookupError) as e:
             failed[name] = f"{type(e).__name__}: {e}" if isinstance(e, (ValueError, LookupError)) else str(e)
             tell(f"{name}: FAILED: {failed[name]}")
         now = time.monotonic()

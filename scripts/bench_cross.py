@@ -76,7 +76,7 @@ def bench(options, tell):
                 try:
                     found.append([one(options.build, way, ring, size, 1) for way in ("ours", "theirs")])
                 except CrossFailure as e:
-                    return [f"Not done: {e}"]
+                    raise CrossFailure(f"{ring}, {size} bytes: {e}") from e
                 tell(f"cross: {ring}, {size} bytes: {found[-1][0]:.0f} and {found[-1][1]:.0f}")
             ratios = [a / b for a, b in found if b]
             lines.append(f"| {ring}, {size} bytes | {statistics.median(f[0] for f in found) / 1e6:.2f} | "

@@ -65,7 +65,7 @@ def bench(options, tell):
             try:
                 found.append(measure(options.build, n, cpu_list(0, n), cpu_list(max(cpus - n, 0), n), 1))
             except WorkersFailure as e:
-                return [f"Not done: {n} workers: {e}"]
+                raise WorkersFailure(f"{n} workers: {e}") from e
             tell(f"workers: {n}: {found[-1]['iops']:.0f}")
         rate = statistics.median(f["iops"] for f in found)
         one = one or rate

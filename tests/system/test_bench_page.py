@@ -219,12 +219,19 @@ def test_ratios_of_the_cross_check_are_of_the_rounds(monkeypatch):
     assert lines[2] == "| split, 60 bytes | 2.00 | 1.00 | 2.00 | 1.00 | 4.00 |" and len(lines) == 6
 
 
-def test_when_the_cross_check_fails_the_reason_takes_the_place_of_the_table(monkeypatch):
+def test_a_cross_check_that_fails_and_workers_that_cannot_be_measured_keep_their_old_tables(doc, monkeypatch, capsys):
     def fails(*_):
-        raise cross.CrossFailure("sluiced did not start")
+        raise why("sluiced did not start")
     monkeypatch.setattr(virtio_user, "missing", lambda: [])
     monkeypatch.setattr(cross, "one", fails)
-    assert cross.bench(options_of(), lambda text: None) == ["Not done: sluiced did not start"]
+    monkeypatch.setattr(workers, "measure", fails)
+    before = doc.read_text()
+    for why, bench in ((cross.CrossFailure, "cross"), (workers.WorkersFailure, "workers")):
+        with monkeypatch.context() as patched:
+            patched.setattr(page, "BENCHES", {"a": page.BENCHES[bench]})
+            assert list(page.run_all(["a"], options_of())) == ["a"] and doc.read_text() == before
+    said = capsys.readouterr().err
+    assert "a: FAILED: split, 60 bytes: sluiced did not start" in said and "a: FAILED: 1 workers: sluiced did not start" in said
 
 
 def test_the_script_tells_its_options_and_what_it_does_not_know():
@@ -245,10 +252,3 @@ def test_two_workers_serve_a_queue_each():
     cpus = sorted(os.sched_getaffinity(0))[:2]
     got = workers.measure(BUILD, 2, cpus, cpus, 1)
     assert got["threads"] == got["queues"] == 2 and got["requests"] > 100
-
-
-def test_workers_that_cannot_be_measured_are_told_with_the_reason(monkeypatch):
-    def fails(*_):
-        raise workers.WorkersFailure("no")
-    monkeypatch.setattr(workers, "measure", fails)
-    assert workers.bench(options_of(), lambda text: None) == ["Not done: 1 workers: no"]
