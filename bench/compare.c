@@ -5,6 +5,8 @@
  */
 #include "bench/bench.h"
 
+#include "base/compiler.h"
+
 #include <err.h>
 #include <limits.h>
 #include <stdio.h>
@@ -15,14 +17,20 @@
 /* The distribution's, which has the modules. */
 #define PYTHON "/usr/bin/python3"
 
-/* Beside this program in a build folder, else where it was installed. */
+/* Beside this program in a build folder; else where it was installed, or in a tree that was moved
+ * from there as a whole (DESTDIR). */
 static void find_script(char *path, size_t size, const char *self)
 {
+	static const char *const beside[] = { "compare", "../share/sluice/bench" };
 	const char *slash = strrchr(self, '/');
 
-	snprintf(path, size, "%.*s/compare/compare.py", slash ? (int)(slash - self) : 0, self);
-	if (access(path, R_OK) < 0)
-		snprintf(path, size, "%s", BENCH_DATA_DIR "/compare.py");
+	for (unsigned i = 0; i < ARRAY_SIZE(beside); i++) {
+		snprintf(path, size, "%.*s/%s/compare.py", slash ? (int)(slash - self) : 0, self,
+			 beside[i]);
+		if (access(path, R_OK) == 0)
+			return;
+	}
+	snprintf(path, size, "%s", BENCH_DATA_DIR "/compare.py");
 }
 
 int bench_compare(int argc, char **argv)
@@ -37,7 +45,7 @@ int bench_compare(int argc, char **argv)
 	find_script(path, sizeof(path), self);
 	if (access(path, R_OK) < 0)
 		err(1, "compare: %s, which is installed with sluice-bench", path);
-	args = calloc((size_t)argc + 6, sizeof(*args));
+	args = calloc((size_t)argc + 8, sizeof(*args));
 	if (!args)
 		errx(1, "out of memory");
 	args[0] = PYTHON; /* whole: by a bare name it would take its modules from another in PATH */
@@ -45,7 +53,9 @@ int bench_compare(int argc, char **argv)
 	args[2] = path;
 	args[3] = "--sluice-bench";
 	args[4] = self;
-	memcpy(args + 5, argv + 1, ((size_t)argc - 1) * sizeof(*args));
+	args[5] = "--libexec";
+	args[6] = BENCH_LIBEXEC_DIR;
+	memcpy(args + 7, argv + 1, ((size_t)argc - 1) * sizeof(*args));
 	execv(PYTHON, args);
 	err(1, "compare: " PYTHON);
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is compared: a YAML file, checked as a whole before anything is started (sluice-bench(1))."""
 import dataclasses
+import fnmatch
 import os
 import re
 from pathlib import Path
@@ -38,6 +39,7 @@ class Backend:
 
 @dataclasses.dataclass
 class Recipe:
+    file: str
     title: str
     unit: str
     rounds: int
@@ -55,6 +57,8 @@ def find(name):
     for path in (Path(name), HERE / name, HERE / f"{name}.yaml"):
         if path.is_file() and (path.parent == HERE or path == Path(name)):
             return path
+    if Path(name).is_dir():
+        raise RecipeError(f"{name}: is a folder; say a recipe in it")
     known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
     raise RecipeError(f"{name}: no such file; these came with the program: {known}")
 
@@ -64,7 +68,8 @@ class Checker:
 
     def __init__(self, file, where, mapping, known):
         if not isinstance(mapping, dict):
-            raise RecipeError(f"{file}: {where}: {mapping!r} is not a mapping of keys to values")
+            what = "nothing is in it; say" if mapping is None else f"{mapping!r} is not"
+            raise RecipeError(f"{file}: {where + ': ' if where else ''}{what} a mapping of keys to values")
         self.file, self.where, self.mapping = file, where, mapping
         for key in mapping:
             if key not in known:
@@ -107,6 +112,38 @@ class Checker:
         if not isinstance(value, dict) or any(isinstance(v, (dict, list)) or v is None for v in value.values()):
             self.fail(key, "say names, each with a text")
         return {str(k): str(v) for k, v in value.items()}
+
+
+class DuplicateKey(yaml.MarkedYAMLError):
+    """YAML forbids it, and PyYAML takes the last one."""
+
+
+class Loader(yaml.SafeLoader):  # pylint: disable=too-many-ancestors
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key.value, str):
+                raise DuplicateKey(problem=key.value, problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else None)
+        return node
+
+
+def read_yaml(path):
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)  # a SafeLoader
+    except OSError as e:
+        raise RecipeError(f"{path}: {e.strerror}") from e
+    except DuplicateKey as e:
+        raise RecipeError(f"{path}: line {e.problem_mark.line + 1}: {e.problem}: said twice; say it once") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(e).split())}") from e
+
+
+def check_names(file, key, mapping):
+    """YAML takes no and false for values; str() of those would be another name than the one that was written."""
+    for name in mapping:
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise RecipeError(f"{file}: {key}: a name is read as {name!r}; put it into quotes")
 
 
 PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
@@ -188,16 +225,48 @@ def image_of(c):
     return c.fail("image", "say the absolute path of a file or block device, or a size as 256M for a new file")
 
 
+def cpus():
+    """Those that a process of ours can be pinned to: what a container or cpuset leaves of them. taskset(1) alone forbids none."""
+    now = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
+        return sorted(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, now)
+
+
 def pins_of(c):
-    pin = Checker(c.file, "pin", c.mapping.get("pin", {"back-end": 0, "driver": 1}), {"back-end", "driver"})
-    last = (os.cpu_count() or 1) - 1
-    pins = {}
-    for key in ("back-end", "driver"):
-        value = pin.mapping.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= last):
-            pin.fail(key, f"this machine has CPUs 0 to {last}; say one of them, or null not to pin")
+    pin = Checker(c.file, "pin", c.mapping.get("pin", {}), {"back-end", "driver"})
+    may, pins = cpus(), {}
+    for key, default in (("back-end", 0), ("driver", 1)):
+        value = pin.mapping.get(key, default)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value not in may):
+            raise RecipeError(f"{c.file}: pin.{key}: {value!r}: this process may run on CPUs {', '.join(map(str, may))}; "
+                              "say one of them, or null not to pin, here or by --pin BACKEND,DRIVER")
         pins[key] = value
     return pins
+
+
+def pin_said(text):
+    """What --pin says, as a recipe does: two CPUs, each a number or "none"."""
+    words = text.split(",")
+    if len(words) != 2 or not all(w == "none" or re.fullmatch(r"[0-9]{1,5}", w) for w in words):
+        raise RecipeError(f"--pin {text}: say two CPUs, of the back-end and of the driver, as 2,3; or none for one of them")
+    return {key: None if w == "none" else int(w) for key, w in zip(("back-end", "driver"), words)}
+
+
+def workloads_said(read, patterns):
+    """Leaves those alone that --workload names, one by one or by patterns."""
+    chosen = set()
+    for p in patterns:
+        found = {w for w in read.workloads if w == p} or set(fnmatch.filter(read.workloads, p))
+        if not found:
+            raise RecipeError(f"--workload {p}: no such workload; there are {'; '.join(read.workloads)}")
+        chosen |= found
+    read.workloads = {w: a for w, a in read.workloads.items() if w in chosen}
+    read.backends = {n: b for n, b in read.backends.items() if any(b.takes(w) for w in chosen)}
+    if read.base not in read.backends:
+        read.base = next(iter(read.backends), read.base)
 
 
 KEYS = {"title", "unit", "rounds", "time", "pin", "image", "base", "figure", "back-ends", "workloads"}
@@ -205,12 +274,7 @@ KEYS = {"title", "unit", "rounds", "time", "pin", "image", "base", "figure", "ba
 
 def load(path, **overrides):
     """The recipe in @path; @overrides: top-level values that are said elsewhere."""
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise RecipeError(f"{path}: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(e).split())}") from e
+    data = read_yaml(path)
     if isinstance(data, dict):
         data.update({k: v for k, v in overrides.items() if v is not None})
     c = Checker(path, "", data, KEYS)
@@ -219,6 +283,7 @@ def load(path, **overrides):
                     ("workloads", "a mapping of names to arguments of sluice-bench")):
         if not isinstance(data.get(key), dict) or not data[key]:
             c.fail(key, f"say {of}")
+        check_names(path, key, data[key])
     loads = Checker(path, "workloads", data["workloads"], set(data["workloads"]))
     workloads = {str(n): loads.words(n, required=True) for n in loads.mapping}
     for n, w in workloads.items():
@@ -235,6 +300,6 @@ def load(path, **overrides):
     figure = c.text("figure", "rate")
     if figure != "rate" and not re.fullmatch(r"[a-z_]+_us\.(min|mean|max|p[0-9.]+)", figure):
         c.fail("figure", "say rate, or a time of sluice-bench --json, as latency_us.p50")
-    return Recipe(c.text("title", Path(path).stem), c.text("unit", "a second"), c.number("rounds", 5, 1, 1000),
+    return Recipe(str(path), c.text("title", Path(path).stem), c.text("unit", "a second"), c.number("rounds", 5, 1, 1000),
                   c.number("time", 1, 1, 3600), pins, image, base, [] if figure == "rate" else figure.split(".", 1),
                   backends, workloads)

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and charts of what was found."""
+import os
+import platform
+import re
 import shutil
+import signal
 import subprocess
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 LONGEST, CUT_AT = 470, 490  # bars, in pixels
@@ -24,15 +29,37 @@ def rounds_note(recipe, f, name):
     return "" if n == recipe.rounds else f"; {n} round{'' if n == 1 else 's'} only"
 
 
-def markdown(recipe, results):
-    """Lines: a table of medians and spread, one of ratios and CPU time, and what is missing."""
+STEAL_MAX = 0.01  # of a run's time: with more of it stolen the run says little
+
+
+def steal_of(recipe, results):
+    """How many rounds had more than STEAL_MAX stolen, and how many there are of which that is known."""
+    told = [x.get("steal_s") for f in results.values() for rounds in f.found.values() for x in rounds.values()]
+    known = [s for s in told if s is not None and s >= 0]
+    return sum(s > STEAL_MAX * recipe.time for s in known), len(known)
+
+
+def rounds_done(results):
+    return sum(len(rounds) for f in results.values() for rounds in f.found.values())
+
+
+def planned(recipe):
+    """Runs, of one back-end in one round and workload."""
+    return recipe.rounds * sum(b.takes(w) for b in recipe.backends.values() for w in recipe.workloads)
+
+
+def markdown(recipe, results, stopped=None):
+    """Lines: a table of medians and spread, one of ratios and CPU time, what was stolen, said and is missing."""
     names = [n for n in recipe.backends if any(n in f.found for f in results.values())]
     lines = []
+    if stopped:
+        lines = [f"**Cut short** by {signal.Signals(stopped).name}: {rounds_done(results)} of {planned(recipe)} runs were done.", ""]
     if names:
         div, letter = scale_of(results)
-        lines = [f"{recipe.unit[0].upper()}{recipe.unit[1:]}{', ' + letter if letter else ''}: median of "
-                 f"{recipe.rounds} rounds, and in brackets the spread between the slowest and the fastest", "",
-                 "| workload | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+        lines += [f"{recipe.unit[0].upper()}{recipe.unit[1:]}{', ' + letter if letter else ''}: "
+                  + (f"median of {recipe.rounds} rounds, and in brackets the spread between the slowest and the fastest"
+                     if recipe.rounds > 1 else "of one round"), "",
+                  "| workload | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
         for w, f in results.items():
             lines.append(f"| {w} | " + " | ".join(
                 f"{number(f.rate(n) / div)} ({100 * f.spread(n):.0f} %{rounds_note(recipe, f, n)})" if n in f.found else "-" for n in names) + " |")
@@ -45,7 +72,16 @@ def markdown(recipe, results):
             lines.append(f"| {w} | " + " | ".join(
                 ["-" if r is None else f"{r:.2f}" for r in ratios]
                 + [f"{f.cpu(n):.3f}" if n in f.found and f.cpu(n) >= 0 else "-" for n in names]) + " |")
-    return lines + missing(results)
+        stolen, known = steal_of(recipe, results)
+        lines += ["", f"{stolen} of {known} rounds with more than 1 % of the time stolen (steal)." if known else
+                  "How much time was stolen is not known."]
+    return lines + said(results) + missing(results)
+
+
+def said(results):
+    """What sluice-bench said of a back-end and went on, each once."""
+    lines = {(n, line): True for f in results.values() for n in f.said for line in f.said[n]}
+    return ["", *(f"- **{n}**: {line}" for n, line in lines)] if lines else []
 
 
 def missing(results):
@@ -60,12 +96,21 @@ def missing(results):
                   for (n, why), ws in reasons.items())]
 
 
-def as_json(recipe, results):
-    return {"title": recipe.title, "rounds": recipe.rounds, "base": recipe.base, "workloads": {
-        w: {"back-ends": {n: {"rate": f.rate(n), "spread": f.spread(n), "cpu_s_per_million": f.cpu(n),
-                              "ratio_of_base": f.ratio(recipe.base, n),
-                              "rounds": [{"round": k, **v} for k, v in f.found[n].items()]} for n in f.names()},
-            "failed": f.failed} for w, f in results.items()}}
+def machine():
+    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
+    return {"cpu": cpu.group(1) if cpu else platform.machine(), "cpus": os.cpu_count(), "kernel": platform.release()}
+
+
+def as_json(recipe, results, stopped=None):
+    return {"title": recipe.title, "unit": recipe.unit, "figure": ".".join(recipe.figure) or "rate", "rounds": recipe.rounds,
+            "time_s": recipe.time, "base": recipe.base, "pin": recipe.pins, "machine": machine(),
+            "cut_short": signal.Signals(stopped).name if stopped else None,
+            "rounds_done": rounds_done(results), "rounds_stolen": steal_of(recipe, results)[0],
+            "workloads": {
+                w: {"back-ends": {n: {"rate": f.rate(n), "spread": f.spread(n), "cpu_s_per_million": f.cpu(n),
+                                      "ratio_of_base": f.ratio(recipe.base, n), "said": list(f.said.get(n, ())),
+                                      "rounds": [{"round": k, **v} for k, v in f.found[n].items()]} for n in f.names()},
+                    "failed": f.failed} for w, f in results.items()}}
 
 
 def longest_bar(recipe, results):

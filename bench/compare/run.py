@@ -28,6 +28,14 @@ class Failure(Exception):
     """A back-end could not be measured: a sentence."""
 
 
+class Stopped(BaseException):
+    """By a signal. What was measured until then counts."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+
 class StartFailure(Failure):
     """It did not start, and will not for another workload either."""
 
@@ -122,6 +130,17 @@ def fio_figures(text):
     return {"rate": rate, "cpu": cpu / n * 1e6 if n else 0.0}
 
 
+def steal_seconds():
+    """What the hypervisor took from all CPUs so far."""
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def warnings_of(text):
+    """What sluice-bench did not like and went on with. Sockets' paths are of one run alone."""
+    return [re.sub(r"^sluice-bench: (?:\S+\.sock: )?", "", x).strip() for x in text.splitlines() if x.startswith("sluice-bench: ")]
+
+
 def user_of(number, path):
     """Who uses the block device @number (st_rdev), in words."""
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
@@ -144,18 +163,21 @@ def check_free(path):
     except OSError as e:
         if e.errno != errno.EBUSY:
             raise
-        raise RecipeError(f"{path}: in use: {user_of(found.st_rdev, path)}; it would be overwritten: say an --image that nobody uses") from e
+        raise RecipeError(f"{path}: in use: {user_of(found.st_rdev, path)}; it would be overwritten: say an --image that "
+                          "nobody uses") from e
 
 
 class Bench:
     """What is the same for all runs of one recipe."""
 
-    def __init__(self, recipe, sluice_bench, folder=None):
+    def __init__(self, recipe, sluice_bench, folder=None, libexec=None):
         self.recipe, self.sluice_bench, self.folder = recipe, str(sluice_bench), folder
-        # sluiced of the same build is taken before an installed one.
+        # sluiced of the same build is taken before an installed one. The floors are installed, but not for users.
         build = Path(sluice_bench).resolve().parent
-        self.search = os.pathsep.join([str(build.parent / "daemon"), str(build), str(build / "ring"), SEARCH])
+        places = [build.parent / "daemon", build, build / "ring", build.parent / "libexec/sluice", *([libexec] if libexec else [])]
+        self.search = os.pathsep.join([*map(str, places), SEARCH])
         self.image, self.made = recipe.image, None
+        self.stopped = None  # by which signal
 
     def __enter__(self):
         if isinstance(self.image, int):
@@ -189,8 +211,24 @@ class Bench:
     def missing(self, backend):
         return [p for p in backend.needs if not shutil.which(p, path=self.search)]
 
+    def check_arguments(self):
+        """That sluice-bench takes what it will be told, by telling it with sockets that cannot be there. Raises RecipeError."""
+        told = {}
+        for b in self.recipe.backends.values():
+            for w, (kind, *rest) in self.recipe.workloads.items():
+                if kind == "virtio-user" and b.takes(w) and len(b.sockets) != 2:
+                    raise RecipeError(f"{self.recipe.file}: workloads.{w}, with {b.name}: virtio-user wants a back-end of two sockets")
+                if b.kind == "vhost-user" and kind != "virtio-user" and b.takes(w):
+                    told.setdefault((kind, *(f"/dev/null/{s}" for s in b.sockets), *rest, *b.arguments), (b.name, w))
+        for words, (b, w) in told.items():
+            done = subprocess.run([self.sluice_bench, *words, "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                  check=False, timeout=60)
+            if done.returncode == 2:
+                why = " ".join(done.stderr.split()).removeprefix("sluice-bench: ")
+                raise RecipeError(f"{self.recipe.file}: workloads.{w}, with {b}: {why}")
+
     def measure(self, backend, arguments):
-        """One run against a back-end that is started for it: {"rate", "cpu"}. Raises Failure."""
+        """One run against a back-end that is started for it: {"rate", "cpu", "steal_s"}, and "said", lines. Raises Failure."""
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             os.chmod(folder, 0o777)  # for back-ends that give up being root
             values = {"folder": folder, "cpu": self.recipe.pins["back-end"], "image": self.image,
@@ -218,7 +256,8 @@ class Bench:
                 f"sluice-bench: exit code {done.returncode}")
             raise Failure(why + (f" ({running.ended()}: {last_lines(running.log)})" if running.ended() else ""))
         found = json.loads(done.stdout)
-        return {"rate": self.figure_of(found), "cpu": found["backend_cpu_s_per_million"]}
+        return {"rate": self.figure_of(found), "cpu": found["backend_cpu_s_per_million"], "steal_s": found.get("steal_s"),
+                "said": warnings_of(done.stderr)}
 
     def figure_of(self, found):
         if not self.recipe.figure:
@@ -235,15 +274,21 @@ class Bench:
         if missing or len(sockets) != 2 or self.recipe.pins["driver"] is None:
             raise Failure(NOT_INSTALLED + ", ".join(missing) if missing else
                           "virtio-user wants a back-end of two sockets, and a CPU: say pin: driver: at the top")
+        steal = []
+
+        def measured():
+            steal.append(steal_seconds())
+            return running.cpu_seconds()
+
         options = {n.removeprefix("--"): int(v) if v.isdigit() else v for n, v in zip(arguments[1::2], arguments[2::2])}
         try:
             rate, cpu = virtio_user.drive(sockets, running.folder, self.recipe.pins["driver"], self.recipe.time, **options,
-                                          listen=running.backend.connects, measured=running.cpu_seconds, path=self.search)
+                                          listen=running.backend.connects, measured=measured, path=self.search)
         except virtio_user.VirtioUserFailure as e:
             raise Failure(f"{e} ({running.ended()}: {last_lines(running.log)})" if running.ended() else str(e)) from e
         if not rate:
             raise Failure("no frame came through")
-        return {"rate": rate, "cpu": cpu / (rate * self.recipe.time) * 1e6}
+        return {"rate": rate, "cpu": cpu / (rate * self.recipe.time) * 1e6, "steal_s": steal[-1] - steal[0]}
 
     def measure_alone(self, backend, arguments, values):
         if arguments[0] != "blk":
@@ -253,12 +298,13 @@ class Bench:
         pin = self.recipe.pins["back-end"]
         command = [*(["taskset", "-c", str(pin)] if pin is not None else []),
                    *(fill(w, values) for w in backend.command)]
+        steal = steal_seconds()
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
                               timeout=self.recipe.time + 120, env={**os.environ, "PATH": self.search})
         if done.returncode:
             raise Failure(f"exit code {done.returncode}: {' '.join((done.stderr or done.stdout).split())[:300]}")
         try:
-            return fio_figures(done.stdout)
+            return {**fio_figures(done.stdout), "steal_s": steal_seconds() - steal}
         except (ValueError, LookupError) as e:
             raise Failure(f"its output is not fio's JSON ({e}); say --output-format=json") from e
 
@@ -268,8 +314,11 @@ class Figures:
 
     def __init__(self, less=False):
         self.found, self.failed, self.less = {}, {}, less
+        self.said = {}  # by back-end: lines of sluice-bench's that were no failure, each once
 
     def add(self, name, number, found):
+        for line in found.pop("said", ()):
+            self.said.setdefault(name, {})[line] = True
         self.found.setdefault(name, {})[number] = found
 
     def names(self):
@@ -298,7 +347,16 @@ class Figures:
 
 def in_turn(bench, tell=lambda text: None):
     """{workload: Figures}. In each round each back-end has its turn; one that fails has no further one in this workload,
-    and the others go on."""
+    and the others go on. Where a signal ends it (Stopped), those of the runs that were whole."""
+    results = {}
+    try:
+        take_turns(bench, results, tell)
+    except Stopped as e:
+        bench.stopped = e.number
+    return {w: f for w, f in results.items() if f.found or not bench.stopped}
+
+
+def take_turns(bench, results, tell):
     recipe = bench.recipe
     present, absent = {}, {}
     for name, backend in recipe.backends.items():
@@ -308,7 +366,6 @@ def in_turn(bench, tell=lambda text: None):
             tell(f"{name}: skipped, {absent[name]}")
         else:
             present[name] = backend
-    results = {}
     for workload, arguments in recipe.workloads.items():
         figures = results[workload] = Figures(bool(recipe.figure))
         figures.failed.update(absent)
@@ -325,4 +382,3 @@ def in_turn(bench, tell=lambda text: None):
                     if isinstance(e, StartFailure):
                         absent[name] = str(e)
                     tell(f"{workload}: {name}: {e}")
-    return results

@@ -26,7 +26,7 @@ OURS = {"command": ["sluiced", "--config", "{folder}/c.yaml"], "sockets": ["a"],
 
 
 def a_recipe(**changes):
-    return {"rounds": 1, "pin": {}, "back-ends": {"ours": OURS},
+    return {"rounds": 1, "pin": {"back-end": None, "driver": None}, "back-ends": {"ours": OURS},
             "workloads": {"reads": ["blk", "--depth", 8]}, **changes}
 
 
@@ -49,6 +49,7 @@ def compare(file, *arguments, env=None):
     ({"base": "theirs"}, ["base: 'theirs'", "there are ours"]),
     ({"figure": "latency"}, ["figure: 'latency'", "latency_us.p50"]),
     ({"workloads": {}}, ["workloads: {}", "arguments of sluice-bench"]),
+    ({"workloads": {False: ["blk"]}}, ["workloads: a name is read as False; put it into quotes"]),
     ({"workloads": {"w": ["disk"]}}, ["workloads.w", "blk, net or virtio-user"]),
     ({"workloads": {"w": ["virtio-user", "--depth", 8]}}, ["workloads.w", "--depth: virtio-user knows --ring, --size"]),
     ({"workloads": {"w": ["virtio-user", "--size", 9000]}}, ["workloads.w", "--size 9000: say 60 to 1514"]),
@@ -70,6 +71,60 @@ def test_what_is_wrong_with_a_recipe_is_told_by_file_key_value_and_remedy(tmp_pa
         assert word in str(e.value)
 
 
+@pytest.mark.parametrize("text, says", [
+    ("", "r.yaml: nothing is in it; say a mapping"), ("3", "r.yaml: 3 is not a mapping"),
+    ("a: &x\n  b: 1\nc: {<<: *x, b: 2}\nd: {<<: *x, b: 3}\nrounds: 1\ntitle: x\nrounds: 2\n", "r.yaml: line 7: rounds: said twice")])
+def test_what_yaml_would_let_pass_is_told(tmp_path, text, says):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(recipe.RecipeError, match=re.escape(says)):
+        recipe.load(tmp_path / "r.yaml")
+    with pytest.raises(recipe.RecipeError, match="is a folder; say a recipe in it"):
+        recipe.find(str(tmp_path))
+
+
+def test_pins_are_of_the_cpus_that_there_are_and_of_those_said(tmp_path, monkeypatch):
+    file = written(tmp_path, a_recipe(pin={"back-end": 6}))
+    monkeypatch.setattr(recipe, "cpus", lambda: [4, 6])
+    with pytest.raises(recipe.RecipeError, match="pin.driver: 1: this process may run on CPUs 4, 6; .*--pin BACKEND,DRIVER"):
+        recipe.load(file)
+    assert recipe.load(file, pin=recipe.pin_said("4,none")).pins == {"back-end": 4, "driver": None}
+    monkeypatch.setattr(recipe, "cpus", lambda: [0, 1, 6])
+    assert recipe.load(file).pins == {"back-end": 6, "driver": 1}
+    with pytest.raises(recipe.RecipeError, match="--pin 4: say two CPUs"):
+        recipe.pin_said("4")
+
+
+def test_the_cpus_that_there_are_are_asked_for_and_ours_stay():
+    before = os.sched_getaffinity(0)
+    assert before <= set(recipe.cpus()) and os.sched_getaffinity(0) == before
+
+
+def test_back_ends_that_are_dpdks_do_not_share_a_runtime_folder():
+    for file in (ROOT / "bench/compare").glob("*.yaml"):
+        for backend in yaml.safe_load(file.read_text())["back-ends"].values():
+            if backend["command"][0] == "dpdk-testpmd":
+                assert backend["environment"]["RUNTIME_DIRECTORY"] == "{folder}", file
+
+
+def test_help_needs_no_yaml(tmp_path):
+    (tmp_path / "yaml.py").write_text("raise ModuleNotFoundError('no yaml', name='yaml')")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert "--workload" in compare("--help", env=env).stdout
+    done = compare("disk", env=env)
+    assert done.returncode == 1 and "install python3-yaml" in done.stderr
+
+
+def test_a_tree_that_was_moved_is_whole(tmp_path):
+    """As DESTDIR makes it: the program finds its recipes, and those the floors."""
+    for folder in ("bin", "share/sluice", "libexec/sluice"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(BENCH, tmp_path / "bin")
+    shutil.copytree(ROOT / "bench/compare", tmp_path / "share/sluice/bench")
+    (tmp_path / "libexec/sluice/blk-floor").symlink_to(BENCH.parent / "ring/blk-floor")
+    done = said_by([tmp_path / "bin/sluice-bench", "compare", "disk", "--only", "floor, split", "--workload", "*128", "--check"])
+    assert done.stdout.endswith("randread, depth 128; randwrite, depth 128\n10 runs of 1 s\n"), done.stdout + done.stderr
+
+
 def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
     (tmp_path / "r.yaml").write_text("a: [")
     done = compare(tmp_path / "r.yaml")
@@ -83,6 +138,8 @@ def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
     (["--folder", "/proc/self/status"], "--folder /proc/self/status: is no folder"),
     (["--svg", "/nowhere/chart.svg"], "--svg /nowhere/chart.svg: /nowhere is no folder that can be written to"),
     (["--svg", "/tmp"], "--svg /tmp: is a folder; say a file"),
+    (["--workload", "writes*"], "--workload writes*: no such workload; there are reads"),
+    (["--only", ""], "--only : no such back-end"),
     (["--only", "QEMU"], "--only QEMU: no such back-end; there are Sluice, here; QEMU, main loop (separated by ;)"),
     (["--only", "QEMU, main loop,Sluice, here"], "there are Sluice, here; QEMU, main loop (separated by ;)")], ids=str)
 def test_wrong_options_end_with_2_before_anything_runs(tmp_path, arguments, says):
@@ -178,6 +235,31 @@ def test_who_ends_it_ends_the_back_end_too(tmp_path, folder, number, code):
     assert not command_lines_with(folder) and list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("workload, sockets, says", [
+    (["blk", "--dept", 8], ["a"], "workloads.w, with b: --dept: blk has no such option"),
+    (["blk"], ["a", "c"], "workloads.w, with b: "), (["virtio-user"], ["a"], "with b: virtio-user wants a back-end of two sockets")])
+def test_what_sluice_bench_would_refuse_is_told_before_anything_starts(tmp_path, workload, sockets, says):
+    file = written(tmp_path, a_recipe(workloads={"w": workload}, **{"back-ends": {"b": {"command": ["no-such"], "sockets": sockets}}}))
+    done = compare(file, "--check")
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
+def test_who_is_not_installed_is_not_counted_among_what_would_run(tmp_path):
+    file = written(tmp_path, a_recipe(rounds=3, **{"back-ends": {"b": {"command": ["no-such"], "sockets": ["a"]}, "ours": OURS}}))
+    assert compare(file, "--check").stdout.endswith(": ours\nreads\n3 runs of 1 s\nb: skipped, not installed: no-such\n")
+
+
+def test_workloads_are_chosen_by_name_or_pattern(tmp_path):
+    loads = {"reads [1]": ["blk"], "reads 1": ["blk"], "writes": ["blk"]}
+    file = written(tmp_path, a_recipe(workloads=loads, **{
+        "back-ends": {"some": {**OURS, "workloads": ["writes"]}, "all": OURS}}))
+    for patterns, left in ((["reads [1]"], ["reads [1]"]), (["reads*"], ["reads [1]", "reads 1"]), (["writes", "r*1"], ["reads 1", "writes"])):
+        read = recipe.load(file)
+        recipe.workloads_said(read, patterns)
+        assert list(read.workloads) == left and list(read.backends) == ["some", "all"][0 if "writes" in left else 1:]
+        assert read.base in read.backends
+
+
 def test_nothing_to_compare_is_a_failure(tmp_path):
     done = compare(written(tmp_path, a_recipe(**{"back-ends": {"b": {"command": ["no-such-program"], "sockets": ["a"]}}})))
     assert done.returncode == 1 and "not installed: no-such-program" in done.stdout
@@ -266,6 +348,60 @@ def test_a_round_that_one_of_them_lacks_is_in_no_ratio(tmp_path):
     assert "- **b**: gave up" in text and "| reads | 100 (80 %) | 10.0 (0 %; 1 round only) |" in text
 
 
+FAKE = """#!/bin/sh
+[ "$2" = --help ] || [ -e "$2" ] || exit 1
+n=$(cat {0}/n 2>/dev/null || echo 0); echo $((n + 1)) > {0}/n
+[ $n -lt {1} ] || {{ touch {0}/waits; exec sleep 60; }}
+echo "sluice-bench: $2: driven without EVENT_IDX" >&2
+echo '   1 s  progress' >&2
+echo '{{ "iops": 1000, "backend_cpu_s_per_million": 1, "steal_s": 0.0'$n' }}'
+"""
+
+
+def faked(tmp_path, data, calls, *arguments):
+    """compare with a sluice-bench that answers at once, so many times, and then waits; back-ends are a socket's name alone."""
+    fake = tmp_path / "sluice-bench"
+    fake.write_text(FAKE.format(tmp_path, calls))
+    fake.chmod(0o755)
+    nobody = {"command": ["sh", "-c", "touch a.sock; exec sleep 60"], "sockets": ["a"], "settle": 0}
+    file = written(tmp_path, {**a_recipe(rounds=3), "back-ends": {"one": nobody, "two": nobody}, **data})
+    return [sys.executable, BENCH.parent / "compare/compare.py", file, "--sluice-bench", fake, *arguments]
+
+
+def said_by(command):
+    return subprocess.run([str(x) for x in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+def test_steal_and_what_sluice_bench_warns_of_are_told(tmp_path):
+    text = said_by(faked(tmp_path, {}, 6)).stdout
+    assert "\n4 of 6 rounds with more than 1 % of the time stolen" in text, text
+    assert text.count("- **one**: driven without EVENT_IDX\n") == text.count("- **two**: driven") == 1 and "progress" not in text
+    (tmp_path / "n").unlink()
+    got = json.loads(said_by(faked(tmp_path, {"unit": "rounds"}, 6, "--json")).stdout)
+    one = got["workloads"]["reads"]["back-ends"]["one"]
+    assert [r["steal_s"] for r in one["rounds"]] == [0, 0.02, 0.04] and one["said"] == ["driven without EVENT_IDX"]
+    assert (got["rounds_stolen"], got["rounds_done"], got["cut_short"]) == (4, 6, None)
+    assert (got["unit"], got["figure"], got["time_s"], got["machine"]["cpus"]) == ("rounds", "rate", 1, os.cpu_count())
+
+
+@pytest.mark.parametrize("number, arguments", [(signal.SIGINT, []), (signal.SIGTERM, ["--json"])])
+def test_what_was_measured_when_a_signal_ends_it_is_told(tmp_path, number, arguments):
+    command = faked(tmp_path, {"workloads": {"reads": ["blk"], "writes": ["blk"]}}, 3, *arguments)
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "waits").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        text = process.communicate(timeout=30)[0]
+        assert process.returncode == 128 + number
+    if arguments:
+        got = json.loads(text)
+        assert got["cut_short"] == "SIGTERM" and got["rounds_done"] == 3 and list(got["workloads"]) == ["reads"]
+    else:
+        assert "**Cut short** by SIGINT: 3 of 12 runs were done." in text and "| reads | 1000 (0 %; 2 rounds only) | 1000 (0 %; 1 round only) |" in text
+
+
 def measured(tmp_path, name, workloads, only, *arguments):
     """Those workloads of a recipe that ships."""
     if (os.cpu_count() or 1) < 2:
@@ -328,11 +464,10 @@ def test_hops_large_frames_and_an_uplink_are_measured(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
 def test_virtio_user_tells_why_it_could_not_drive(tmp_path):
-    file = written(tmp_path, a_recipe(pin={"driver": 0}, workloads={"frames": ["virtio-user"]}, **{"back-ends": {
-        "one": OURS,
+    file = written(tmp_path, a_recipe(pin={"back-end": None, "driver": 0}, workloads={"frames": ["virtio-user"]}, **{"back-ends": {
         "disks": {**OURS, "sockets": ["a", "b"], "command": ["sh", "-c", "sluiced --config c.yaml & touch b.sock; wait"]}}}))
     failed = json.loads(compare(file, "--json").stdout)["workloads"]["frames"]["failed"]
-    assert "two sockets" in failed["one"] and failed["disks"] == "no frame came through"
+    assert failed["disks"] == "no frame came through"
 
 
 @pytest.mark.skipif(not shutil.which("fio"), reason="no fio")
