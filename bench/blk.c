@@ -4,6 +4,7 @@
 #include "bench/bench.h"
 
 #include "base/clock.h"
+#include "bench/interrupt.h"
 
 #include <err.h>
 #include <linux/virtio_blk.h>
@@ -111,14 +112,13 @@ static void report_json(const struct blk_run *b, const struct blk_figures *f,
 	printf("{ \"kind\": \"blk\", \"rw\": \"%s\", \"bs\": %u, \"depth\": %u, \"queues\": %u, "
 	       "\"threads\": %u, \"regions\": %u, \"ring\": \"%s\", \"queue_size\": %u, "
 	       "\"features\": \"%#llx\", \"loop\": \"%s\", "
-	       "\"rate\": %llu, \"warmup_s\": %u, \"seconds\": %.3f, \"requests\": %llu, "
+	       "\"rate\": %u, \"warmup_s\": %u, \"seconds\": %.3f, \"requests\": %llu, "
 	       "\"iops\": %.0f, \"mib_s\": %.1f",
 	       o->rw, o->bs, o->depth, o->rig.queues, o->rig.threads, o->rig.regions,
 	       o->rig.packed ? "packed" : "split", o->rig.queue_size,
 	       (unsigned long long)b->rig->frontend.features,
-	       blk_is_open_loop(o) ? "open" : "closed", (unsigned long long)o->rate,
-	       o->rig.warmup_s, s, (unsigned long long)all->n, (double)all->n / s,
-	       (double)f->bytes / s / (1 << 20));
+	       blk_is_open_loop(o) ? "open" : "closed", o->rate, o->rig.warmup_s, s,
+	       (unsigned long long)all->n, (double)all->n / s, (double)f->bytes / s / (1 << 20));
 	printf(", \"reads\": %llu, \"writes\": %llu, \"flushes\": %llu, \"discards\": %llu, "
 	       "\"writezeroes\": %llu",
 	       (unsigned long long)f->latency[BLK_READ].n,
@@ -139,7 +139,9 @@ static void report_json(const struct blk_run *b, const struct blk_figures *f,
 			rig_print_histogram(&f->latency[op], true);
 			first = false;
 		}
-	printf(" } }\n");
+	printf(" }");
+	interrupt_report(true);
+	printf(" }\n");
 }
 
 static void report_latency(const struct blk_figures *f, const struct histogram *all)
@@ -183,6 +185,21 @@ static void report(const struct blk_run *b, const struct blk_figures *f,
 		printf("back-end CPU   %.2f s, %.3f s per million requests\n", b->crew.cpu_s,
 		       per_million(b, all));
 	printf("steal          %.2f s\n", b->crew.steal_s);
+	interrupt_report(false);
+}
+
+/* Says what was wrong. @return the exit code. */
+static int verdict(const struct blk_run *b, const struct blk_figures *f,
+		   const struct histogram *all)
+{
+	uint64_t due = all->n + f->errors + f->unsent;
+
+	if (!blk_is_behind(f->unsent, due, b->crew.seconds))
+		return f->errors ? 1 : 0;
+	warnx("%s: %llu of %llu requests were due and not sent when the time was up: this is more "
+	      "than the back-end does at this --depth, and the latencies say nothing",
+	      b->rig->path, (unsigned long long)f->unsent, (unsigned long long)due);
+	return 1;
 }
 
 static void run(struct blk_run *b, const char *path)
@@ -209,18 +226,18 @@ static void run(struct blk_run *b, const char *path)
 				  .unit = "requests",
 				  .to_the_end = !o->rig.time_s };
 	crew_run(&b->crew);
+	interrupt_leave_if_early(b->crew.never_began);
 }
 
 int bench_blk(int argc, char **argv)
 {
 	static struct blk_options o = { .rig = RIG_OPTIONS_DEFAULT,
 					.arrival = "constant",
-					.bs = 4096,
-					.mix = 50,
 					.depth = 32 };
 	static struct blk_run b = { .opt = &o };
 	static struct blk_figures sum;
 	static struct histogram all;
+	int code;
 
 	run(&b, blk_parse(argc, argv, &o));
 	merge(&b, &sum, &all);
@@ -228,10 +245,11 @@ int bench_blk(int argc, char **argv)
 		report_json(&b, &sum, &all);
 	else
 		report(&b, &sum, &all);
+	code = verdict(&b, &sum, &all);
 	for (unsigned i = 0; i < o.rig.threads; i++)
 		blk_driver_close(&b.drivers[i]);
 	rig_close(b.rig);
 	free(b.drivers);
 	free(o.trace.request);
-	return sum.errors ? 1 : 0;
+	return interrupt_exit_code(code);
 }

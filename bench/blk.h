@@ -40,7 +40,7 @@ struct blk_options {
 	enum blk_op op; /* of all requests; BLK_READ: reads and writes, as read_percent says */
 	unsigned mix, read_percent, fsync, depth;
 	uint32_t bs;
-	uint64_t rate; /* requests a second, of all threads; 0: a closed loop */
+	unsigned rate; /* requests a second, of all threads; 0: a closed loop */
 	uint64_t size; /* of the disk that is used; 0: all */
 	unsigned ops;  /* a bit for each that may occur */
 	struct blk_trace trace;
@@ -126,6 +126,8 @@ void blk_load_init(struct blk_driver *d, unsigned index);
 bool blk_load_next(struct blk_driver *d, struct blk_slot *s, uint64_t now);
 /* The measurement is over: how many requests were due before @until and were not sent? */
 uint64_t blk_load_unsent(struct blk_driver *d, uint64_t until);
+/* Is that more than a driver is late by chance at the end of the time? */
+bool blk_is_behind(uint64_t unsent, uint64_t due, double seconds);
 
 /* Makes queues and buffers, in the main thread. */
 void blk_driver_open(struct blk_driver *d, const struct blk_run *b, unsigned index);

@@ -7,6 +7,7 @@
 #include "bench/blk.h"
 
 #include "base/clock.h"
+#include "bench/interrupt.h"
 
 #include <err.h>
 #include <poll.h>
@@ -353,7 +354,7 @@ static bool next_to_sweep(struct blk_driver *d, struct blk_slot *s, uint64_t now
 
 	while (l->next_block < l->n_blocks && d->written.generation[l->next_block] == BLK_UNKNOWN)
 		l->next_block++;
-	l->over = l->next_block >= l->n_blocks;
+	l->over = l->next_block >= l->n_blocks || interrupted();
 	if (l->over)
 		return false;
 	s->op = BLK_READ;

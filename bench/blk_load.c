@@ -13,6 +13,11 @@
 
 #include <math.h>
 
+/* An open loop whose CPU was taken away at the end of the time is behind by so many. */
+#define LATE_SHARE 0.01
+#define LATE_S 0.1
+#define LATE_FEW 3u
+
 bool blk_is_open_loop(const struct blk_options *o)
 {
 	return o->rate || (o->trace_path && !o->trace_fast);
@@ -150,4 +155,11 @@ uint64_t blk_load_unsent(struct blk_driver *d, uint64_t until)
 		for (; l->next_at < (double)until; advance(l, o->poisson))
 			n++;
 	return n;
+}
+
+bool blk_is_behind(uint64_t unsent, uint64_t due, double seconds)
+{
+	double share = seconds > LATE_S ? MAX(LATE_SHARE, LATE_S / seconds) : 1;
+
+	return (double)unsent > LATE_FEW + share * (double)due;
 }

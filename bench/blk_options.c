@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#define BS_USUAL 4096u
+#define MIX_USUAL 50u
+#define NOT_SAID UINT32_MAX
+
 static void usage(FILE *to)
 {
 	fprintf(to,
@@ -25,7 +29,7 @@ static void usage(FILE *to)
 		"  --trace FILE      the requests of a file, each at its time\n"
 		"  --trace-fast      the same, each as soon as there is room\n"
 		"  --verify          sectors with CRC, place and write number, all looked at\n");
-	rig_print_options(to, NULL);
+	rig_print_options(to, NULL, 5);
 }
 
 static void use_rw(struct blk_options *o)
@@ -75,11 +79,11 @@ void blk_check_depth(const struct blk_options *o, bool indirect, int code)
 		     each == 1 ? "" : " of three descriptors");
 }
 
-static void use_trace(struct blk_options *o, bool rw_said)
+static void use_trace(struct blk_options *o, bool load_said)
 {
-	if (rw_said || o->rate || o->fsync || o->verify || o->rig.warmup_s)
-		errx(2, "--trace says what is done and when: leave --rw, --rate, --fsync, --verify "
-			"and --warmup out");
+	if (load_said || o->rate || o->fsync || o->verify || o->rig.warmup_s)
+		errx(2, "--trace says what is done and when: leave --rw, --bs, --mix, --rate, "
+			"--fsync, --verify and --warmup out");
 	blk_trace_read(&o->trace, o->trace_path);
 	o->ops = o->trace.ops;
 	o->rw = "trace";
@@ -109,14 +113,15 @@ static void check(struct blk_options *o)
 const char *blk_parse(int argc, char **argv, struct blk_options *o)
 {
 	const char *rw = NULL;
+	unsigned bs = 0, mix = NOT_SAID;
 	const struct rig_option own[] = {
 		{ "rw", RIG_TEXT, &rw, 0, 0 },
-		{ "bs", RIG_NUMBER, &o->bs, SECTOR, BLK_BYTES_MAX },
+		{ "bs", RIG_NUMBER, &bs, SECTOR, BLK_BYTES_MAX },
 		{ "size", RIG_BIG_NUMBER, &o->size, SECTOR, UINT64_C(1) << 62 },
-		{ "mix", RIG_NUMBER, &o->mix, 0, 100 },
+		{ "mix", RIG_NUMBER, &mix, 0, 100 },
 		{ "depth", RIG_NUMBER, &o->depth, 1, 32768 },
 		{ "fsync", RIG_NUMBER, &o->fsync, 1, 1u << 30 },
-		{ "rate", RIG_BIG_NUMBER, &o->rate, 1, 1000000000 },
+		{ "rate", RIG_RATE, &o->rate, 1, 1000000000 },
 		{ "arrival", RIG_TEXT, &o->arrival, 0, 0 },
 		{ "trace", RIG_TEXT, &o->trace_path, 0, 0 },
 		{ "trace-fast", RIG_FLAG, &o->trace_fast, 0, 0 },
@@ -130,10 +135,16 @@ const char *blk_parse(int argc, char **argv, struct blk_options *o)
 	if (at + 1 != argc)
 		errx(2, "blk takes one socket; see sluice-bench blk --help");
 	o->rw = rw ? rw : "randread";
+	o->bs = bs ? bs : BS_USUAL;
+	o->mix = mix != NOT_SAID ? mix : MIX_USUAL;
 	if (o->trace_path)
-		use_trace(o, rw);
+		use_trace(o, rw || bs || mix != NOT_SAID);
 	else
 		use_rw(o);
+	if (mix != NOT_SAID && strcmp(o->rw, "readwrite") != 0 && strcmp(o->rw, "randrw") != 0)
+		errx(2, "--mix %u: --rw %s is no mix; use readwrite or randrw", mix, o->rw);
+	if (bs && o->op == BLK_FLUSH)
+		errx(2, "--bs %u: a flush has no bytes", bs);
 	if (o->trace_fast && !o->trace_path)
 		errx(2, "--trace-fast needs --trace FILE");
 	/* A trace without --time runs to its end. */

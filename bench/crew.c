@@ -2,6 +2,7 @@
 #include "bench/crew.h"
 
 #include "base/clock.h"
+#include "bench/interrupt.h"
 
 #include <err.h>
 #include <pthread.h>
@@ -86,7 +87,10 @@ static void look(struct watch *w, uint64_t now)
 
 	for (unsigned i = 0; i < c->n_rigs; i++)
 		rig_check_alive(c->rigs[i], 0, c->opt->timeout_ms);
-	if (w->next_phase && now >= w->next_phase) {
+	if (interrupted() && c->phase != CREW_STOP) {
+		c->never_began = c->phase == CREW_WARMUP;
+		end_measuring(w);
+	} else if (w->next_phase && now >= w->next_phase) {
 		if (c->phase == CREW_WARMUP)
 			begin_measuring(w, now);
 		else
@@ -126,6 +130,7 @@ void crew_run(struct crew *c)
 		w.next_phase = w.start + (uint64_t)c->opt->warmup_s * 1000000000;
 	else
 		begin_measuring(&w, w.start);
+	interrupt_defer();
 	/* The back-end's CPU is left alone. */
 	if (c->opt->n_cpus)
 		rig_pin(c->opt->cpus[0]);
@@ -144,5 +149,7 @@ void crew_run(struct crew *c)
 		pthread_join(thread[i], NULL);
 		cycles += (c->member[i].until ? c->member[i].until : now) - c->member[i].from;
 	}
-	c->seconds = (double)cycles / c->opt->threads / (double)clock_cycles_per_us() / 1e6;
+	/* Never 0, however early a signal came. */
+	c->seconds = (double)MAX(cycles, UINT64_C(1)) / c->opt->threads /
+		     (double)clock_cycles_per_us() / 1e6;
 }

@@ -2,7 +2,7 @@
 /*
  * The threads that drive a back-end, and the main thread, which watches them: it says when the
  * warm-up ends, when the measurement begins and ends, looks whether the back-end is still there,
- * tells progress, and reads what it cost.
+ * tells progress, and reads what it cost. A signal (interrupt.h) ends the measurement early.
  *
  *	struct crew c = { .opt = …, .rigs = …, .n_rigs = …, .run = drive, .arg = …, .unit = … };
  *	crew_run(&c);		returns when all members have
@@ -54,6 +54,7 @@ struct crew {
 	double steal_s;	  /* these three: of the measurement alone */
 	double cpu_s;	  /* of the back-end; -1: unknown */
 	double seconds;	  /* the members' mean */
+	bool never_began; /* a signal came while it was warming up */
 	enum crew_phase phase;
 	struct crew_member member[RIG_THREADS_MAX];
 };

@@ -12,6 +12,7 @@
  */
 #include "bench/fair.h"
 #include "bench/bench.h"
+#include "bench/interrupt.h"
 
 #include "base/clock.h"
 
@@ -74,7 +75,7 @@ static struct window run(const struct fair_kind *k, const struct crowd *c, struc
 	uint64_t start = clock_cycles(), end = start + us * clock_cycles_per_us(), now = start;
 	uint64_t before = done(c), in_hostile = 0;
 
-	while (now < end) {
+	while (now < end && !interrupted()) {
 		uint64_t t;
 
 		for (unsigned i = 0; i < c->n; i++)
@@ -136,36 +137,42 @@ static double median(double *v, unsigned n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-static void measure(const struct fair_options *o, const struct crowd *crowd,
+/* @return whether there is a row. */
+static bool measure(const struct fair_options *o, const struct crowd *crowd,
 		    const struct fair_attack *a, bool first)
 {
 	double calm_rate[PAIRS_MAX], attack_rate[PAIRS_MAX], ratio[PAIRS_MAX], share[PAIRS_MAX];
+	unsigned n = 0;
 
 	if (o->kind->prepare)
 		o->kind->prepare(a);
-	for (unsigned i = 0; i < o->pairs; i++) {
+	for (; n < o->pairs; n++) {
 		struct window c = window(o, crowd, a, true, SETTLE_US);
-		struct window w = window(o, crowd, a, false, i ? SETTLE_US : SIEGE_US);
+		struct window w = window(o, crowd, a, false, n ? SETTLE_US : SIEGE_US);
 
+		if (interrupted()) /* a part of a window is none */
+			break;
 		if (c.per_second <= 0)
 			errx(1, "nothing was done in a calm window of %u ms: use a longer --window",
 			     o->window_ms);
-		calm_rate[i] = c.per_second;
-		attack_rate[i] = w.per_second;
+		calm_rate[n] = c.per_second;
+		attack_rate[n] = w.per_second;
 		/* Of a pair: what the machine does else hits both about alike. */
-		ratio[i] = w.per_second / c.per_second;
-		share[i] = w.hostile_share;
+		ratio[n] = w.per_second / c.per_second;
+		share[n] = w.hostile_share;
 	}
+	if (!n)
+		return false;
 	if (o->rig.json)
-		printf("%s\n  { \"attack\": \"%s\", \"what\": \"%s\", \"calm\": %.0f, "
+		printf("%s\n  { \"attack\": \"%s\", \"what\": \"%s\", \"pairs\": %u, \"calm\": "
+		       "%.0f, "
 		       "\"attacked\": %.0f, \"ratio\": %.3f, \"hostile_share\": %.3f }",
-		       first ? "" : ",", a->name, a->what, median(calm_rate, o->pairs),
-		       median(attack_rate, o->pairs), median(ratio, o->pairs),
-		       median(share, o->pairs));
+		       first ? "" : ",", a->name, a->what, n, median(calm_rate, n),
+		       median(attack_rate, n), median(ratio, n), median(share, n));
 	else
-		printf("%-10s %10.0f %10.0f %7.3f %9.0f%%   %s\n", a->name,
-		       median(calm_rate, o->pairs), median(attack_rate, o->pairs),
-		       median(ratio, o->pairs), 100 * median(share, o->pairs), a->what);
+		printf("%-10s %10.0f %10.0f %7.3f %9.0f%%   %s\n", a->name, median(calm_rate, n),
+		       median(attack_rate, n), median(ratio, n), 100 * median(share, n), a->what);
+	return true;
 }
 
 static void usage_attacks(FILE *to, const struct fair_kind *k)
@@ -266,14 +273,14 @@ static void attack_all(const struct fair_options *o, const struct crowd *c)
 		       "%-10s %10s %10s %7s %10s\n",
 		       o->n, k->name, o->rig.packed ? "packed rings" : "split rings", k->unit, c->n,
 		       "attack", "calm", "attacked", "ratio", "its driver");
-	for (unsigned i = 0; i < k->n_attacks; i++) {
-		if (!listed(o->attack, k->attacks[i].name))
-			continue;
-		measure(o, c, &k->attacks[i], first);
-		first = false;
-	}
+	for (unsigned i = 0; i < k->n_attacks && !interrupted(); i++)
+		if (listed(o->attack, k->attacks[i].name))
+			first &= !measure(o, c, &k->attacks[i], first);
 	if (o->rig.json)
-		printf("\n] }\n");
+		printf("\n]");
+	interrupt_report(o->rig.json);
+	if (o->rig.json)
+		printf(" }\n");
 }
 
 int bench_fair(int argc, char **argv)
@@ -298,9 +305,10 @@ int bench_fair(int argc, char **argv)
 		c.guest[i] = o.kind->open(&o.rig, o.paths[index], index, o.n, NULL);
 		o.kind->work_start(c.guest[i]);
 	}
+	interrupt_defer();
 	attack_all(&o, &c);
 	for (unsigned i = 0; i < c.n; i++)
 		o.kind->close(c.guest[i]);
 	free(c.guest);
-	return 0;
+	return interrupt_exit_code(0);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/bench.h"
+#include "bench/interrupt.h"
 
 #include <err.h>
 #include <signal.h>
@@ -49,6 +50,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	signal(SIGPIPE, SIG_IGN);
+	interrupt_catch();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	rc = run(argc, argv);
 	if (fflush(stdout) == 0 && !ferror(stdout))

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "bench/bench.h"
+#include "bench/interrupt.h"
 
 #include <err.h>
 #include <stdio.h>
@@ -53,7 +54,7 @@ static void usage(FILE *to)
 		"  --rx-buffer BYTES of a mergeable receive buffer (1526)\n"
 		"  --segments N      descriptors of a frame that is sent (1; with --tso 17)\n"
 		"Of every benchmark:\n");
-	rig_print_options(to, COMMON_OPTIONS);
+	rig_print_options(to, COMMON_OPTIONS, 5);
 }
 
 static double percent(const char *text, const char *option)
@@ -149,7 +150,7 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 		{ "latency", RIG_FLAG, &o->latency, 0, 0 },
 		{ "window", RIG_NUMBER, &o->load.window, 1, 32768 },
 		{ "open", RIG_FLAG, &o->load.open, 0, 0 },
-		{ "rate", RIG_NUMBER, &o->rate, 1, 1000000000 },
+		{ "rate", RIG_RATE, &o->rate, 1, 1000000000 },
 		{ "backlog", RIG_NUMBER, &g.backlog, 1, 100000000 },
 		{ "search", RIG_FLAG, &o->search, 0, 0 },
 		{ "loss", RIG_TEXT, &g.loss, 0, 0 },
@@ -160,9 +161,16 @@ static unsigned parse(int argc, char **argv, struct net_options *o)
 		{ "rx-buffer", RIG_NUMBER, &o->card.rx_bytes, CARD_RX_MIN, CARD_RX_TSO_MAX },
 		{ "segments", RIG_NUMBER, &g.segments, 1, CARD_TX_SEGS_MAX },
 	};
-	int at = rig_parse(argc, argv, &o->rig,
-			   &(struct rig_command) { own, ARRAY_SIZE(own), COMMON_OPTIONS, usage });
+	int at;
 
+	o->rig.time_s = 0;
+	at = rig_parse(argc, argv, &o->rig,
+		       &(struct rig_command) { own, ARRAY_SIZE(own), COMMON_OPTIONS, usage });
+	if (o->search && o->rig.time_s)
+		warnx("--time %u: a search takes as long as its trials do, of --trial MS each",
+		      o->rig.time_s);
+	if (!o->rig.time_s)
+		o->rig.time_s = 5;
 	set_defaults(o, &g);
 	check_options(o, &g, (unsigned)(argc - at));
 	if (!o->card.rx_bytes)
@@ -182,31 +190,6 @@ void net_run(struct net_bench *b, uint64_t us)
 	run(&b->run, us);
 	b->cpu = rig_spent(cpu, rig_cpu_seconds_of(rigs, 2));
 	b->steal = rig_spent(steal, rig_steal_seconds());
-}
-
-void net_totals(const struct net_bench *b, struct net_totals *t)
-{
-	*t = (struct net_totals) { 0 };
-	for (unsigned i = b->opt.latency ? b->n_streams - 1 : 0; i < b->n_streams; i++) {
-		const struct net_counts *n = &b->streams[i].n;
-
-		t->sent += n->sent;
-		t->received += n->received;
-		t->rate += (double)b->run.received_in[i] / b->run.seconds;
-		t->gbit_s += (double)b->run.bytes_in[i] * 8e-9 / b->run.seconds;
-	}
-	for (unsigned i = 0; i < b->n_streams; i++) {
-		const struct net_counts *n = &b->streams[i].n;
-
-		t->meant += n->sent + n->unsent + n->driver_late;
-		t->unsent += n->unsent;
-		t->lost += stream_lost(&b->streams[i]);
-		t->reordered += n->reordered;
-		t->duplicated += n->duplicated;
-		t->corrupt += n->corrupt;
-		t->foreign += n->foreign;
-		t->driver_late += n->driver_late;
-	}
 }
 
 static void add_stream(struct net_bench *b, struct card *from, struct card *to)
@@ -243,7 +226,7 @@ static int verdict(const struct net_bench *b)
 	int code = 0;
 
 	net_totals(b, &t);
-	if (!b->opt.send_only && t.received == 0) {
+	if (!b->opt.send_only && t.received == 0 && !interrupted()) {
 		warnx("no frame came through; are both cards on one network?");
 		code = 1;
 	}
@@ -286,8 +269,10 @@ int bench_net(int argc, char **argv)
 	open_all(&b, argv + at, (unsigned)argc - at);
 	b.run.timeout_ms = b.opt.rig.timeout_ms;
 	b.run.sleep = b.opt.rig.sleep;
+	interrupt_defer();
 	if (b.opt.rig.warmup_s)
 		run(&b.run, (uint64_t)b.opt.rig.warmup_s * 1000000);
+	interrupt_leave_if_early(true);
 	b.run.progress = (b.opt.rig.progress || isatty(STDERR_FILENO)) && !b.opt.search;
 	if (b.opt.search)
 		net_search(&b, &search);
@@ -295,7 +280,7 @@ int bench_net(int argc, char **argv)
 		net_run(&b, (uint64_t)b.opt.rig.time_s * 1000000);
 	net_report(&b, b.opt.search ? &search : NULL);
 	code = verdict(&b);
-	if (b.opt.search && search.rate <= 0) {
+	if (b.opt.search && search.rate <= 0 && !interrupted()) {
 		warnx("no rate was found at which so little is lost; see --loss and --resolution");
 		code = 1;
 	}
@@ -303,5 +288,5 @@ int bench_net(int argc, char **argv)
 		stream_fini(&b.streams[i]);
 	for (unsigned i = 0; i < b.n_cards; i++)
 		card_close(b.cards[i]);
-	return code;
+	return interrupt_exit_code(code);
 }

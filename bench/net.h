@@ -27,9 +27,13 @@ struct net_bench {
 /* One run, with what it cost. */
 void net_run(struct net_bench *b, uint64_t us);
 
-/* Of all streams; with --latency of the answers alone. */
+/*
+ * Of all streams. With --latency between two cards: requests that were sent, and answers that came;
+ * lost is what did not come back.
+ */
 struct net_totals {
-	uint64_t meant, sent, received, lost, reordered, duplicated, corrupt, foreign, bytes;
+	uint64_t meant, sent, received, reordered, duplicated, corrupt, foreign;
+	uint64_t lost;	      /* should have come and did not: on the way, or never sent */
 	uint64_t unsent;      /* of the lost ones: found the ring full */
 	uint64_t driver_late; /* of the meant ones, beside the lost */
 	double rate;	      /* frames that came in the time, a second */

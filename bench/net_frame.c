@@ -7,6 +7,7 @@
 #define PROTO_UDP 17
 
 enum { AT_SOURCE = 6, AT_IP = 14, AT_IP_LEN = 16, AT_PROTO = 23, AT_IP_CHECK = 24, AT_L4 = 34 };
+#define ETHER_HELLO 0x88b5 /* IEEE 802: for local experiments */
 #define AT_UDP_LEN (AT_L4 + 4)
 #define AT_TCP_CHECK (AT_L4 + 16)
 
@@ -100,7 +101,18 @@ void frame_write_hello(const struct flow *f, uint8_t *buf)
 	memset(buf, 0, NET_HDR_BYTES + FRAME_MIN);
 	memset(frame, 0xff, AT_SOURCE);
 	memcpy(frame + AT_SOURCE, f->head, 6);
-	put16(frame + 12, 0x88b5); /* IEEE 802: for local experiments */
+	put16(frame + 12, ETHER_HELLO);
+}
+
+bool frame_is_hello(const uint8_t *frame)
+{
+	static const uint8_t all[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	uint8_t type[2], ours[6];
+
+	put16(type, ETHER_HELLO);
+	put_mac(ours, 0, 0);
+	return memcmp(frame, all, sizeof(all)) == 0 && memcmp(frame + AT_SOURCE, ours, 3) == 0 &&
+	       memcmp(frame + 12, type, sizeof(type)) == 0;
 }
 
 static uint64_t pattern(uint64_t serial, uint32_t flow, uint32_t word)

@@ -48,6 +48,8 @@ void frame_write_head(const struct flow *f, uint32_t size, uint16_t mss, uint8_t
 /* A broadcast frame of FRAME_MIN bytes, from where the flow's frames go to; for switches that
  * learn. */
 void frame_write_hello(const struct flow *f, uint8_t *buf);
+/* Is it one of those, of any flow? @frame: ETHER_BYTES of it. */
+bool frame_is_hello(const uint8_t *frame);
 
 HOT uint16_t stamp_check(const struct stamp *s, uint32_t flow, uint32_t size)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What sluice-bench net prints: text for people, or one JSON object. */
 #include "base/clock.h"
+#include "bench/interrupt.h"
 #include "bench/net.h"
 
 #include <stdio.h>
@@ -112,7 +113,8 @@ static void print_text(const struct net_bench *b, const struct net_totals *t,
 		printf("highest rate   %.0f a second with no more than %g %% lost (%u trials of %u "
 		       "ms; the limit was %s)\n",
 		       s->rate, b->opt.loss, s->trials, b->opt.trial_ms, s->limit);
-	printf("rate           %.4f million a second, %.3f Gbit/s\n", t->rate / 1e6, t->gbit_s);
+	printf("rate           %.*f a second, %.3f Gbit/s\n", t->rate < 1000 ? 1 : 0, t->rate,
+	       t->gbit_s);
 	print_latencies(b);
 	printf("kicks          %llu, calls that woke the driver %llu\n", ULL(notes(b, false)),
 	       ULL(notes(b, true)));
@@ -120,6 +122,18 @@ static void print_text(const struct net_bench *b, const struct net_totals *t,
 		printf("back-end CPU   %.2f s, %.3f s per million frames, %.0f cycles a frame\n",
 		       b->cpu, million, cycles_per_frame(million));
 	printf("steal          %.2f s\n", b->steal);
+	interrupt_report(false);
+}
+
+static bool is_open_loop(const struct net_bench *b)
+{
+	return b->opt.rate || b->opt.load.open || b->opt.search;
+}
+
+/* Who sends only is held up by its ring alone. */
+static unsigned window(const struct net_bench *b)
+{
+	return b->opt.send_only ? b->cards[0]->n_tx : b->streams[0].window;
 }
 
 static void print_json(const struct net_bench *b, const struct net_totals *t,
@@ -128,13 +142,20 @@ static void print_json(const struct net_bench *b, const struct net_totals *t,
 	const struct net_options *o = &b->opt;
 	double million = per_million(b, t);
 
-	printf("{ \"kind\": \"net\", \"way\": \"%s\", \"size\": %u, \"imix\": %s, \"tso\": %s, "
-	       "\"flows\": %u, \"ring\": \"%s\", \"queue_size\": %u, \"queues\": %u, "
+	printf("{ \"kind\": \"net\", \"way\": \"%s\", \"size\": ", way(b));
+	if (o->load.imix)
+		printf("null");
+	else
+		printf("%u", o->load.size);
+	printf(", \"imix\": %s, \"tso\": %s, \"flows\": %u, \"loop\": \"%s\", \"rate\": %u, "
+	       "\"window\": %u, \"loss_percent\": %g, \"warmup_s\": %u, "
+	       "\"ring\": \"%s\", \"queue_size\": %u, \"queues\": %u, "
 	       "\"features\": \"%#llx\", "
 	       "\"mergeable\": %s, \"segments\": %u, \"sleep\": %s, \"seconds\": %.3f",
-	       way(b), o->load.size, o->load.imix ? "true" : "false",
-	       o->card.tso ? "true" : "false", o->load.flows, o->rig.packed ? "packed" : "split",
-	       o->rig.queue_size, o->rig.queues, ULL(b->cards[0]->rig->frontend.features),
+	       o->load.imix ? "true" : "false", o->card.tso ? "true" : "false", o->load.flows,
+	       is_open_loop(b) ? "open" : "closed", o->rate, is_open_loop(b) ? 0 : window(b),
+	       o->loss, o->rig.warmup_s, o->rig.packed ? "packed" : "split", o->rig.queue_size,
+	       o->rig.queues, ULL(b->cards[0]->rig->frontend.features),
 	       b->cards[0]->mergeable ? "true" : "false", b->cards[0]->tx_segs,
 	       o->rig.sleep ? "true" : "false", b->run.seconds);
 	printf(", \"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"reordered\": %llu, "
@@ -149,10 +170,11 @@ static void print_json(const struct net_bench *b, const struct net_totals *t,
 	       cycles_per_frame(million), b->steal);
 	print_latencies(b);
 	if (s)
-		printf(", \"search\": { \"rate\": %.0f, \"loss_percent\": %g, \"upper\": %.0f, "
+		printf(", \"search\": { \"rate\": %.0f, \"upper\": %.0f, "
 		       "\"resolution_percent\": %g, \"trials\": %u, \"trial_ms\": %u, "
 		       "\"limit\": \"%s\" }",
-		       s->rate, o->loss, s->upper, o->resolution, s->trials, o->trial_ms, s->limit);
+		       s->rate, s->upper, o->resolution, s->trials, o->trial_ms, s->limit);
+	interrupt_report(true);
 	printf(" }\n");
 }
 

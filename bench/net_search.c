@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/net.h"
 
+#include "bench/interrupt.h"
+
 #include <err.h>
 #include <stdio.h>
 
@@ -50,8 +52,11 @@ static void one_trial(struct net_bench *b, double rate, struct trial *t)
 
 	b->opt.load.rate = rate;
 	net_run(b, (uint64_t)b->opt.trial_ms * 1000);
-	net_totals(b, &n);
 	t->rate = rate;
+	t->passed = t->late = false;
+	if (interrupted()) /* a part of a trial says nothing of its rate */
+		return;
+	net_totals(b, &n);
 	missed = n.lost + n.driver_late; /* at this rate nothing was tried of the latter */
 	t->passed = !net_is_too_many(b, missed + n.corrupt, &n);
 	t->late = n.driver_late > n.lost;
@@ -73,6 +78,8 @@ static void try_rate(struct net_bench *b, double rate, struct search *s, struct 
 
 	for (unsigned i = 0; i < b->opt.attempts + RETRIES && failed < b->opt.attempts; i++) {
 		one_trial(b, rate, t);
+		if (interrupted())
+			return;
 		s->trials++;
 		if (t->passed)
 			return;
@@ -91,7 +98,7 @@ static double upper_bound(struct net_bench *b)
 	net_run(b, WARM_UP_US);
 	net_run(b, (uint64_t)b->opt.trial_ms * 1000);
 	net_totals(b, &n);
-	if (!n.received)
+	if (!n.received || interrupted())
 		return 0;
 	fprintf(stderr, "%12.0f frames a second in a closed loop\n", n.rate);
 	return n.rate * UPPER_BOUND;
@@ -105,24 +112,28 @@ void net_search(struct net_bench *b, struct search *s)
 	*s = (struct search) { .limit = "the back-end" };
 	high = s->upper = upper_bound(b);
 	step = high * b->opt.resolution / 100;
-	if (high <= 0)
+	if (high <= 0) {
+		s->limit = interrupted() ? "the signal" : s->limit;
 		return;
+	}
 	try_rate(b, high, s, &t);
 	if (t.passed) {
 		low = high;
 		s->limit = "the highest rate that was tried";
 	}
-	while (high - low > step) {
+	while (high - low > step && !interrupted()) {
 		double middle = (low + high) / 2;
 
 		try_rate(b, middle, s, &t);
 		if (t.passed) {
 			low = middle;
-		} else {
+		} else if (!interrupted()) {
 			high = middle;
 			s->limit = t.late ? "the driver" : "the back-end";
 		}
 	}
+	if (interrupted())
+		s->limit = "the signal";
 	s->rate = low;
 	if (low > 0)
 		bring_back(b);

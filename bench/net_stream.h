@@ -56,12 +56,6 @@ void stream_init(struct stream *s, const struct net_load *load, struct card *fro
 void stream_fini(struct stream *s);
 void stream_hello(struct stream *s, unsigned timeout_ms);
 
-/*
- * Frames that should have come and did not: lost on the way, or never taken off the sender; not
- * those that this driver was late for.
- */
-uint64_t stream_lost(const struct stream *s);
-
 struct run {
 	struct stream *stream[2]; /* the second may be NULL */
 	unsigned timeout_ms;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/rig.h"
 
+#include "bench/interrupt.h"
+
 #include <err.h>
 #include <linux/virtio_config.h>
 #include <stdio.h>
@@ -164,7 +166,10 @@ static void hello_failed(const struct rig *r, const struct rig_options *o)
 		     "%s: the first messages: %s; this socket was given %u times, and may serve "
 		     "one front-end at a time",
 		     r->path, r->frontend.error, same);
-	rig_die(r, "the first messages");
+	errx(1,
+	     "%s: the first messages: %s; another front-end may be attached, and many back-ends "
+	     "serve one at a time",
+	     r->path, r->frontend.error);
 }
 
 static void reach_backend(struct rig *r, const struct rig_options *o)
@@ -191,11 +196,13 @@ static void await_backend(struct rig *r, const struct rig_options *o)
 		errx(1, "--listen: %s: %s%s", r->path, strerror(errno),
 		     errno == EADDRINUSE ? "; remove it, or leave --listen out to connect to it"
 					 : "");
+	interrupt_unlinks(r->path);
 	f->timeout_ms = (int)o->timeout_ms;
 	if (listen(fd, 1) < 0)
 		err(1, "--listen: %s", r->path);
 	rc = frontend_accept(f, fd);
 	unlink(r->path);
+	interrupt_unlinks(NULL);
 	close(fd);
 	if (rc < 0)
 		errx(1, "%s: no back-end connected within %u ms (--timeout)", r->path,
@@ -239,6 +246,7 @@ struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char
 	else
 		reach_backend(r, o);
 	peer_pid(r);
+	rig_warn_of_shared_cpu(r, o);
 	if (frontend_hello(f, VU_PF_USUAL) < 0)
 		hello_failed(r, o);
 	rig_check_kind(r, kind);

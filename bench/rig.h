@@ -38,8 +38,9 @@ struct rig_options {
 /* One option, with the place that it is written to. */
 struct rig_option {
 	const char *name; /* without the dashes */
-	enum { RIG_FLAG, RIG_NO_FLAG, RIG_NUMBER, RIG_BIG_NUMBER, RIG_TEXT } kind;
-	void *to;	   /* bool (to true, to false), unsigned, uint64_t, const char * */
+	enum { RIG_FLAG, RIG_NO_FLAG, RIG_NUMBER, RIG_RATE, RIG_BIG_NUMBER, RIG_TEXT } kind;
+	/* bool (to true, to false), unsigned (twice), uint64_t, const char * */
+	void *to;
 	uint64_t min, max; /* of a number */
 };
 
@@ -54,14 +55,16 @@ struct rig_command {
 /* Parses, or ends the program (--help, a wrong option). @return the index of the first argument
  * that is no option. */
 int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command);
-/* The common options of that command, a line each, for usage(). */
-void rig_print_options(FILE *to, const char *only);
+/* The common options of that command, a line each, for usage(). @time_s: the default of --time. */
+void rig_print_options(FILE *to, const char *only, unsigned time_s);
 
 /* Has the command that option? */
 bool rig_has_option(const struct rig_options *o, const char *name);
 
-/* A number, with K, M or G (powers of 1024) behind it where that is of use. */
-uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t max);
+/* A number, with K, M or G behind it where that is of use: powers of 1024, or of 1000 (@thousand).
+ */
+uint64_t rig_number(const char *text, const char *option, uint64_t thousand, uint64_t min,
+		    uint64_t max);
 
 /* One device of a back-end's, with memory and as many rings as asked for, started. */
 struct rig {
@@ -112,6 +115,8 @@ void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms);
 void rig_calls_off(struct rig *r, unsigned ring);
 
 void rig_pin(unsigned cpu);
+/* Says so if a thread of the back-end's may run on no CPU but one that the driver is pinned to. */
+void rig_warn_of_shared_cpu(const struct rig *r, const struct rig_options *o);
 
 /* CPU time of a process, and what the hypervisor took from all CPUs, in seconds; -1: unknown. */
 double rig_cpu_seconds(pid_t pid);
@@ -122,7 +127,7 @@ double rig_steal_seconds(void);
 double rig_spent(double before, double after);
 
 /* Latencies, in TSC cycles in the histogram, in microseconds in print: the numbers alone (JSON: an
- * object), and with their name in front. */
+ * object; of none: "-", null), and with their name in front. */
 void rig_print_histogram(const struct histogram *h, bool json);
 void rig_print_latency(const struct histogram *h, bool json);
 

@@ -4,9 +4,11 @@
 
 #include "base/clock.h"
 
+#include <dirent.h>
 #include <err.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +23,44 @@ void rig_pin(unsigned cpu)
 	if (sched_setaffinity(0, sizeof(set), &set) < 0)
 		errx(2, "CPU %u: this process may not run there (it has %ld CPUs in all)", cpu,
 		     sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/* @return the CPU of @o that a thread is pinned to, too; RIG_NO_CPU if none. */
+static unsigned shared_cpu(pid_t thread, const struct rig_options *o)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(thread, sizeof(set), &set) < 0 || CPU_COUNT(&set) != 1)
+		return RIG_NO_CPU;
+	for (unsigned i = 0; i < o->n_cpus; i++)
+		if (CPU_ISSET(o->cpus[i], &set))
+			return o->cpus[i];
+	return RIG_NO_CPU;
+}
+
+void rig_warn_of_shared_cpu(const struct rig *r, const struct rig_options *o)
+{
+	static bool told; /* of many connections, once */
+	unsigned cpu = RIG_NO_CPU;
+	const struct dirent *entry;
+	char name[64];
+	DIR *threads;
+
+	if (told || !o->n_cpus || r->pid <= 0)
+		return;
+	snprintf(name, sizeof(name), "/proc/%d/task", r->pid);
+	threads = opendir(name);
+	while (threads && cpu == RIG_NO_CPU && (entry = readdir(threads)))
+		if (entry->d_name[0] != '.')
+			cpu = shared_cpu((pid_t)strtol(entry->d_name, NULL, 10), o);
+	if (threads)
+		closedir(threads);
+	told = cpu != RIG_NO_CPU;
+	if (told)
+		warnx("%s: a thread of the back-end (process %d) is pinned to CPU %u, as this "
+		      "driver "
+		      "is: they may slow each other down",
+		      r->path, r->pid, cpu);
 }
 
 double rig_cpu_seconds(pid_t pid)
@@ -78,6 +118,10 @@ void rig_print_histogram(const struct histogram *h, bool json)
 {
 	double us = 1.0 / (double)clock_cycles_per_us();
 
+	if (!h->n) {
+		printf(json ? "null" : "-\n");
+		return;
+	}
 	printf(json ? "{ \"min\": %.2f, \"mean\": %.2f" : "min %.2f  mean %.2f",
 	       (double)histogram_min(h) * us, histogram_mean(h) * us);
 	for (unsigned i = 0; i < ARRAY_SIZE(points); i++)

@@ -19,7 +19,7 @@ static const struct {
 	{ "queue-size", "N", "of each ring (256)" },
 	{ "queues", "N", "queues, of cards pairs of them (1, or one for each driver thread)" },
 	{ "threads", "N", "driver threads, each with queues of its own (1)" },
-	{ "time", "SECONDS", "to measure (5)" },
+	{ "time", "SECONDS", "to measure" },
 	{ "warmup", "SECONDS", "of the same load before it is measured (0)" },
 	{ "timeout", "MS", "without any progress until the back-end is given up (5000)" },
 	{ "cpu", "N", "pin the driver to this CPU" },
@@ -49,7 +49,7 @@ bool rig_has_option(const struct rig_options *o, const char *name)
 	return !o->only || is_in(o->only, name);
 }
 
-void rig_print_options(FILE *to, const char *only)
+void rig_print_options(FILE *to, const char *only, unsigned time_s)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(help); i++) {
 		char left[32];
@@ -57,22 +57,32 @@ void rig_print_options(FILE *to, const char *only)
 		if (only && strcmp(help[i].name, "help") != 0 && !is_in(only, help[i].name))
 			continue;
 		snprintf(left, sizeof(left), "--%s %s", help[i].name, help[i].arg);
-		fprintf(to, "  %-17s %s\n", left, help[i].text);
+		fprintf(to, "  %-17s %s", left, help[i].text);
+		if (strcmp(help[i].name, "time") == 0)
+			fprintf(to, " (%u)", time_s);
+		fputc('\n', to);
 	}
 }
 
-uint64_t rig_number(const char *text, const char *option, uint64_t min, uint64_t max)
+uint64_t rig_number(const char *text, const char *option, uint64_t thousand, uint64_t min,
+		    uint64_t max)
 {
+	static const char suffixes[] = "KMGkmg";
 	char *end;
-	uint64_t v = strtoull(text, &end, 10);
-	unsigned shift = 0;
+	uint64_t v = strtoull(text, &end, 10), unit = 1;
+	bool ok = end != text && *text != '-';
 
-	if (end != text && *end && end[1] == '\0')
-		shift = *end == 'K' || *end == 'k' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
-	if (end == text || *text == '-' || (*end && !shift) || v > max >> shift || v << shift < min)
+	if (ok && *end) {
+		const char *s = strchr(suffixes, *end);
+
+		ok = s && end[1] == '\0';
+		for (unsigned i = 0; ok && i <= (unsigned)(s - suffixes) % 3; i++)
+			unit *= thousand;
+	}
+	if (!ok || v > max / unit || v * unit < min)
 		errx(2, "%s %s: not a number from %llu to %llu", option, text,
 		     (unsigned long long)min, (unsigned long long)max);
-	return v << shift;
+	return v * unit;
 }
 
 static void set_option(const struct rig_option *opt, const char *arg)
@@ -85,12 +95,14 @@ static void set_option(const struct rig_option *opt, const char *arg)
 		*(bool *)opt->to = opt->kind == RIG_FLAG;
 		break;
 	case RIG_NUMBER:
+	case RIG_RATE:
 		snprintf(name, sizeof(name), "--%s", opt->name);
-		*(unsigned *)opt->to = (unsigned)rig_number(arg, name, opt->min, opt->max);
+		*(unsigned *)opt->to = (unsigned)rig_number(
+			arg, name, opt->kind == RIG_RATE ? 1000 : 1024, opt->min, opt->max);
 		break;
 	case RIG_BIG_NUMBER:
 		snprintf(name, sizeof(name), "--%s", opt->name);
-		*(uint64_t *)opt->to = rig_number(arg, name, opt->min, opt->max);
+		*(uint64_t *)opt->to = rig_number(arg, name, 1024, opt->min, opt->max);
 		break;
 	case RIG_TEXT:
 		*(const char **)opt->to = arg;
@@ -176,6 +188,19 @@ static void check_names(int argc, char **argv, const struct option *longs)
 
 #define OPTIONS_MAX 48
 #define OPT_HELP 1000
+#define OPT_FIRST 1001
+
+/* What getopt_long() could not make sense of, in one sentence. check_names() knows all names. */
+static void refuse_option(const char *command, const struct option *longs, bool wants_value)
+{
+	if (optopt < OPT_HELP)
+		errx(2, "-%c: %s has no such option; see sluice-bench %s --help", optopt, command,
+		     command);
+	while (longs->val != optopt)
+		longs++;
+	errx(2, "--%s %s; see sluice-bench %s --help", longs->name,
+	     wants_value ? "needs a value" : "takes no value", command);
+}
 
 int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_command *command)
 {
@@ -214,14 +239,16 @@ int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_com
 		known[n++] = &command->own[i];
 	for (unsigned i = 0; i < n; i++)
 		longs[1 + i] = (struct option) { known[i]->name, known[i]->kind >= RIG_NUMBER, NULL,
-						 (int)i };
+						 OPT_FIRST + (int)i };
 	check_names(argc, argv, longs);
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == OPT_HELP || c < 0 || c >= (int)n) {
-			command->usage(c == OPT_HELP ? stdout : stderr);
-			exit(c == OPT_HELP ? 0 : 2);
+	while ((c = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
+		if (c == OPT_HELP) {
+			command->usage(stdout);
+			exit(0);
 		}
-		set_option(known[c], optarg);
+		if (c < OPT_FIRST)
+			refuse_option(argv[0], longs, c == ':');
+		set_option(known[c - OPT_FIRST], optarg);
 	}
 	settle(o, ring, cpus, queues);
 	o->only = command->only;

@@ -6,6 +6,7 @@
  */
 #include "base/clock.h"
 #include "bench/bench.h"
+#include "bench/interrupt.h"
 #include "tests/guest/blk.h"
 
 #include <err.h>
@@ -42,12 +43,14 @@ struct scale {
 	struct histogram first, wake;
 	double anon_one,
 		anon_all;	 /* KiB of the back-end's own memory, with one attached, and all */
-	double idle_cpu, idle_s; /* seconds; -1: unknown */
-	double one, all;	 /* requests a second */
-	uint64_t least, most;	 /* requests of one disk while all are busy */
+	double idle_cpu, idle_s; /* seconds; -1: unknown, or not measured for a signal came */
+	double one, all;	 /* requests a second; likewise */
+	double least, most;	 /* requests of one disk while all are busy; likewise */
+	uint64_t next_told;	 /* progress */
 };
 
-#define COMMON_OPTIONS "ring no-indirect no-event-idx queue-size queues time timeout cpu json"
+#define COMMON_OPTIONS \
+	"ring no-indirect no-event-idx queue-size queues time timeout cpu progress json"
 
 static void usage(FILE *to)
 {
@@ -57,7 +60,7 @@ static void usage(FILE *to)
 		"the first\nrequest's end, memory of the back-end's own, CPU time while all are "
 		"silent, wake-ups, and\nreads of 4 KiB at depth 8 of one guest, and of all.\n\n"
 		"  --wakes N         how often to wake the back-end (500)\n");
-	rig_print_options(to, COMMON_OPTIONS);
+	rig_print_options(to, COMMON_OPTIONS, 1);
 }
 
 /* Private memory of a process, in KiB: what is shared with guests is not in it. -1: unknown. */
@@ -86,6 +89,18 @@ static void raise_files_limit(void)
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
+}
+
+/* Each step, and within it a line a second. */
+static void tell(struct scale *s, const char *step, unsigned n, unsigned of)
+{
+	uint64_t now = clock_ns();
+
+	if (!(s->opt.progress || isatty(STDERR_FILENO)) || (n > 1 && now < s->next_told))
+		return;
+	s->next_told = now + 1000000000;
+	fprintf(stderr, "%s", step);
+	fprintf(stderr, of ? ": %u of %u\n" : "\n", n, of);
 }
 
 /* Has one of those that are attached hung up? */
@@ -165,9 +180,12 @@ static void attach(struct scale *s, struct device *d, const char *path)
 
 static void attach_all(struct scale *s, char **paths)
 {
-	for (unsigned i = 0; i < s->n; i++) {
+	unsigned i = 0;
+
+	do {
 		bool again = false;
 
+		tell(s, "attaching", i + 1, s->n);
 		attach(s, &s->device[i], paths[i]);
 		s->rigs[i] = s->device[i].rig;
 		for (unsigned k = 0; k < i; k++)
@@ -175,7 +193,9 @@ static void attach_all(struct scale *s, char **paths)
 		s->processes += !again;
 		if (i == 0)
 			s->anon_one = anon_kib(s->rigs[0]->pid);
-	}
+		interrupt_defer(); /* there is something to tell */
+	} while (++i < s->n && !interrupted());
+	s->n = i;
 	s->anon_all = anon_kib(s->rigs[0]->pid);
 }
 
@@ -184,11 +204,12 @@ static void stay_idle(struct scale *s)
 	uint64_t start, end;
 	double cpu;
 
+	tell(s, "all are silent", 0, 0);
 	usleep(200000); /* for what is still to be tidied up */
 	start = clock_ns();
 	cpu = rig_cpu_seconds_of(s->rigs, s->n);
 	end = start + (uint64_t)s->opt.time_s * 1000000000;
-	for (uint64_t now = start; now < end; now = clock_ns()) {
+	for (uint64_t now = start; now < end && !interrupted(); now = clock_ns()) {
 		usleep((useconds_t)MIN((end - now) / 1000 + 1, UINT64_C(100000)));
 		check_alive(s);
 	}
@@ -199,9 +220,10 @@ static void stay_idle(struct scale *s)
 /* From the kick of a back-end that sleeps to the call of a guest that does. */
 static void wake_up(struct scale *s)
 {
-	for (unsigned i = 0; i < s->wakes; i++) {
+	for (unsigned i = 0; i < s->wakes && !interrupted(); i++) {
 		uint64_t start;
 
+		tell(s, "waking one", i + 1, s->wakes);
 		usleep(PAUSE_US);
 		check_alive(s);
 		start = clock_cycles();
@@ -242,23 +264,28 @@ static void begin(struct device *d)
 /* The first @n guests are busy, and poll. @return requests a second. */
 static double be_busy(struct scale *s, unsigned n)
 {
-	uint64_t start, end, now, sum = 0, left = (uint64_t)n * DEPTH;
+	uint64_t start, end, now, sum = 0, left = (uint64_t)n * DEPTH, least, most;
 
+	if (interrupted())
+		return -1;
+	tell(s, n == s->n ? "all are busy" : "one is busy", 0, 0);
 	for (unsigned i = 0; i < n; i++)
 		begin(&s->device[i]);
 	start = now = clock_ns();
 	end = start + (uint64_t)s->opt.time_s * 1000000000;
-	for (; now < end; now = clock_ns()) {
+	for (; now < end && !interrupted(); now = clock_ns()) {
 		for (unsigned i = 0; i < n; i++)
 			sum += work(&s->device[i], false, now);
 		check_next(s, now);
 	}
-	s->least = UINT64_MAX;
-	s->most = 0;
+	least = UINT64_MAX;
+	most = 0;
 	for (unsigned i = 0; i < n; i++) {
-		s->least = MIN(s->least, s->device[i].done);
-		s->most = MAX(s->most, s->device[i].done);
+		least = MIN(least, s->device[i].done);
+		most = MAX(most, s->device[i].done);
 	}
+	s->least = n == s->n ? (double)least : -1;
+	s->most = n == s->n ? (double)most : -1;
 	while (left) {
 		for (unsigned i = 0; i < n; i++)
 			left -= work(&s->device[i], true, clock_ns());
@@ -284,10 +311,12 @@ static void report_json(const struct scale *s)
 	printf(", \"wake_us\": ");
 	rig_print_histogram(&s->wake, true);
 	printf(", \"idle_cpu_s\": %.6f, \"idle_s\": %.3f, \"one_busy\": %.0f, \"all_busy\": %.0f, "
-	       "\"least\": %llu, \"most\": %llu, \"anon_kib_one\": %.0f, \"anon_kib_all\": %.0f, "
-	       "\"kib_each\": %.2f }\n",
-	       s->idle_cpu, s->idle_s, s->one, s->all, (unsigned long long)s->least,
-	       (unsigned long long)s->most, s->anon_one, s->anon_all, kib_each(s));
+	       "\"least\": %.0f, \"most\": %.0f, \"anon_kib_one\": %.0f, \"anon_kib_all\": %.0f, "
+	       "\"kib_each\": %.2f",
+	       s->idle_cpu, s->idle_s, s->one, s->all, s->least, s->most, s->anon_one, s->anon_all,
+	       kib_each(s));
+	interrupt_report(true);
+	printf(" }\n");
 }
 
 static void report(const struct scale *s)
@@ -309,9 +338,12 @@ static void report(const struct scale *s)
 		printf("memory of the back-end            %.0f KiB with one attached, %.1f KiB for "
 		       "each more\n",
 		       s->anon_one, kib_each(s));
-	printf("one busy, the others silent       %.0f requests/s\n", s->one);
-	printf("all busy                          %.0f requests/s; a disk %llu to %llu\n", s->all,
-	       (unsigned long long)s->least, (unsigned long long)s->most);
+	if (s->one >= 0)
+		printf("one busy, the others silent       %.0f requests/s\n", s->one);
+	if (s->all >= 0)
+		printf("all busy                          %.0f requests/s; a disk %.0f to %.0f\n",
+		       s->all, s->least, s->most);
+	interrupt_report(false);
 }
 
 static void parse(int argc, char **argv, struct scale *s, int *at)
@@ -331,7 +363,16 @@ static void parse(int argc, char **argv, struct scale *s, int *at)
 
 int bench_scale(int argc, char **argv)
 {
-	static struct scale s = { .opt = RIG_OPTIONS_DEFAULT, .wakes = 500 };
+	static struct scale s = {
+		.opt = RIG_OPTIONS_DEFAULT,
+		.wakes = 500,
+		.idle_cpu = -1,
+		.idle_s = -1,
+		.one = -1,
+		.all = -1,
+		.least = -1,
+		.most = -1,
+	};
 	int at;
 
 	s.opt.time_s = 1;
@@ -344,7 +385,8 @@ int bench_scale(int argc, char **argv)
 	rig_pin(s.opt.cpu);
 	clock_cycles_per_us();
 	attach_all(&s, argv + at);
-	stay_idle(&s);
+	if (!interrupted())
+		stay_idle(&s);
 	wake_up(&s);
 	s.one = be_busy(&s, 1);
 	s.all = be_busy(&s, s.n);
@@ -355,5 +397,5 @@ int bench_scale(int argc, char **argv)
 	}
 	free(s.device);
 	free(s.rigs);
-	return 0;
+	return interrupt_exit_code(0);
 }

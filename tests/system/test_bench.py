@@ -66,8 +66,7 @@ def test_each_write_is_read_back_through_two_queues(daemon, folder, ring):
 @pytest.mark.alone
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("rw, mix, least, most", [("readwrite", 70, 0.68, 0.72), ("randrw", 10, 0.08, 0.12),
-                                                  ("randrw", 0, 0, 0), ("randrw", 100, 1, 1),
-                                                  ("randread", 10, 1, 1), ("write", 70, 0, 0)])
+                                                  ("randrw", 0, 0, 0), ("randrw", 100, 1, 1)])
 def test_a_mix_has_as_many_reads_as_asked_for(daemon, folder, ring, rw, mix, least, most):
     done = bench("blk", folder / "d.sock", "--rw", rw, "--mix", mix, "--time", 1, "--json", "--ring", ring)
     assert done.returncode == 0, done.stderr
@@ -316,9 +315,16 @@ def test_nobody_at_the_socket_and_wrong_options_are_told(folder):
                         (["--threads", "4", "--queues", "2"], "queue of its own"),
                         (["--queue-size", "100"], "a power of 2"), (["--trace", "/nowhere"], "No such file"),
                         (["--regions", "0"], "from 1 to 512"), (["--cpu", "x"], "not a number"),
+                        (["--rw", "randread", "--mix", "10"], "--mix 10: --rw randread is no mix"),
+                        (["--rw", "flush", "--bs", "4K"], "--bs 4096: a flush has no bytes"),
+                        (["--trace", "/nowhere", "--bs", "4K"], "leave --rw, --bs, --mix"),
+                        (["--time"], "--time needs a value; see sluice-bench blk --help"),
+                        (["--json=3"], "--json takes no value"), (["-x"], "-x: blk has no such option"),
+                        (["--rate", "2000001k"], "from 1 to 1000000000"),
                         (["--dept=3"], "--dept: blk has no such option")):
         done = bench("blk", folder / "nobody.sock", *wrong)
-        assert done.returncode == 2 and says in done.stderr
+        assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("sluice-bench: ")
     for wrong, says in ((["--attack", "nonsense"], "no such attack"), (["--net"], "takes 4 sockets or more of cards"),
                         (["--queues", "2"], "--queues: fair has no such option"),
                         (["--time", "60"], "--time: fair has no such option")):

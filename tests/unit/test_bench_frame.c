@@ -53,6 +53,29 @@ Test(bench_frame, each_byte_of_a_payload_is_looked_at_however_it_is_cut)
 	}
 }
 
+Test(bench_frame, a_hello_of_any_flow_is_known_and_nothing_else_is)
+{
+	static uint8_t buf[NET_HDR_BYTES + FRAME_MIN];
+	uint8_t *frame = buf + NET_HDR_BYTES;
+	struct flow f;
+
+	for (unsigned id = 0; id < FLOWS_MAX; id += FLOWS_MAX - 1)
+		for (unsigned direction = 0; direction < 2; direction++) {
+			flow_init(&f, id, direction, false);
+			frame_write_hello(&f, buf);
+			cr_assert(frame_is_hello(frame));
+			for (unsigned i = 0; i < ETHER_BYTES; i++) {
+				frame[i] ^= 1;
+				/* Behind the first three bytes of the source is which flow it is.
+				 */
+				cr_assert_eq(frame_is_hello(frame), i >= 9 && i < 12, "%u", i);
+				frame[i] ^= 1;
+			}
+			frame_write_head(&f, FRAME_MIN, 0, buf);
+			cr_assert_not(frame_is_hello(frame));
+		}
+}
+
 Test(bench_frame, the_ip_header_adds_up_and_a_large_frame_tells_how_to_be_cut)
 {
 	static uint8_t buf[NET_HDR_BYTES + FRAME_MIN];

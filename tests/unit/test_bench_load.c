@@ -149,3 +149,16 @@ Test(bench_load, a_busy_block_is_never_picked)
 		cr_assert_eq(s.offset, 2 * 4096);
 	}
 }
+
+Test(bench_load, a_loop_is_behind_when_more_is_unsent_than_the_end_explains)
+{
+	/* A tenth of a second, or a hundredth of a longer time; and three in any case. */
+	cr_assert_not(blk_is_behind(0, 0, 1e-9));
+	cr_assert_not(blk_is_behind(3, 10, 1));
+	cr_assert(blk_is_behind(5, 10, 1));
+	cr_assert_not(blk_is_behind(100, 1000, 1));
+	cr_assert(blk_is_behind(104, 1000, 1));
+	cr_assert_not(blk_is_behind(1000, 100000, 100));
+	cr_assert(blk_is_behind(1004, 100000, 100));
+	cr_assert(blk_is_behind(99682862, 100000000, 1));
+}
