@@ -263,7 +263,7 @@ class Bench:
         if not self.recipe.figure:
             return found["pps" if "pps" in found else "iops"]
         for key in self.recipe.figure:
-            if key not in found:
+            if not isinstance(found, dict) or key not in found:
                 raise Failure(f"sluice-bench told no {'.'.join(self.recipe.figure)}")
             found = found[key]
         return found

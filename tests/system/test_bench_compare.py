@@ -271,6 +271,14 @@ def test_of_a_time_less_is_better(tmp_path):
     assert "| reads | 4.00 (150 %) | 8.00 (62 %) |" in report.markdown(read, results)
 
 
+@pytest.mark.parametrize("found", [{"latency_us": None}, {"latency_us": 1.0}, {}], ids=str)
+def test_a_time_of_nothing_is_a_failure_and_no_traceback(tmp_path, found):
+    measures = run.Bench(recipe.load(written(tmp_path, a_recipe(figure="latency_us.p50"))), "sluice-bench")
+    assert measures.figure_of({"latency_us": {"p50": 3}}) == 3
+    with pytest.raises(run.Failure, match="told no latency_us.p50"):
+        measures.figure_of(found)
+
+
 def test_a_time_that_sluice_bench_does_not_tell_is_a_failure(tmp_path):
     file = written(tmp_path, a_recipe(figure="round_trip_us.p50"))
     failed = json.loads(compare(file, "--json").stdout)["workloads"]["reads"]["failed"]
