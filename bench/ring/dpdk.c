@@ -29,7 +29,6 @@ struct dpdk_device {
 	struct frontend frontend;
 	struct lane lane[N_QUEUES];
 	struct rte_mempool *pool;
-	char path[64];
 	int vid;
 };
 
@@ -53,6 +52,28 @@ static const struct rte_vhost_device_ops vhost_ops = {
 	.destroy_device = destroy_device,
 };
 
+/*
+ * One socket for all rows, one after the other: the library's thread looks for new ones once a
+ * second.
+ */
+static char socket_path[64];
+
+static void stop_listening(void)
+{
+	rte_vhost_driver_unregister(socket_path); /* which unlinks it */
+}
+
+static void listen_for_rows(void)
+{
+	snprintf(socket_path, sizeof(socket_path), "/tmp/ring-bench-%d.sock", (int)getpid());
+	/* Offload flags as today's callers want them; the legacy way parses each frame instead. */
+	if (rte_vhost_driver_register(socket_path, RTE_VHOST_USER_NET_COMPLIANT_OL_FLAGS) < 0 ||
+	    rte_vhost_driver_callback_register(socket_path, &vhost_ops) < 0 ||
+	    rte_vhost_driver_start(socket_path) < 0)
+		errx(1, "rte_vhost does not listen on %s", socket_path);
+	atexit(stop_listening);
+}
+
 struct rte_mempool *dpdk_start(unsigned cpu)
 {
 	char lcores[16];
@@ -67,6 +88,7 @@ struct rte_mempool *dpdk_start(unsigned cpu)
 				       SOCKET_ID_ANY);
 	if (!pool)
 		errx(1, "no mbufs: %s", rte_strerror(rte_errno));
+	listen_for_rows();
 	return pool;
 }
 
@@ -94,7 +116,7 @@ static void say_hello(struct dpdk_device *d)
 		features |= VU_F_EVENT_IDX;
 	if (d->row.in_order)
 		features |= VU_F_IN_ORDER;
-	rc = frontend_connect(f, d->path);
+	rc = frontend_connect(f, socket_path);
 	if (rc == 0)
 		rc = frontend_hello(f, VU_PF_MQ | VU_PF_REPLY_ACK);
 	if (rc == 0)
@@ -131,21 +153,14 @@ struct dpdk_device *dpdk_open(const struct row *row, struct rte_mempool *pool)
 {
 	static const struct guest_range ranges[] = { { 0, 1 << 21 },
 						     { UINT64_C(1) << 32, 1 << 24 } };
-	static unsigned serial;
 	struct dpdk_device *d = calloc(1, sizeof(*d));
 
 	if (!d)
 		errx(1, "out of memory");
 	d->row = *row;
 	d->pool = pool;
-	snprintf(d->path, sizeof(d->path), "/tmp/ring-bench-%d-%u.sock", (int)getpid(), serial++);
 	if (guest_memory_create(&d->memory, ranges, ARRAY_SIZE(ranges), 0) < 0)
 		errx(1, "no guest memory");
-	/* Offload flags as today's callers want them; the legacy way parses each frame instead. */
-	if (rte_vhost_driver_register(d->path, RTE_VHOST_USER_NET_COMPLIANT_OL_FLAGS) < 0 ||
-	    rte_vhost_driver_callback_register(d->path, &vhost_ops) < 0 ||
-	    rte_vhost_driver_start(d->path) < 0)
-		errx(1, "rte_vhost does not listen on %s", d->path);
 	frontend_init(&d->frontend);
 	say_hello(d);
 	open_queue(d, QUEUE_IN);
@@ -161,7 +176,6 @@ void dpdk_close(struct dpdk_device *d)
 {
 	frontend_close(&d->frontend);
 	wait_attached(false);
-	rte_vhost_driver_unregister(d->path);
 	guest_memory_destroy(&d->memory);
 	free(d);
 }
