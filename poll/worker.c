@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <urcu/urcu-qsbr.h>
@@ -340,11 +341,28 @@ static uint64_t weighed(const struct poller *p, uint64_t cost)
 }
 
 /*
+ * Has the kernel given this thread's CPU to another since this was asked last? Asked where a poll()
+ * took long, so that at most one such poll is excused for each time that it has.
+ */
+static bool COLD lost_cpu(struct worker *w)
+{
+	struct rusage u;
+	long before = w->times_lost_cpu;
+
+	if (getrusage(RUSAGE_THREAD, &u) < 0)
+		return false;
+	w->times_lost_cpu = u.ru_nivcsw;
+	return u.ru_nivcsw != before;
+}
+
+/*
  * Pollers share the worker's time, not its rounds: a poll() that takes longer than those of others
  * on average (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed
  * over while others who have work get as much; while nobody has, the time that passes pays. Work
  * now and then counts like work all the time: a guest can choose to have some in every other round.
  * Who has twice the usual share pays for half of what it takes, and takes twice as much so.
+ * A poll() in which the thread lost its CPU to another counts for no more than one may take: its
+ * poller had nothing of that time, and among a thousand it would take seconds to pay.
  * The clock is read once for each poll() with work, for one ends as the next begins.
  * @return units of work done.
  */
@@ -371,6 +389,9 @@ static unsigned poll_active(struct worker *w)
 		next = TAILQ_NEXT(p, link);
 		if (n) {
 			uint64_t now = clock_cycles(), cost = now - start;
+
+			if (unlikely(cost > w->cost_max) && lost_cpu(w))
+				cost = w->cost_max;
 
 			p->cost = cost;
 			p->debt += weighed(p, cost);

@@ -32,6 +32,8 @@ struct worker {
 	uint64_t fair; /* cycles that each has had in the last round, on average; see poll_active()
 			*/
 	uint64_t debt_max;	/* cycles; who owes more waits */
+	uint64_t cost_max;	/* cycles that a poll() counts for at most which lost its CPU */
+	long times_lost_cpu;	/* by the kernel's count, when it was asked last */
 	uint64_t next_deadline; /* the soonest parked_until, or sooner; UINT64_MAX: none */
 	bool may_park;		/* IDLE_ADAPTIVE */
 	bool stopping;

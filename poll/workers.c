@@ -20,6 +20,8 @@
 #define RING_ENTRIES_DEFAULT 1024
 #define CPUS_MAX 8192
 #define DEBT_MAX_US 20
+/* About as long as a poll() of a guest that means well takes at most. */
+#define COST_MAX_US 250
 
 /* A set of CPU numbers, for machines with more CPUs than a cpu_set_t holds. */
 struct cpus {
@@ -137,6 +139,7 @@ static struct worker *worker_create(struct start *s)
 		.next_deadline = UINT64_MAX,
 		.fair = UINT64_MAX,
 		.debt_max = DEBT_MAX_US * clock_cycles_per_us(),
+		.cost_max = COST_MAX_US * clock_cycles_per_us(),
 		.may_park = cfg->idle == IDLE_ADAPTIVE,
 		.index = s->index,
 		.cpu = s->cpu,

@@ -2,17 +2,48 @@
 /* Pollers that always have work share a worker's time, not its rounds (T22). */
 #include "tests/unit/poll_util.h"
 
+#include <sched.h>
+
 #define LIGHT 8
 #define LIGHT_US 1
 #define HEAVY_US 200
 
 struct spinner {
 	struct poller poller;
-	uint64_t us;	/* that one poll takes */
-	bool idle;	/* it has no work */
-	unsigned every; /* it has work in one poll of so many; 0: in each */
+	uint64_t held_up_us; /* that the next poll shares its CPU for; and no other */
+	uint64_t us;	     /* that one poll takes */
+	bool idle;	     /* it has no work */
+	unsigned every;	     /* it has work in one poll of so many; 0: in each */
 	uint64_t polls, worked;
 };
+
+static void *rival(void *arg)
+{
+	const struct spinner *s = arg;
+
+	while (LOAD(s->held_up_us))
+		cpu_relax();
+	return NULL;
+}
+
+/* The kernel takes turns between the worker and another thread that is bound to its CPU. */
+static void lose_cpu(struct spinner *s)
+{
+	uint64_t end = clock_cycles() + s->held_up_us * clock_cycles_per_us();
+	cpu_set_t before, here;
+	pthread_t thread;
+
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	cr_assert_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+	cr_assert_eq(sched_setaffinity(0, sizeof(here), &here), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, rival, s), 0); /* bound as we are */
+	while (clock_cycles() < end)
+		cpu_relax();
+	STORE(s->held_up_us, 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert_eq(sched_setaffinity(0, sizeof(before), &before), 0);
+}
 
 static unsigned spin(struct poller *p)
 {
@@ -22,6 +53,8 @@ static unsigned spin(struct poller *p)
 	if (LOAD(s->idle) || (s->every && s->polls % s->every))
 		return 0;
 	STORE(s->worked, s->worked + 1);
+	if (LOAD(s->held_up_us))
+		lose_cpu(s);
 	for (uint64_t end = clock_cycles() + s->us * clock_cycles_per_us(); clock_cycles() < end;)
 		cpu_relax();
 	return 1;
@@ -86,6 +119,25 @@ Test(poll_fair, who_takes_long_is_passed_over_until_others_have_had_as_much)
 		equal = least > 30 * 100u && most - least < most / 2;
 	}
 	cr_assert(equal, "%lu to %lu polls of light ones for 100 of the heavy one's", least, most);
+	stop();
+}
+
+/* A worker that loses its CPU in the middle of a poll: the guest had little of that time. */
+Test(poll_fair, who_was_held_up_is_not_passed_over_for_as_long)
+{
+	uint64_t held, before, passed;
+
+	start(false);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > 10, 100));
+	STORE(heavy.us, LIGHT_US);
+	STORE(heavy.held_up_us, 50000);
+	cr_assert(EVENTUALLY(LOAD(heavy.held_up_us) == 0, 100));
+	held = LOAD(heavy.polls);
+	before = LOAD(light[0].polls);
+	cr_assert(EVENTUALLY(LOAD(heavy.polls) > held + 1, 1000));
+	passed = LOAD(light[0].polls) - before;
+	/* Some hundreds, for the most that a poll counts; 50,000 for what the clock said. */
+	cr_assert_lt(passed, 10000);
 	stop();
 }
 
