@@ -251,6 +251,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 		/* virtio 1.3 5.1.6.5.5: one pair, until the driver asks for more. */
 		__atomic_store_n(&d->pairs_used, 1, __ATOMIC_RELAXED);
 	}
+	vq->ring.unread = q->role == NET_QUEUE_TRANSMIT && !q->sender_offloads ? q->hdr_len : 0;
 	q->burst = PORT_BURST;
 	q->cost_max = POLL_MAX_US * clock_cycles_per_us();
 	queue_poll(q, q->role == NET_QUEUE_CONTROL ? &ctrl_ops[way] : &from_guest_ops[way]);

@@ -58,7 +58,7 @@ HOT void advance(struct iovec **segs, unsigned *n_segs, size_t len)
 HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct packet *p,
 			   uint32_t plain)
 {
-	struct virtio_net_hdr h;
+	struct virtio_net_hdr h = { 0 };
 	struct iovec *segs = c->segs;
 	unsigned n_segs = c->n_out;
 	uint32_t want;
@@ -66,7 +66,9 @@ HOT bool packet_from_chain(const struct net_queue *q, struct chain *c, struct pa
 	if (unlikely(c->out_len < q->hdr_len + (uint32_t)ETHER_HDR_LEN ||
 		     c->out_len > q->hdr_len + (uint32_t)FRAME_LEN_MAX))
 		return false;
-	gather(segs, &h, sizeof(h));
+	/* 5.1.6.2.2: without offloads none of its fields counts. */
+	if (q->sender_offloads)
+		gather(segs, &h, sizeof(h));
 	advance(&segs, &n_segs, q->hdr_len);
 	p->len = c->out_len - q->hdr_len;
 	/* gather() has filled it. NOLINTNEXTLINE(clang-analyzer-core.*) */

@@ -177,6 +177,7 @@ struct ring {
 	struct ring_log *log; /* the dirty log; NULL: none. Borrowed */
 
 	uint8_t run;	    /* RING_RUN_*: a guess at what the next chains are like */
+	uint8_t unread;	    /* bytes that chains begin with and the device does not look at */
 	uint32_t in_flight; /* chains popped and not pushed: never more than size */
 	unsigned map_hint;
 	unsigned *hints; /* guesses at where a page is mapped, by its number; see ring_hint() */

@@ -108,6 +108,7 @@ HOT unsigned ring_run(struct ring *r, enum ring_layout layout, bool in, struct c
 	const struct ring_cursor at = cursor_load(r);
 	const uint64_t end = at.gpa + at.size; /* cannot wrap, see chain_add_pieces() */
 	const struct chain *const first = c, *stop;
+	const size_t unread = r->unread;
 	uint16_t idx = at.idx;
 	uint64_t sum = 0;
 
@@ -131,7 +132,7 @@ HOT unsigned ring_run(struct ring *r, enum ring_layout layout, bool in, struct c
 		c->out_len = in ? 0 : d.len;
 		c->in_len = in ? d.len : 0;
 		c->segs = seg;
-		buffer_ahead(host, in);
+		buffer_ahead(in ? host : host + unread, in);
 		sum += d.len + RING_DESC_WEIGHT;
 	}
 	if (layout == RING_PACKED && idx == r->size) {
