@@ -392,6 +392,34 @@ def test_steal_and_what_sluice_bench_warns_of_are_told(tmp_path):
     assert (got["unit"], got["figure"], got["time_s"], got["machine"]["cpus"]) == ("rounds", "rate", 1, os.cpu_count())
 
 
+def paths_of(data, names=0):
+    """Of JSON. @names: 1, its keys are names, for which the page has <>; 2, those in its back-ends and failed are."""
+    if isinstance(data, list):
+        return {"[]." + p for x in data for p in paths_of(x) if p} or {""}
+    if not isinstance(data, dict):
+        return {""}
+    found = set()
+    for key, value in data.items():
+        below = 1 if key == "workloads" and not names or key in ("back-ends", "failed") and names == 2 else 2 * (names == 1)
+        shown = "<>" if names == 1 else key
+        if names == 1 and not isinstance(value, dict):
+            found.add(shown)
+            continue
+        found |= {shown + p if p.startswith("[]") else f"{shown}.{p}" if p else shown for p in paths_of(value, below)}
+    return found
+
+
+def test_the_keys_of_its_json_are_those_of_the_man_page(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs/man/sluice-bench.1.scd").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\|  \*([^*]+)\*$", page.split("\n## JSON of compare\n")[1].split("\n## ")[0], re.M))
+    absent = {"command": ["x"], "needs": ["no-such-program"], "sockets": ["a"]}
+    command = faked(tmp_path, {}, 6, "--json")
+    data = yaml.safe_load(Path(command[2]).read_text(encoding="utf-8"))
+    data["back-ends"]["three"] = absent
+    Path(command[2]).write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    assert paths_of(json.loads(said_by(command).stdout)) == told
+
+
 @pytest.mark.parametrize("number, arguments", [(signal.SIGINT, []), (signal.SIGTERM, ["--json"])])
 def test_what_was_measured_when_a_signal_ends_it_is_told(tmp_path, number, arguments):
     command = faked(tmp_path, {"workloads": {"reads": ["blk"], "writes": ["blk"]}}, 3, *arguments)
