@@ -76,7 +76,7 @@ static uint64_t net_features(struct vhost_device *vdev)
 /* The state that a guest's driver has set, back to that of a device just plugged in. */
 static void driver_state_forget(struct net_device *d)
 {
-	d->ctrl_ours = false;
+	d->ctrl_ours = d->state_came = false;
 	__atomic_store_n(&d->pairs_used, d->cfg.queue_pairs, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->mac, d->cfg.has_mac ? mac_word(d->cfg.mac) : 0, __ATOMIC_RELAXED);
 	net_steer(d, &(struct rss_config) { 0 });
@@ -86,11 +86,17 @@ static void driver_state_forget(struct net_device *d)
 	flows_forget(d->flows);
 }
 
-/* Comes when a driver begins anew. */
+/*
+ * Comes when a driver begins anew; and when one that came from elsewhere goes on here, whose state
+ * a front-end may hand over before it starts the device (vhost-user "Migrating back-end state").
+ */
 static void net_set_features(struct vhost_device *vdev, uint64_t features)
 {
-	driver_state_forget(net_device_of(vdev));
-	net_look(net_device_of(vdev), NET_FLOWS, features & bit(VIRTIO_NET_F_MQ));
+	struct net_device *d = net_device_of(vdev);
+
+	if (!d->state_came)
+		driver_state_forget(d);
+	net_look(d, NET_FLOWS, features & bit(VIRTIO_NET_F_MQ));
 }
 
 static void net_get_config(struct vhost_device *vdev, uint8_t *config)
@@ -232,6 +238,7 @@ static int net_queue_start(struct vhost_device *vdev, struct virtqueue *vq)
 
 	if (rc < 0)
 		return rc;
+	d->state_came = false;
 	queue_decide(q);
 	vq->worker = vhost_queue_pick(vq);
 	if (!q->has_lane)

@@ -242,6 +242,7 @@ int net_load_state(struct vhost_device *vdev, const struct state_blob *state, st
 		return error_set(err, -EINVAL,
 				 "the state has other offloads off than there are to be switched");
 	/* Committed. */
+	d->state_came = true;
 	__atomic_store_n(&d->mac, mac_word(mac), __ATOMIC_RELAXED);
 	if (pairs) {
 		d->ctrl_ours = true;

@@ -110,6 +110,9 @@ struct net_device {
 	/* Negotiated offloads, as bits of features, that the driver has switched off. Atomic. */
 	uint64_t offloads_off;
 	bool ctrl_ours; /* the front-end handed the control queue to us */
+	/* The driver's state came from a source, and no queue has started since: the features that
+	 * follow are that driver's. */
+	bool state_came;
 	/* Pairs below it may have a receive queue that runs and is enabled. Atomic. */
 	unsigned rx_span;
 	/*

@@ -384,14 +384,20 @@ static uint8_t ctrl(struct net_guest *g, uint8_t class, uint8_t cmd, const void 
 	return p[96];
 }
 
-/* A second connection of the same card, as that of a destination, with nothing started. */
-static void card_reopen(struct net_guest *g)
+/* A second connection of the same card, as that of a destination, with no features yet. */
+static void card_reconnect(struct net_guest *g)
 {
 	ng_disconnect(g);
 	frontend_init(&g->fe);
 	g->fe.idle = ng_idle;
 	cr_assert_eq(frontend_connect(&g->fe, g->path), 0);
 	cr_assert_eq(frontend_hello(&g->fe, VU_PF_USUAL | PF_DEVICE_STATE), 0);
+}
+
+/* The same with them, and with nothing started. */
+static void card_reopen(struct net_guest *g)
+{
+	card_reconnect(g);
 	cr_assert_eq(frontend_set_features(&g->fe, VU_F_VERSION_1 | g->opt.features), 0);
 }
 
@@ -435,6 +441,54 @@ Test(device_state, a_card_brings_its_address_and_its_pairs, .timeout = 30)
 	frontend_close(&small.fe);
 	ng_stop(&g);
 	ng_stop(&small);
+	ng_world_stop();
+}
+
+/* As a front-end does that hands over the state before it starts the device. */
+Test(device_state, a_card_keeps_what_came_before_its_features, .timeout = 30)
+{
+	static const uint8_t mac[6] = { 0x52, 0x54, 0, 0, 0, 0x99 };
+	uint8_t state[STATE_MAX], again[STATE_MAX], seen[6];
+	const struct guest_range range = { 0, 1 << 21 };
+	struct frontend_queue_options opt = { .size = 64 };
+	struct guest_memory mem;
+	struct net_guest g;
+	uint64_t features;
+	size_t n;
+
+	signal(SIGPIPE, SIG_IGN);
+	ng_world_start(1);
+	card_open(&g, 0, 1);
+	features = VU_F_VERSION_1 | g.opt.features;
+	cr_assert_eq(ctrl(&g, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, mac, 6), 0);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert_eq(frontend_queue_stop(&g.fe, i, NULL), 0);
+	cr_assert_eq(
+		frontend_u64_set(&g.fe, VU_SET_PROTOCOL_FEATURES, g.fe.protocol | PF_DEVICE_STATE),
+		0);
+	n = save(&g.fe, false, state, sizeof(state));
+	card_reconnect(&g);
+	cr_assert_eq(load(&g.fe, true, state, n), 0);
+	cr_assert_eq(frontend_set_features(&g.fe, features), 0);
+	cr_assert_eq(frontend_get_config(&g.fe, 0, seen, 6), 0);
+	cr_assert_arr_eq(seen, mac, 6);
+	cr_assert_eq(save(&g.fe, false, again, sizeof(again)), n);
+	cr_assert_arr_eq(again, state, n);
+	/* Once it runs, other features are those of another driver. */
+	cr_assert_eq(guest_memory_create(&mem, &range, 1, 0), 0);
+	cr_assert_eq(frontend_share_memory(&g.fe, &mem), 0);
+	cr_assert_eq(frontend_queue_setup(&g.fe, 1, &opt), 0);
+	cr_assert_eq(frontend_queue_start(&g.fe, 1), 0);
+	cr_assert_eq(frontend_queue_stop(&g.fe, 1, NULL), 0);
+	cr_assert_eq(frontend_set_features(&g.fe, features & ~NG_BIT(VIRTIO_NET_F_CTRL_VQ) &
+							  ~NG_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR)),
+		     0);
+	cr_assert_eq(frontend_get_config(&g.fe, 0, seen, 6), 0);
+	cr_assert_arr_neq(seen, mac, 6);
+	g.rx = NULL;
+	frontend_close(&g.fe);
+	guest_memory_destroy(&mem);
+	ng_stop(&g);
 	ng_world_stop();
 }
 
