@@ -246,9 +246,10 @@ int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_com
 			command->usage(stdout);
 			exit(0);
 		}
-		if (c < OPT_FIRST)
+		if (c >= OPT_FIRST)
+			set_option(known[c - OPT_FIRST], optarg);
+		else
 			refuse_option(argv[0], longs, c == ':');
-		set_option(known[c - OPT_FIRST], optarg);
 	}
 	settle(o, ring, cpus, queues);
 	o->only = command->only;
