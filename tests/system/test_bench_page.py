@@ -234,6 +234,16 @@ def test_a_cross_check_that_fails_and_workers_that_cannot_be_measured_keep_their
     assert "a: FAILED: split, 60 bytes: sluiced did not start" in said and "a: FAILED: 1 workers: sluiced did not start" in said
 
 
+def test_the_table_of_what_this_machine_cannot_run_stays(monkeypatch, tmp_path):
+    doc = tmp_path / "page.md"
+    before = "<!-- cross: begin -->\nold\n<!-- cross: end -->\n"
+    doc.write_text(before)
+    monkeypatch.setattr(page, "DOC", doc)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(page, "machine", lambda: "a machine")
+    assert not page.run_all(["cross"], options_of()) and doc.read_text() == before
+
+
 def test_the_script_tells_its_options_and_what_it_does_not_know():
     script = [sys.executable, str(ROOT / "scripts/bench.py")]
     done = subprocess.run([*script, "--help"], stdout=subprocess.PIPE, text=True, check=True)
