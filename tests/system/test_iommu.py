@@ -48,7 +48,7 @@ disks:
         host.interface_up(TAP, f"{HOST_IP}/24")
         with Guest(machine) as guest:
             guest.boot()
-            first = agree.Snapshot(guest, daemon, "disk", "guest")
+            first, before = agree.Snapshot(guest, daemon, "disk", "guest"), daemon.port("guest")["counters"]
             guest.job("pattern", "fill", SEED)
             guest.job("pattern", "check", SEED)
             guest.job("ping", HOST_IP, PINGS)
@@ -65,9 +65,11 @@ disks:
                 assert disk["front_end"]["iotlb_misses"] > 2 * DISK_MIB * 2**20 / 4096
                 assert port["front_end"]["iotlb_misses"] > port["counters"]["tx_packets"]
             if mode != "lazy":
+                # From here on: the host's IPv6 greets a new interface, when there is no guest yet, until interface_up() turns it off.
+                counters = {name: n - before[name] for name, n in port["counters"].items()}
                 # A guest that gets little CPU may run out of buffers for a moment; a frame that needs a translation is no reason.
-                assert port["counters"]["tx_no_buffer"] <= port["counters"]["tx_packets"] / 50
-                assert not port["counters"]["tx_down"]
+                assert counters["tx_no_buffer"] <= counters["tx_packets"] / 50
+                assert not counters["tx_down"]
                 assert not agree.differences(agree.Snapshot(guest, daemon, "disk", "guest").since(first))
             guest.poweroff()
             assert daemon.stop() == 0
