@@ -317,7 +317,7 @@ static uint64_t due_now(struct stream *s, const struct moment *m)
 
 static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 {
-	uint64_t count = BURST, skipped;
+	uint64_t count = BURST, skipped, now;
 	struct card_buf *b;
 	unsigned n = 0;
 
@@ -329,12 +329,14 @@ static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 	else if (!s->load->open && s->to) /* else its buffers are all that holds a sender up */
 		count = s->window - MIN((uint64_t)s->window, under_way(s));
 	count = MIN(count, (uint64_t)BURST);
+	/* Not @m->now: this thread may have stood still since, and taken what came meanwhile. */
+	now = m->per_frame > 0 || !count ? 0 : clock_cycles();
 	for (; n < count && (b = card_tx_buf(sender(s))); n++) {
 		skipped = s->n.sent + s->n.unsent + s->n.driver_late;
 		send_frame(s, b,
 			   m->per_frame > 0
 				   ? m->start + (uint64_t)((double)(skipped + 1) * m->per_frame)
-				   : m->now);
+				   : now);
 	}
 	if (n)
 		submit_sent(s);
