@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A vhost-user-blk back-end of 1 MiB that serves its first requests honestly and then lies: what sluice-bench has to
-notice. liar.py SOCKET LIE. "config: ..." are no lies, but what back-ends make of GET_CONFIG. One queue, split or packed, no
+notice. liar.py SOCKET LIE [HONEST]. "config: ..." are no lies, but what back-ends make of GET_CONFIG. One queue, split or packed, no
 indirect descriptors, no EVENT_IDX; polls."""
 import mmap
 import os
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-HONEST = 800  # requests before the first lie
+HONEST = 800  # requests before the first lie, unless it is told how many
 DISK_BYTES = 1 << 20
 BLOCK = 4096
 F_SIZE_MAX, F_FLUSH, F_DISCARD, F_PROTOCOL = 1 << 1, 1 << 9, 1 << 13, 1 << 30
@@ -103,8 +103,8 @@ class Packed:
 
 
 class Device:
-    def __init__(self, connection, lie):
-        self.connection, self.lie = connection, lie
+    def __init__(self, connection, lie, honest):
+        self.connection, self.lie, self.honest = connection, lie, honest
         self.memory, self.disk, self.served, self.writes = Memory(), bytearray(DISK_BYTES), 0, 0
         self.features, self.size, self.addresses, self.call, self.err = 0, 0, None, -1, -1
 
@@ -123,7 +123,7 @@ class Device:
 
     def serve(self, ident, chain, ring):
         kind, _, sector = struct.unpack("<IIQ", self.memory.read(chain[0][0], 16))
-        lies, written, at = self.served >= HONEST, 1, sector * 512
+        lies, written, at = self.served >= self.honest, 1, sector * 512
         self.served += 1
         self.writes += kind == T_OUT
         if lies and self.lie == "misread" and kind == T_IN:
@@ -135,7 +135,7 @@ class Device:
             elif kind == T_OUT:
                 self.store(at, self.memory.read(gpa, n), lies)
             at += n
-        if lies and self.lie == "lost" and self.served == HONEST + 1 or lies and self.lie == "silent":
+        if lies and self.lie == "lost" and self.served == self.honest + 1 or lies and self.lie == "silent":
             return
         if not (lies and self.lie == "status"):
             self.memory.write(chain[-1][0], bytes([9 if lies and self.lie == "strange" else 0]))
@@ -224,11 +224,11 @@ class Device:
 
 
 def main():
-    path, lie = sys.argv[1:]
+    path, lie, *honest = sys.argv[1:]
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        Device(listener.accept()[0], lie).run()
+        Device(listener.accept()[0], lie, *map(int, honest or [HONEST])).run()
 
 
 if __name__ == "__main__":
