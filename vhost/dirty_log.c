@@ -6,6 +6,7 @@
 #include "vhost/shared_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/virtio_config.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ struct dirty_log {
 	uint64_t size; /* bytes */
 	void *base;    /* of the mapping, which starts with a page of the file */
 	size_t len;
+	int fd; /* ours: tells how much memory goes with it */
 	struct mem_guard *guard;
 };
 
@@ -62,15 +64,19 @@ struct dirty_log *dirty_log_open(int fd, uint64_t size, uint64_t offset, struct 
 		error_set(err, -ENOMEM, "out of memory for a dirty log");
 		return NULL;
 	}
-	*log = (struct dirty_log) { .size = size, .len = ALIGN_UP(lead + size, page) };
-	log->base = mmap(NULL, log->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
-			 (off_t)(offset - lead));
+	*log = (struct dirty_log) { .size = size,
+				    .base = MAP_FAILED,
+				    .len = ALIGN_UP(lead + size, page),
+				    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0) };
+	if (log->fd >= 0)
+		log->base = mmap(NULL, log->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+				 fd, (off_t)(offset - lead));
 	if (log->base == MAP_FAILED) {
 		error_set(err, -errno,
 			  "a log of 0x%" PRIx64 " bytes at offset 0x%" PRIx64
 			  " cannot be mapped: %s",
 			  size, offset, strerror(errno));
-		free(log);
+		dirty_log_close(log);
 		return NULL;
 	}
 	log->bits = (uint8_t *)log->base + lead;
@@ -91,7 +97,8 @@ void dirty_log_close(struct dirty_log *log)
 	if (!log)
 		return;
 	mem_guard_remove(log->guard);
-	munmap(log->base, log->len);
+	/* The mapping alone keeps the whole file, which may be a large one. */
+	mem_unmap(log->base, log->len, log->fd);
 	free(log);
 }
 

@@ -37,6 +37,13 @@ static struct disposal of_no_device = {
 	.errands = STAILQ_HEAD_INITIALIZER(of_no_device.errands),
 };
 
+/* Likewise. */
+static struct disposal of_memory = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.errands = STAILQ_HEAD_INITIALIZER(of_memory.errands),
+};
+struct disposal *const disposal_of_memory = &of_memory;
+
 static void dispose(struct errand *e)
 {
 	struct item *i = container_of(e, struct item, errand);
@@ -193,7 +200,7 @@ void disposal_unmap(struct disposal *d, void *base, size_t len, int fd)
 {
 	/* However little of it was mapped, the file may be a large one, and we the last who have
 	 * it. */
-	if (d && (len > UNMAP_NOW_MAX || (fd >= 0 && !shared_file_closes_at_once(fd)))) {
+	if (len > UNMAP_NOW_MAX || (fd >= 0 && !shared_file_closes_at_once(fd))) {
 		later(d, (struct item) { .fd = fd, .base = base, .len = len });
 		return;
 	}

@@ -3,8 +3,8 @@
  * Getting rid of what a front-end gave us. close() can wait: for a TCP socket's last bytes
  * (SO_LINGER), for a FUSE server; a socket that was closed unread takes the descriptors in it
  * along. And a guest's memory, when nobody else holds it any more, takes its time to be freed. None
- * of that shall hold up the control thread, so it is left to a thread of the device's own, which is
- * there only while there is something to do.
+ * of that shall hold up the control thread, so it is left to a thread of the device's own (of
+ * memory, to one for all devices), which is there only while there is something to do.
  */
 #ifndef SLUICE_VHOST_DISPOSAL_H
 #define SLUICE_VHOST_DISPOSAL_H
@@ -16,6 +16,9 @@
 
 /* One a device; outlives it until the last of its descriptors is closed. */
 struct disposal;
+
+/* What guests' memory is left to: one for all of them, in which no descriptor lingers. */
+extern struct disposal *const disposal_of_memory;
 
 /* Control thread. NULL: no memory. */
 struct disposal *disposal_new(void);

@@ -2,6 +2,7 @@
 #include "vhost/inflight.h"
 
 #include "base/error.h"
+#include "vhost/mem.h"
 #include "vhost/mem_guard.h"
 #include "vhost/shared_file.h"
 
@@ -179,10 +180,7 @@ void inflight_unmap(struct inflight *f)
 	if (!f)
 		return;
 	mem_guard_remove(f->guard);
-	if (f->base != MAP_FAILED)
-		munmap(f->base, f->len);
-	if (f->fd >= 0)
-		close(f->fd);
+	mem_unmap(f->base, f->len, f->fd);
 	free(f);
 }
 

@@ -32,10 +32,16 @@ struct mem_mapping {
 
 const struct mem_map mem_map_none = { .n = 0 };
 
-/* Large guests' memory is freed on a thread of its own; made with the first mapping. */
-static struct disposal *unmapper;
+static uint64_t mapped; /* bytes; what is still to be unmapped is not counted */
 
-static uint64_t mapped; /* bytes; what the unmapper still has is not counted */
+void mem_unmap(void *base, size_t len, int fd)
+{
+	/* Not by the device's: a descriptor that lingers there would keep the addresses. */
+	if (base != MAP_FAILED)
+		disposal_unmap(disposal_of_memory, base, len, fd);
+	else if (fd >= 0)
+		close(fd);
+}
 
 static void mapping_put(struct mem_mapping *m)
 {
@@ -43,11 +49,9 @@ static void mapping_put(struct mem_mapping *m)
 		return;
 	mem_guard_remove(m->guard);
 	free(m->presence);
-	if (m->base != MAP_FAILED) {
+	if (m->base != MAP_FAILED)
 		mapped -= m->len;
-		disposal_unmap(unmapper, m->base, m->len, m->fd);
-	} else if (m->fd >= 0)
-		close(m->fd);
+	mem_unmap(m->base, m->len, m->fd);
 	free(m);
 }
 
@@ -89,8 +93,6 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 		error_set(err, -ENOMEM, "out of memory for a memory region");
 		return NULL;
 	}
-	if (!unmapper)
-		unmapper = disposal_new(); /* without one it is done on the spot */
 	page = shared_file_page(fd);
 	lead = d->offset & (page - 1);
 	*m = (struct mem_mapping) { .base = MAP_FAILED,

@@ -100,6 +100,11 @@ bool mem_map_keeps(const struct mem_map *map, const struct mem_region *r);
 
 /* Control thread. Unmaps what no other map holds. NULL is fine. */
 void mem_map_free(struct mem_map *map);
+/*
+ * Control thread. Unmaps a file that a front-end shared with us (MAP_FAILED: it was not), and
+ * closes @fd, of the same; behind our back where that may take long, however little was mapped.
+ */
+void mem_unmap(void *base, size_t len, int fd);
 
 /* Bytes of guest memory in the map. Any thread. */
 uint64_t mem_map_bytes(const struct mem_map *map);

@@ -340,6 +340,59 @@ Test(guard_files, files_with_much_memory_are_freed_behind_our_backs, .timeout = 
 	close(h.pipe[1]);
 }
 
+/* Which threads unmap something. */
+static unsigned unmapped_here, unmapped_elsewhere; /* atomic */
+
+int __real_munmap(void *base, size_t len);
+int __wrap_munmap(void *base, size_t len);
+
+int __wrap_munmap(void *base, size_t len)
+{
+	__atomic_fetch_add(gettid() == getpid() ? &unmapped_here : &unmapped_elsewhere, 1,
+			   __ATOMIC_RELAXED);
+	return __real_munmap(base, len);
+}
+
+static bool unmapped(unsigned here, unsigned elsewhere)
+{
+	return unmapped_here == here &&
+	       EVENTUALLY(__atomic_load_n(&unmapped_elsewhere, __ATOMIC_RELAXED) == elsewhere);
+}
+
+/* Nor is what a front-end gives us beside the guest's memory, of whose files it describes a part.
+ */
+Test(guard_files, nor_are_a_log_and_a_buffer_in_large_files_freed_on_the_control_thread_T13,
+     .timeout = 30)
+{
+	const uint64_t log[2] = { 4096, 4096 };
+	const uint64_t inflight[3] = { 65536, 0, 1 | 64 << 16 };
+	uint64_t zero;
+
+	open_both();
+	unmapped_elsewhere = 0;
+	for (unsigned i = 0; i < 4; i++) {
+		int fd = memory_file(i % 2 ? 64 << 10 : 4 << 20);
+
+		unmapped_here = 0;
+		OK(&b.f,
+		   frontend_send(&b.f, VU_SET_LOG_BASE, VU_VERSION, log, sizeof(log), &fd, 1));
+		OK(&b.f, frontend_recv_reply(&b.f, VU_SET_LOG_BASE, &zero, 8, NULL, NULL));
+		cr_assert(unmapped(i == 2, (i + 1) / 2), "log %u", i);
+		close(fd);
+	}
+	unmapped_elsewhere = 0;
+	for (unsigned i = 0; i < 4; i++) {
+		int fd = memory_file(i % 2 ? 64 << 10 : 4 << 20);
+
+		unmapped_here = 0;
+		OK(&b.f,
+		   frontend_set(&b.f, VU_SET_INFLIGHT_FD, inflight, sizeof(inflight), &fd, 1));
+		cr_assert(unmapped(i == 2, (i + 1) / 2), "in-flight buffer %u", i);
+		close(fd);
+	}
+	close_both();
+}
+
 /* A front-end cannot pile up what cannot be closed, neither in one connection nor in many. */
 Test(guard_files, a_device_whose_descriptors_do_not_close_takes_no_more, .timeout = 60)
 {
