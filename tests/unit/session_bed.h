@@ -5,6 +5,7 @@
 
 #include "tests/unit/session_util.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -39,6 +40,16 @@ static inline bool comes_to_fds(unsigned fds)
 	for (unsigned i = 0; i < 2000 && count_fds() != fds; i++)
 		usleep(1000);
 	return count_fds() == fds;
+}
+
+static inline unsigned rss_kib(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	unsigned long size, pages;
+
+	cr_assert_eq(fscanf(f, "%lu %lu", &size, &pages), 2);
+	fclose(f);
+	return (unsigned)(pages * (unsigned long)sysconf(_SC_PAGESIZE) / 1024);
 }
 
 /* The connection still works. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The messages of the dirty log, and rings that run meanwhile. vhost-user "Migration"; T11. */
 #include "tests/guest/frontend_log.h"
+#include "tests/unit/often.h"
 #include "tests/unit/session_util.h"
 
 #include <errno.h>
@@ -348,9 +349,10 @@ Test(session_log, switching_logging_stops_no_ring, .timeout = 60)
 }
 
 /* Thousands of times, with chains in flight: no descriptor and no mapping stays behind. */
-Test(session_log, switching_logging_thousands_of_times_leaves_nothing_behind, .timeout = 120)
+Test(session_log, switching_logging_thousands_of_times_leaves_nothing_behind,
+     .timeout = OFTEN_TIMEOUT)
 {
-	unsigned fds, maps, out = 0;
+	unsigned fds, maps, out = 0, n = often(2000);
 	struct frontend_log log;
 	struct driver_used used;
 	int event = eventfd(0, 0);
@@ -364,7 +366,7 @@ Test(session_log, switching_logging_thousands_of_times_leaves_nothing_behind, .t
 	bed_echo(&b, 0);
 	fds = count_fds();
 	maps = count_mappings();
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		for (; out < 8; out++)
 			bed_submit(&b, 0);
 		OK(&b.f, frontend_log_all(&b.f, i % 2));

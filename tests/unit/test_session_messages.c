@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that are wrong: each is refused by itself, costs its sender at most the connection, and
  * leaves nothing behind. */
+#include "tests/unit/often.h"
 #include "tests/unit/session_bed.h"
 #include "vhost/protocol.h"
 #include "vhost/session.h"
@@ -103,6 +104,48 @@ Test(session_messages, surplus_descriptors_are_refused_and_closed, .timeout = 12
 					      number, n);
 			}
 		}
+	}
+	bed_fini(&b);
+	close(event);
+	cr_assert(fds_become(before));
+}
+
+/*
+ * Each message as it should be, or nearly, and with a descriptor too many. Those that cost the
+ * connection make for as many new ones.
+ */
+Test(session_messages, every_message_again_and_again_leaves_nothing_behind_T13,
+     .timeout = OFTEN_TIMEOUT)
+{
+	static uint8_t payload[VHOST_USER_PAYLOAD_MAX];
+	unsigned before = count_fds(), n = often(20);
+	int event = eventfd(0, 0), fds[9];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = event;
+	open_listening(&echo_blk_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct row *r = &rows[i];
+		unsigned base, rss = 0;
+
+		reconnect();
+		memset(payload, 0, sizeof(payload));
+		if (r->number == VU_SET_PROTOCOL_FEATURES)
+			memcpy(payload, &b.f.protocol, 8); /* acks go on */
+		base = count_fds();
+		for (unsigned k = 0; k < n; k++) {
+			unsigned surplus = k % 2 * (r->fds_max - r->fds_min + 1);
+
+			if (outcome(r->number, payload, r->least, fds, r->fds_min + surplus) < 0)
+				reconnect();
+			if (k == 10)
+				rss = rss_kib();
+		}
+		reconnect();
+		cr_assert(EVENTUALLY(count_fds() <= base), "%s: from %u to %u", r->name, base,
+			  count_fds());
+		cr_assert_lt(rss_kib(), rss + 4096, "%s: from %u to %u KiB", r->name, rss,
+			     rss_kib());
 	}
 	bed_fini(&b);
 	close(event);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where sessions come from and how they end: paths, descriptors, second connections, hang-ups. */
+#include "tests/unit/often.h"
 #include "tests/unit/session_util.h"
 
 #include <fcntl.h>
@@ -217,13 +218,13 @@ Test(session_socket, the_next_connection_waits_for_the_old_ones_requests)
 }
 
 /* T20, T13: hang-ups with work in flight, over and over. */
-Test(session_socket, reconnecting_leaves_nothing_behind, .timeout = 120)
+Test(session_socket, reconnecting_leaves_nothing_behind, .timeout = OFTEN_TIMEOUT)
 {
-	unsigned fds = 0;
+	unsigned fds = 0, n = often(300);
 
 	bed_init(&b, &echo_net_ops);
 	bed_listen(&b);
-	for (unsigned i = 0; i < 300; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		bed_connect(&b);
 		bed_negotiate(&b, VU_PF_USUAL, i % 2 ? VU_F_PACKED : 0);
 		bed_start_queue(&b, i % ECHO_QUEUES);
@@ -242,7 +243,7 @@ Test(session_socket, reconnecting_leaves_nothing_behind, .timeout = 120)
 	}
 	/* Much memory that goes at once is let go of by a thread of the device's own. */
 	cr_assert(EVENTUALLY(count_fds() <= fds));
-	cr_assert_eq(counter_read(&b.dev.vhost.stats.connects), 300u);
+	cr_assert_eq(counter_read(&b.dev.vhost.stats.connects), n);
 	bed_fini(&b);
 }
 
