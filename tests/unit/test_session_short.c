@@ -6,6 +6,7 @@
 #include "tests/guest/frontend_inflight.h"
 #include "tests/guest/frontend_iommu.h"
 #include "tests/unit/session_util.h"
+#include "vhost/disposal.h"
 #include "vhost/iotlb.h"
 
 #include <errno.h>
@@ -236,6 +237,33 @@ Test(session_short, a_ring_that_finds_no_memory_does_not_start)
 		bed_echo(&b, 0);
 		bed_fini(&b);
 	}
+}
+
+/* What is to be let go of is, then on the spot. */
+Test(session_short, what_finds_no_memory_to_be_closed_later_is_closed_now)
+{
+	const size_t large = 64 << 20;
+	void *base = mmap(NULL, large, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			  0);
+	struct disposal *d = disposal_new();
+	unsigned char there;
+	int fds[2];
+
+	cr_assert_neq(base, MAP_FAILED);
+	cr_assert_eq(pipe2(fds, O_CLOEXEC), 0);
+	fail_in = 1;
+	disposal_close(d, fds[0]);
+	cr_assert_eq(fail_in, 0u);
+	cr_assert_eq(fcntl(fds[0], F_GETFD), -1);
+	fail_in = 1;
+	disposal_unmap(d, base, large, fds[1]);
+	cr_assert_eq(fail_in, 0u);
+	cr_assert_eq(fcntl(fds[1], F_GETFD), -1);
+	cr_assert(mincore(base, 4096, &there) == -1 && errno == ENOMEM, "it is still mapped");
+	disposal_free(d);
+	fail_in = 1;
+	cr_assert_null(disposal_new());
+	disposal_free(NULL);
 }
 
 Test(session_short, a_connection_that_finds_no_memory_is_turned_away)
