@@ -3,7 +3,7 @@
 
 BUILD ?= build
 
-.PHONY: all build setup demo test unit fuzz fuzz-quick soak bench-ring bench-fairness bench bench-quick crash crash-guest migration lint format clean help mutations
+.PHONY: all build setup demo test unit fuzz fuzz-quick fuzz-build soak bench-ring bench-fairness bench bench-quick crash crash-guest migration lint format clean help mutations
 
 all: build
 
@@ -71,6 +71,11 @@ fuzz:
 fuzz-quick:
 	scripts/setup.sh --for lint
 	/usr/bin/python3 scripts/fuzz.py --time 3 --jobs $$(nproc) --no-races
+
+# What fuzz-quick builds first.
+fuzz-build:
+	scripts/setup.sh --for lint
+	/usr/bin/python3 scripts/fuzz.py --time 0 --no-races
 
 bench-ring: build
 	/usr/bin/python3 scripts/bench.py --build $(BUILD) ring iotlb
