@@ -32,8 +32,7 @@ static void open_both(void)
 	bed_init(&b, &echo_blk_ops);
 	bed_listen(&b);
 	bed_connect(&b);
-	bed_negotiate(&b, VU_PF_USUAL | VU_PF_LOG_SHMFD | VU_PF_BACKEND_REQ | VU_PF_INFLIGHT_SHMFD,
-		      0);
+	bed_negotiate(&b, VU_PF_USUAL | VU_PF_BACKEND_REQ | VU_PF_INFLIGHT_SHMFD, 0);
 	bed_start_queue(&b, 0);
 
 	other = (struct bed) { .workers = b.workers };
@@ -314,8 +313,14 @@ Test(guard_files, files_with_much_memory_are_freed_behind_our_backs, .timeout = 
 {
 	struct disposal *d = disposal_new();
 	struct held h = { .errand.run = wait_for_byte };
-	int large[2], small[2];
+	const size_t wide = 64 << 20; /* of a file that holds nothing */
+	int large[2], small[2], hollow = memfd_create("hollow", MFD_CLOEXEC);
+	unsigned char there;
+	void *base;
 
+	cr_assert_eq(ftruncate(hollow, (off_t)wide), 0);
+	base = mmap(NULL, wide, PROT_READ, MAP_SHARED, hollow, 0);
+	cr_assert_neq(base, MAP_FAILED);
 	cr_assert_eq(pipe2(h.pipe, O_CLOEXEC), 0);
 	cr_assert(disposal_run(d, &h.errand));
 	for (unsigned i = 0; i < 2; i++) {
@@ -326,15 +331,18 @@ Test(guard_files, files_with_much_memory_are_freed_behind_our_backs, .timeout = 
 	disposal_unmap(d, page_of(large[1]), 4096, large[1]);
 	disposal_close(d, small[0]);
 	disposal_unmap(d, page_of(small[1]), 4096, small[1]);
+	disposal_unmap(d, base, wide, hollow);
+	cr_assert_eq(mincore(base, 4096, &there), 0, "it was unmapped here");
 	for (unsigned i = 0; i < 2; i++) {
 		cr_assert_geq(fcntl(large[i], F_GETFD), 0, "large %u", i);
 		cr_assert_lt(fcntl(small[i], F_GETFD), 0, "small %u", i);
 	}
 	cr_assert_eq(write(h.pipe[1], "x", 1), 1);
-	for (unsigned i = 0; i < 20000 && fcntl(large[1], F_GETFD) >= 0; i++)
+	for (unsigned i = 0; i < 20000 && fcntl(hollow, F_GETFD) >= 0; i++)
 		usleep(1000);
 	cr_assert_lt(fcntl(large[0], F_GETFD), 0);
 	cr_assert_lt(fcntl(large[1], F_GETFD), 0);
+	cr_assert_lt(fcntl(hollow, F_GETFD), 0);
 	disposal_free(d);
 	close(h.pipe[0]);
 	close(h.pipe[1]);
