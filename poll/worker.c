@@ -356,13 +356,25 @@ static bool COLD lost_cpu(struct worker *w)
 }
 
 /*
+ * What a long poll() counts for. Among a thousand who are busy a millisecond would take more than a
+ * second to pay, and it may have been no guest's doing: memory touched for the first time, say,
+ * that the host had to find.
+ */
+static uint64_t COLD counts(struct worker *w, uint64_t cost)
+{
+	uint64_t most = lost_cpu(w) || !w->shares ? 0 : w->wait_max / w->shares * POLLER_SHARE;
+
+	return MIN(cost, MAX(most, w->cost_max));
+}
+
+/*
  * Pollers share the worker's time, not its rounds: a poll() that takes longer than those of others
  * on average (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed
  * over while others who have work get as much; while nobody has, the time that passes pays. Work
  * now and then counts like work all the time: a guest can choose to have some in every other round.
  * Who has twice the usual share pays for half of what it takes, and takes twice as much so.
  * A poll() in which the thread lost its CPU to another counts for no more than one may take: its
- * poller had nothing of that time, and among a thousand it would take seconds to pay.
+ * poller had nothing of that time. None counts for more than keeps its poller waiting for wait_max.
  * The clock is read once for each poll() with work, for one ends as the next begins.
  * @return units of work done.
  */
@@ -390,9 +402,8 @@ static unsigned poll_active(struct worker *w)
 		if (n) {
 			uint64_t now = clock_cycles(), cost = now - start;
 
-			if (unlikely(cost > w->cost_max) && lost_cpu(w))
-				cost = w->cost_max;
-
+			if (unlikely(cost > w->cost_max))
+				cost = counts(w, cost);
 			p->cost = cost;
 			p->debt += weighed(p, cost);
 			spent += cost;
@@ -407,6 +418,7 @@ static unsigned poll_active(struct worker *w)
 		if ((p->rests || w->now - p->last_work > w->idle_cycles) && w->may_park)
 			park(w, p);
 	}
+	w->shares = shares;
 	/* Never 0: debts have an end. What nobody wants pays them at their own price. */
 	w->fair = (shares ? spent * POLLER_SHARE / shares
 			  : (clock_cycles() - w->now) * POLLER_SHARE / least) +

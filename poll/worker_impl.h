@@ -33,6 +33,8 @@ struct worker {
 			*/
 	uint64_t debt_max;	/* cycles; who owes more waits */
 	uint64_t cost_max;	/* cycles that a poll() counts for at most which lost its CPU */
+	uint64_t wait_max;	/* cycles that its poller waits for one poll() at most */
+	uint64_t shares;	/* of those who had work in the last round */
 	long times_lost_cpu;	/* by the kernel's count, when it was asked last */
 	uint64_t next_deadline; /* the soonest parked_until, or sooner; UINT64_MAX: none */
 	bool may_park;		/* IDLE_ADAPTIVE */

@@ -22,6 +22,7 @@
 #define DEBT_MAX_US 20
 /* About as long as a poll() of a guest that means well takes at most. */
 #define COST_MAX_US 250
+#define WAIT_MAX_US 250000
 
 /* A set of CPU numbers, for machines with more CPUs than a cpu_set_t holds. */
 struct cpus {
@@ -140,6 +141,7 @@ static struct worker *worker_create(struct start *s)
 		.fair = UINT64_MAX,
 		.debt_max = DEBT_MAX_US * clock_cycles_per_us(),
 		.cost_max = COST_MAX_US * clock_cycles_per_us(),
+		.wait_max = WAIT_MAX_US * clock_cycles_per_us(),
 		.may_park = cfg->idle == IDLE_ADAPTIVE,
 		.index = s->index,
 		.cpu = s->cpu,
