@@ -32,6 +32,8 @@ class Backend:
     environment: dict = dataclasses.field(default_factory=dict)
     arguments: list = dataclasses.field(default_factory=list)  # of sluice-bench, after the workload's
     workloads: list = dataclasses.field(default_factory=list)  # those that it takes part in; none: all
+    rounds: int = 0             # at most so many; 0: all
+    busy: bool = False          # fio: a busy loop has the driver's CPU meanwhile, where others have a driver that polls
 
     def takes(self, workload):
         return not self.workloads or workload in self.workloads
@@ -170,7 +172,7 @@ def check_placeholders(c, backend, has_image, pinned):
 
 
 BACKEND_KEYS = {"command", "kind", "needs", "sockets", "connects", "ready", "settle", "files", "setup", "environment",
-                "arguments", "workloads"}
+                "arguments", "workloads", "rounds", "busy"}
 
 
 def backend_of(file, name, mapping, has_image, pinned, workloads):
@@ -196,7 +198,9 @@ def backend_of(file, name, mapping, has_image, pinned, workloads):
     backend = Backend(name, command, kind, c.words("needs") or [command[0]], sockets, c.flag("connects"), output,
                       c.number("settle", 0.1, 0, 600, (int, float)), c.texts("files"),
                       [[str(w) for w in x] for x in setup], c.texts("environment"), c.words("arguments"),
-                      c.words("workloads"))
+                      c.words("workloads"), c.number("rounds", 0, 0, 1000), c.flag("busy"))
+    if backend.busy and kind != "fio":
+        c.fail("busy", "fio alone leaves the driver's CPU idle; leave it out")
     for w in backend.workloads:
         if w not in workloads:
             c.fail("workloads", f"{w}: no such workload; there are {'; '.join(workloads)}")

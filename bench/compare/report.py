@@ -45,7 +45,7 @@ def rounds_done(results):
 
 def planned(recipe):
     """Runs, of one back-end in one round and workload."""
-    return recipe.rounds * sum(b.takes(w) for b in recipe.backends.values() for w in recipe.workloads)
+    return sum(min(recipe.rounds, b.rounds or recipe.rounds) * b.takes(w) for b in recipe.backends.values() for w in recipe.workloads)
 
 
 def markdown(recipe, results, stopped=None):

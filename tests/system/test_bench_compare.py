@@ -315,6 +315,14 @@ def test_back_ends_take_turns(tmp_path):
     assert bench.order == ["a", "b"] * 3
 
 
+def test_one_that_starts_slowly_may_have_fewer_rounds(tmp_path):
+    read = recipe.load(written(tmp_path, a_recipe(rounds=3, **{"back-ends": {"a": OURS, "b": {**OURS, "rounds": 2}, "c": OURS}})))
+    bench = Scripted(read, {"a": [10, 20, 80], "b": [20, 60], "c": [1, 1, 1]})
+    text = "\n".join(report.markdown(read, run.in_turn(bench)))
+    assert bench.order == ["a", "b", "c", "a", "b", "c", "a", "c"] and report.planned(read) == 8
+    assert "; 2 rounds only" in text and "0.42" in text  # 10 / 20 and 20 / 60
+
+
 def test_a_back_end_takes_part_in_its_workloads_alone(tmp_path):
     loads = {"reads": ["blk"], "writes": ["blk", "--rw", "write"]}
     read = recipe.load(written(tmp_path, a_recipe(workloads=loads, **{
@@ -509,6 +517,22 @@ def test_virtio_user_tells_why_it_could_not_drive(tmp_path):
 @pytest.mark.skipif(not shutil.which("fio"), reason="no fio")
 def test_a_device_without_a_back_end_is_measured_by_fio(tmp_path):
     assert min(measured(tmp_path, "file", ["randread, depth 32"], "bare metal (fio)", "--image", "4M")) > 1
+
+
+def test_fio_may_have_a_busy_cpu_beside_it(tmp_path):
+    file = tmp_path / "seen"
+    look = f"ps -eo args= | grep -c '[i]mport select' > {file}; exit 1"
+    for busy, seen in ((True, "1"), (False, "0")):
+        with_fio = a_recipe(pin={"back-end": None, "driver": 0}, image="1M", workloads={"reads": ["blk"]}, **{"back-ends": {"alone": {
+            "kind": "fio", "command": ["sh", "-c", look], "busy": busy}}})
+        compare(written(tmp_path, with_fio), "--json")
+        assert file.read_text().strip() == seen
+        assert not command_lines_with("import select")
+
+
+def test_a_back_end_is_not_kept_busy_beside(tmp_path):
+    done = compare(written(tmp_path, a_recipe(**{"back-ends": {"disks": {**OURS, "busy": True}}})))
+    assert done.returncode == 2 and "busy: True: fio alone" in done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
