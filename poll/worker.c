@@ -360,9 +360,9 @@ static bool COLD lost_cpu(struct worker *w)
  * second to pay, and it may have been no guest's doing: memory touched for the first time, say,
  * that the host had to find.
  */
-static uint64_t COLD counts(struct worker *w, uint64_t cost)
+static uint64_t COLD counts(struct worker *w, const struct poller *p, uint64_t cost)
 {
-	uint64_t most = lost_cpu(w) || !w->shares ? 0 : w->wait_max / w->shares * POLLER_SHARE;
+	uint64_t most = lost_cpu(w) || !w->shares ? 0 : w->wait_max / w->shares * p->share;
 
 	return MIN(cost, MAX(most, w->cost_max));
 }
@@ -403,7 +403,7 @@ static unsigned poll_active(struct worker *w)
 			uint64_t now = clock_cycles(), cost = now - start;
 
 			if (unlikely(cost > w->cost_max))
-				cost = counts(w, cost);
+				cost = counts(w, p, cost);
 			p->cost = cost;
 			p->debt += weighed(p, cost);
 			spent += cost;

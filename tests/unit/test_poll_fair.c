@@ -269,6 +269,28 @@ static void share_as_usual(void *arg)
 	poller_set_share(&((struct spinner *)arg)->poller, 0);
 }
 
+static void share_small(void *arg)
+{
+	poller_set_share(&((struct spinner *)arg)->poller, 10);
+}
+
+/* It waits for 250 ms of theirs, which are 310 rounds, and not for ten times as many. */
+Test(poll_fair, one_long_poll_of_a_small_share_is_paid_for_as_soon)
+{
+	start(false);
+	STORE(heavy.us, LIGHT_US);
+	for (unsigned i = 0; i < LIGHT; i++)
+		STORE(light[i].us, 100);
+	worker_call_wait(workers_get(ws, 0), share_small, &heavy);
+	for (unsigned i = 0; i < 8; i++) {
+		STORE(heavy.passed, 0);
+		STORE(heavy.once_us, 20000);
+		cr_assert(EVENTUALLY(LOAD(heavy.passed) > 0, 20000));
+		cr_assert_lt(heavy.passed, 1000);
+	}
+	stop();
+}
+
 static void share_least(void *arg)
 {
 	poller_set_share(&((struct spinner *)arg)->poller, 1);
