@@ -444,3 +444,18 @@ struct port_stats ng_stats(const struct net_guest *g)
 	port_stats_sum(net_device_port(g->dev), workers_count(ng_workers), &s);
 	return s;
 }
+
+bool ng_told(struct net_guest *g)
+{
+	struct vu_header h;
+
+	return frontend_backend_message(&g->fe, &h) >= 0 && h.request == VU_BACKEND_CONFIG_CHANGE;
+}
+
+bool ng_link_is_up(struct net_guest *g)
+{
+	struct virtio_net_config c;
+
+	cr_assert_eq(frontend_get_config(&g->fe, 0, &c, sizeof(c)), 0, "%s", g->fe.error);
+	return c.status & VIRTIO_NET_S_LINK_UP;
+}

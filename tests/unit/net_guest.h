@@ -124,6 +124,11 @@ void ng_receive(struct net_guest *g, unsigned pair, struct ng_frame *f);
 /* Makes @n more receive buffers available. */
 void ng_fill(struct net_guest *g, unsigned pair, unsigned n);
 struct port_stats ng_stats(const struct net_guest *g);
+/* Waits for a message on the back-end's channel. @return whether it says that the configuration has
+ * changed. */
+bool ng_told(struct net_guest *g);
+/* virtio 1.3 5.1.4: what the driver finds when it is told that something has changed. */
+bool ng_link_is_up(struct net_guest *g);
 /* Steps the control thread once; for waiting by hand. */
 void ng_idle(void *arg);
 /* Memory of the guest's, and its address. */

@@ -58,22 +58,6 @@ static void expect_frame(struct net_guest *to, uint32_t number)
 	cr_assert_eq(frame_get32(got.bytes + 14), number);
 }
 
-static bool told(struct net_guest *g)
-{
-	struct vu_header h;
-
-	return frontend_backend_message(&g->fe, &h) >= 0 && h.request == VU_BACKEND_CONFIG_CHANGE;
-}
-
-/* virtio 1.3 5.1.4: what the driver finds when it is told that something has changed. */
-static bool link_is_up(struct net_guest *g)
-{
-	struct virtio_net_config c;
-
-	cr_assert_eq(frontend_get_config(&g->fe, 0, &c, sizeof(c)), 0, "%s", g->fe.error);
-	return c.status & VIRTIO_NET_S_LINK_UP;
-}
-
 /* Of b, whose port flaps: what both have to say of @up and @down frames to it, and from it. */
 static void expect_counts(uint64_t to_up, uint64_t to_down, uint64_t from_up, uint64_t from_down)
 {
@@ -101,15 +85,15 @@ BOTH_LAYOUTS(a_thousand_flaps_lose_what_they_count_and_no_more)
 		send_frame(&b, &a, i);
 		expect_frame(&a, i);
 		cr_assert(net_device_set_down(b.dev, true));
-		cr_assert(told(&b) && !link_is_up(&b));
+		cr_assert(ng_told(&b) && !ng_link_is_up(&b));
 		send_frame(&a, &b, FLAPS + i);
 		send_frame(&a, &b, FLAPS + i);
 		send_frame(&b, &a, FLAPS + i);
 		cr_assert(net_device_set_down(b.dev, false));
-		cr_assert(told(&b) && link_is_up(&b));
+		cr_assert(ng_told(&b) && ng_link_is_up(&b));
 	}
 	cr_assert_not(ng_try_receive(&a, 0, &got) || ng_try_receive(&b, 0, &got));
-	cr_assert(link_is_up(&a));
+	cr_assert(ng_link_is_up(&a));
 	expect_counts(FLAPS, 2 * FLAPS, FLAPS, FLAPS);
 	stop();
 }
@@ -185,14 +169,14 @@ BOTH_LAYOUTS(a_front_end_that_reads_nothing_for_a_thousand_flaps_is_told_of_the_
 	n = read_all(&b);
 	cr_assert_gt(n, 0);
 	cr_assert_lt(n, 2 * FLAPS, "it was to be more than fits");
-	cr_assert(told(&b));
+	cr_assert(ng_told(&b));
 	for (unsigned i = 0; i < 20; i++)
 		ng_idle(NULL);
 	cr_assert_eq(read_all(&b), 0);
-	cr_assert_not(link_is_up(&b));
+	cr_assert_not(ng_link_is_up(&b));
 	/* The channel is as good as before. */
 	cr_assert(net_device_set_down(b.dev, false));
-	cr_assert(told(&b) && link_is_up(&b));
+	cr_assert(ng_told(&b) && ng_link_is_up(&b));
 	send_frame(&a, &b, 1);
 	expect_frame(&b, 1);
 	stop();

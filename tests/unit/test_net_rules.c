@@ -272,31 +272,16 @@ BOTH_LAYOUTS(neighbour_discovery_is_seen_whole)
 	stop();
 }
 
-static bool told(struct net_guest *g)
-{
-	struct vu_header h;
-
-	return frontend_backend_message(&g->fe, &h) >= 0 && h.request == VU_BACKEND_CONFIG_CHANGE;
-}
-
-static bool link_is_up(struct net_guest *g)
-{
-	struct virtio_net_config c;
-
-	cr_assert_eq(frontend_get_config(&g->fe, 0, &c, sizeof(c)), 0, "%s", g->fe.error);
-	return c.status & VIRTIO_NET_S_LINK_UP;
-}
-
 BOTH_LAYOUTS(port_that_is_down_passes_nothing_and_counts_it)
 {
 	start(packed);
-	cr_assert(link_is_up(&guest[1]));
+	cr_assert(ng_link_is_up(&guest[1]));
 	say(0, everyone, 60);
 	ng_sent(&guest[0], 0);
 	cr_assert_eq(heard(1), 1);
 	cr_assert(net_device_set_down(guest[1].dev, true));
-	cr_assert(told(&guest[1]));
-	cr_assert_not(link_is_up(&guest[1]));
+	cr_assert(ng_told(&guest[1]));
+	cr_assert_not(ng_link_is_up(&guest[1]));
 	cr_assert_not(net_device_set_down(guest[1].dev, true), "it is down already");
 	say(0, everyone, 60);
 	ng_sent(&guest[0], 0);
@@ -309,10 +294,10 @@ BOTH_LAYOUTS(port_that_is_down_passes_nothing_and_counts_it)
 	/* Also after its guest has come anew. */
 	ng_disconnect(&guest[1]);
 	ng_connect(&guest[1]);
-	cr_assert_not(link_is_up(&guest[1]));
+	cr_assert_not(ng_link_is_up(&guest[1]));
 	cr_assert(net_device_set_down(guest[1].dev, false));
-	cr_assert(told(&guest[1]));
-	cr_assert(link_is_up(&guest[1]));
+	cr_assert(ng_told(&guest[1]));
+	cr_assert(ng_link_is_up(&guest[1]));
 	say(0, everyone, 60);
 	ng_sent(&guest[0], 0);
 	say(1, everyone, 60);
