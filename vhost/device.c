@@ -4,6 +4,7 @@
 #include "vhost/dirty_log.h"
 #include "vhost/disposal.h"
 #include "vhost/inflight.h"
+#include "vhost/mapped_file.h"
 #include "vhost/mem_guard.h"
 #include "vhost/pager.h"
 #include "vhost/session.h"
@@ -123,7 +124,8 @@ int vhost_device_init(struct vhost_device *d, const struct vhost_device_ops *ops
 	d->queues = aligned_alloc(CACHE_LINE, bytes);
 	d->memory_watch = mem_watch_new(memory_lost, d);
 	d->disposal = disposal_new();
-	if (!d->name || !d->queues || !d->memory_watch || !d->disposal) {
+	d->account = mem_account_new();
+	if (!d->name || !d->queues || !d->memory_watch || !d->disposal || !d->account) {
 		vhost_device_fini(d);
 		return error_set(err, -ENOMEM, "%s: out of memory", name);
 	}
@@ -205,12 +207,14 @@ void vhost_device_fini(struct vhost_device *d)
 	socket_free(&d->socket);
 	mem_watch_free(d->memory_watch);
 	disposal_free(d->disposal);
+	mem_account_free(d->account);
 	free(d->queues);
 	free(d->name);
 	d->queues = NULL;
 	d->name = NULL;
 	d->memory_watch = NULL;
 	d->disposal = NULL;
+	d->account = NULL;
 	d->n_queues = 0;
 }
 

@@ -227,6 +227,7 @@ struct vhost_device {
 	uint64_t protocol_features;
 	struct mem_map *map;		/* NULL: none yet */
 	struct disposal *disposal;	/* how its front-end's descriptors are closed */
+	struct mem_account *account;	/* what it has of our addresses; mapped_file.h */
 	struct iotlb *iotlb;		/* NULL: empty */
 	struct iotlb_asks *asks;	/* what the front-end was asked for; NULL: nothing yet */
 	struct mem_watch *memory_watch; /* for all that we map of the front-end's; mem_guard.h */

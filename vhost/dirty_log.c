@@ -2,6 +2,7 @@
 #include "vhost/dirty_log.h"
 
 #include "base/error.h"
+#include "vhost/mapped_file.h"
 #include "vhost/mem_guard.h"
 #include "vhost/shared_file.h"
 
@@ -17,10 +18,8 @@
 
 struct dirty_log {
 	uint8_t *bits;
-	uint64_t size; /* bytes */
-	void *base;    /* of the mapping, which starts with a page of the file */
-	size_t len;
-	int fd; /* ours: tells how much memory goes with it */
+	uint64_t size;		 /* bytes */
+	struct mapped_file file; /* it starts with a page */
 	struct mem_guard *guard;
 };
 
@@ -49,8 +48,8 @@ static int check(int fd, uint64_t size, uint64_t offset, struct error *err)
 	return 0;
 }
 
-struct dirty_log *dirty_log_open(int fd, uint64_t size, uint64_t offset, struct mem_watch *watch,
-				 struct error *err)
+struct dirty_log *dirty_log_open(struct mem_account *a, int fd, uint64_t size, uint64_t offset,
+				 struct mem_watch *watch, struct error *err)
 {
 	uint64_t page, lead;
 	struct dirty_log *log;
@@ -64,25 +63,20 @@ struct dirty_log *dirty_log_open(int fd, uint64_t size, uint64_t offset, struct 
 		error_set(err, -ENOMEM, "out of memory for a dirty log");
 		return NULL;
 	}
-	*log = (struct dirty_log) { .size = size,
-				    .base = MAP_FAILED,
-				    .len = ALIGN_UP(lead + size, page),
-				    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0) };
-	if (log->fd >= 0)
-		log->base = mmap(NULL, log->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-				 fd, (off_t)(offset - lead));
-	if (log->base == MAP_FAILED) {
-		error_set(err, -errno,
-			  "a log of 0x%" PRIx64 " bytes at offset 0x%" PRIx64
-			  " cannot be mapped: %s",
-			  size, offset, strerror(errno));
+	*log = (struct dirty_log) { .size = size };
+	if (mapped_file_open(&log->file, a, fd, offset - lead, ALIGN_UP(lead + size, page),
+			     MAP_NORESERVE, err) < 0) {
+		error_prefix(err,
+			     "a log of 0x%" PRIx64 " bytes at offset 0x%" PRIx64
+			     " cannot be mapped",
+			     size, offset);
 		dirty_log_close(log);
 		return NULL;
 	}
-	log->bits = (uint8_t *)log->base + lead;
+	log->bits = (uint8_t *)log->file.base + lead;
 	log->guard = mem_guard_add(
 		&(struct mem_guarded) {
-			.base = log->base, .len = log->len, .page = page, .fd = -1 },
+			.base = log->file.base, .len = log->file.len, .page = page, .fd = -1 },
 		watch);
 	if (!log->guard) {
 		error_set(err, -ENOMEM, "out of memory for a dirty log");
@@ -98,7 +92,7 @@ void dirty_log_close(struct dirty_log *log)
 		return;
 	mem_guard_remove(log->guard);
 	/* The mapping alone keeps the whole file, which may be a large one. */
-	mem_unmap(log->base, log->len, log->fd);
+	mapped_file_close(&log->file);
 	free(log);
 }
 

@@ -20,12 +20,12 @@ struct error;
 struct dirty_log;
 
 /*
- * Maps [@offset, @offset + @size) of @fd (borrowed) as a log; @watch is told when its file loses
- * pages.
+ * Maps [@offset, @offset + @size) of @fd (borrowed) as a log, for @a (mapped_file.h); @watch is
+ * told when its file loses pages.
  * @return it, or NULL with @err: a size of 0, a wrap, a file that is shorter or cannot be mapped.
  */
-struct dirty_log *dirty_log_open(int fd, uint64_t size, uint64_t offset, struct mem_watch *watch,
-				 struct error *err);
+struct dirty_log *dirty_log_open(struct mem_account *a, int fd, uint64_t size, uint64_t offset,
+				 struct mem_watch *watch, struct error *err);
 /* No ring logs to it any more. NULL is fine. */
 void dirty_log_close(struct dirty_log *log);
 uint64_t dirty_log_pages(const struct dirty_log *log); /* that it has bits for */

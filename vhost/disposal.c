@@ -21,6 +21,8 @@ struct item {
 	int fd;
 	void *base; /* NULL: nothing to unmap */
 	size_t len;
+	void (*done)(void *arg, size_t len); /* NULL: nobody wants to know */
+	void *arg;
 };
 
 struct disposal {
@@ -44,14 +46,21 @@ static struct disposal of_memory = {
 };
 struct disposal *const disposal_of_memory = &of_memory;
 
-static void dispose(struct errand *e)
+static void let_go(const struct item *i)
 {
-	struct item *i = container_of(e, struct item, errand);
-
 	if (i->base)
 		munmap(i->base, i->len);
 	if (i->fd >= 0)
 		close(i->fd);
+	if (i->done)
+		i->done(i->arg, i->len);
+}
+
+static void dispose(struct errand *e)
+{
+	struct item *i = container_of(e, struct item, errand);
+
+	let_go(i);
 	free(i);
 }
 
@@ -128,10 +137,7 @@ static void later(struct disposal *d, struct item item)
 
 	d = d ? d : &of_no_device;
 	if (!i) { /* out of memory: then here, whatever it takes */
-		if (item.base)
-			munmap(item.base, item.len);
-		if (item.fd >= 0)
-			close(item.fd);
+		let_go(&item);
 		return;
 	}
 	*i = item;
@@ -196,15 +202,23 @@ void disposal_close_socket(struct disposal *d, int fd)
 	later(d, (struct item) { .fd = fd });
 }
 
-void disposal_unmap(struct disposal *d, void *base, size_t len, int fd)
+void disposal_unmap(struct disposal *d, void *base, size_t len, int fd,
+		    void (*done)(void *arg, size_t len), void *arg)
 {
+	const struct item item = { .fd = fd, .base = base, .len = len, .done = done, .arg = arg };
+
 	/* However little of it was mapped, the file may be a large one, and we the last who have
 	 * it. */
-	if (len > UNMAP_NOW_MAX || (fd >= 0 && !shared_file_closes_at_once(fd))) {
-		later(d, (struct item) { .fd = fd, .base = base, .len = len });
-		return;
-	}
-	munmap(base, len);
-	if (fd >= 0)
-		close(fd);
+	if (len > UNMAP_NOW_MAX || (fd >= 0 && !shared_file_closes_at_once(fd)))
+		later(d, item);
+	else
+		let_go(&item);
+}
+
+void disposal_try_again(struct disposal *d)
+{
+	pthread_mutex_lock(&d->lock);
+	if (!d->running && !STAILQ_EMPTY(&d->errands))
+		d->running = start_thread(d);
+	pthread_mutex_unlock(&d->lock);
 }

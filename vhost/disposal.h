@@ -45,7 +45,14 @@ bool disposal_run(struct disposal *d, struct errand *e);
 /* Control thread. So many wait to be closed that no more should be taken from this front-end. */
 bool disposal_full(const struct disposal *d);
 
-/* Control thread. Unmaps [@base, @base + @len), and closes @fd after that; -1: none. */
-void disposal_unmap(struct disposal *d, void *base, size_t len, int fd);
+/*
+ * Control thread. Unmaps [@base, @base + @len), and closes @fd after that; -1: none. Then @done
+ * (NULL: nothing) is called, on any thread, maybe from within.
+ */
+void disposal_unmap(struct disposal *d, void *base, size_t len, int fd,
+		    void (*done)(void *arg, size_t len), void *arg);
+
+/* Control thread. Where there was no thread for what waits: is there one now? */
+void disposal_try_again(struct disposal *d);
 
 #endif

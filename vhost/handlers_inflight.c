@@ -40,9 +40,12 @@ int handle_get_inflight_fd(struct vhost_session *s, struct message *m, struct er
 int handle_set_inflight_fd(struct vhost_session *s, struct message *m, struct error *err)
 {
 	struct vhost_device *d = s->device;
-	struct inflight *f = inflight_map(&m->payload.inflight, m->fds[0], d->n_queues,
-					  d->memory_watch, err);
+	struct inflight *f;
 
+	if (memory_must_wait(s, INFLIGHT_BYTES_MAX))
+		return HANDLER_LATER;
+	f = inflight_map(d->account, &m->payload.inflight, m->fds[0], d->n_queues, d->memory_watch,
+			 err);
 	if (!f)
 		return err->code;
 	for (unsigned i = 0; i < d->n_queues; i++) {

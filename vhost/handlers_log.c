@@ -10,6 +10,8 @@
 
 /* Enough for addresses of 53 bits; few enough to leave addresses of ours for others. */
 #define LOG_BYTES_MAX (UINT64_C(1) << 38)
+/* Of pages of 1 GiB at its ends. */
+#define PIECES_MAX (UINT64_C(2) << 30)
 
 /* What the front-end may have forgotten: pages without a bit are lost on the destination. */
 static void warn_short(struct vhost_device *d)
@@ -43,8 +45,10 @@ int handle_set_log_base(struct vhost_session *s, struct message *m, struct error
 		return error_set(err, -ENOMEM,
 				 "a log of 0x%" PRIx64 " bytes is longer than 0x%" PRIx64,
 				 m->payload.log.size, LOG_BYTES_MAX);
-	log = dirty_log_open(m->fds[0], m->payload.log.size, m->payload.log.offset, d->memory_watch,
-			     err);
+	if (memory_must_wait(s, m->payload.log.size + PIECES_MAX))
+		return HANDLER_LATER;
+	log = dirty_log_open(d->account, m->fds[0], m->payload.log.size, m->payload.log.offset,
+			     d->memory_watch, err);
 	if (!log)
 		return err->code;
 	d->log = log;

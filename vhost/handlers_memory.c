@@ -22,6 +22,7 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 {
 	const struct vhost_user_memory *table = &m->payload.memory;
 	struct mem_map *map = NULL;
+	uint64_t bytes = 0;
 
 	if (memory_changed(s))
 		return 0;
@@ -40,11 +41,18 @@ int handle_set_mem_table(struct vhost_session *s, struct message *m, struct erro
 				 "it has %" PRIu32 " regions and %u file descriptors",
 				 table->n_regions, m->n_fds);
 
+	for (unsigned i = 0; i < table->n_regions; i++) {
+		struct mem_region_desc desc = region_desc(s, &table->regions[i]);
+
+		bytes += mem_bytes_to_map(s->device->map, &desc, m->fds[i]);
+	}
+	if (memory_must_wait(s, bytes))
+		return HANDLER_LATER;
 	postcopy_memory(s);
 	for (unsigned i = 0; i < table->n_regions; i++) {
 		struct mem_region_desc desc = region_desc(s, &table->regions[i]);
-		struct mem_map *next = mem_map_add_shared(map, s->device->map, &desc, m->fds[i],
-							  err);
+		struct mem_map *next = mem_map_add_shared(s->device->account, map, s->device->map,
+							  &desc, m->fds[i], err);
 
 		mem_map_free(map);
 		if (!next)
@@ -79,7 +87,9 @@ int handle_add_mem_reg(struct vhost_session *s, struct message *m, struct error 
 		postcopy_answer(s->device->map, &m->payload.region.region);
 		return 0;
 	}
-	map = mem_map_add(s->device->map, &desc, m->fds[0], err);
+	if (memory_must_wait(s, mem_bytes_to_map(NULL, &desc, m->fds[0])))
+		return HANDLER_LATER;
+	map = mem_map_add(s->device->account, s->device->map, &desc, m->fds[0], err);
 	if (!map)
 		return err->code;
 	if (postcopy_on(s->device) && postcopy_take(s, map, err) < 0) {

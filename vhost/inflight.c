@@ -2,7 +2,7 @@
 #include "vhost/inflight.h"
 
 #include "base/error.h"
-#include "vhost/mem.h"
+#include "vhost/mapped_file.h"
 #include "vhost/mem_guard.h"
 #include "vhost/shared_file.h"
 
@@ -32,9 +32,7 @@ struct inflight_tail {
 #define TAIL_BYTES 4096u
 
 struct inflight {
-	void *base; /* as mmap() returned it; offsets are multiples of a page */
-	size_t len;
-	int fd; /* ours: for the guard, and so that a session can be handed to another process */
+	struct mapped_file file; /* offsets are multiples of a page */
 	struct mem_guard *guard;
 	unsigned queues;
 	uint64_t stride;	    /* bytes from one queue's region to the next */
@@ -126,15 +124,15 @@ static uint64_t mapped_bytes(int fd, const struct vhost_user_inflight *desc, siz
 static void find_tail(struct inflight *f, uint64_t used)
 {
 	uint64_t at = ALIGN_UP(used, (uint64_t)TAIL_BYTES);
-	struct inflight_tail *tail = (struct inflight_tail *)((uint8_t *)f->base + at);
+	struct inflight_tail *tail = (struct inflight_tail *)((uint8_t *)f->file.base + at);
 
-	if (f->len >= at + TAIL_BYTES &&
+	if (f->file.len >= at + TAIL_BYTES &&
 	    __atomic_load_n(&tail->magic, __ATOMIC_RELAXED) == TAIL_MAGIC)
 		f->tail = tail;
 }
 
-struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, unsigned queues_max,
-			      struct mem_watch *w, struct error *err)
+struct inflight *inflight_map(struct mem_account *a, const struct vhost_user_inflight *desc, int fd,
+			      unsigned queues_max, struct mem_watch *w, struct error *err)
 {
 	struct inflight *f;
 	size_t page;
@@ -147,23 +145,18 @@ struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, un
 		error_set(err, -ENOMEM, "out of memory for an in-flight buffer");
 		return NULL;
 	}
-	f->base = MAP_FAILED;
 	f->queues = desc->num_queues;
 	f->stride = ALIGN_DOWN(desc->mmap_size / desc->num_queues, REGION_ALIGN);
-	f->len = mapped_bytes(fd, desc, page);
-	f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (f->fd >= 0)
-		f->base = mmap(NULL, f->len, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			       (off_t)desc->mmap_offset);
-	if (f->base == MAP_FAILED) {
-		error_set(err, -errno, "it cannot be mapped: %s", strerror(errno));
+	if (mapped_file_open(&f->file, a, fd, desc->mmap_offset, mapped_bytes(fd, desc, page), 0,
+			     err) < 0) {
+		error_prefix(err, "it cannot be mapped");
 		inflight_unmap(f);
 		return NULL;
 	}
-	f->guard = mem_guard_add(&(struct mem_guarded) { .base = f->base,
-							 .len = f->len,
+	f->guard = mem_guard_add(&(struct mem_guarded) { .base = f->file.base,
+							 .len = f->file.len,
 							 .page = page,
-							 .fd = f->fd,
+							 .fd = f->file.fd,
 							 .offset = desc->mmap_offset },
 				 w);
 	if (!f->guard) {
@@ -180,7 +173,7 @@ void inflight_unmap(struct inflight *f)
 	if (!f)
 		return;
 	mem_guard_remove(f->guard);
-	mem_unmap(f->base, f->len, f->fd);
+	mapped_file_close(&f->file);
 	free(f);
 }
 
@@ -189,7 +182,7 @@ void *inflight_region(const struct inflight *f, unsigned queue, enum ring_layout
 {
 	if (!f || queue >= f->queues || region_bytes(layout, size) > f->stride)
 		return NULL;
-	return (uint8_t *)f->base + queue * f->stride;
+	return (uint8_t *)f->file.base + queue * f->stride;
 }
 
 /* In both layouts the version stands in the same place. */

@@ -81,12 +81,15 @@ struct inflight;
 int inflight_create(unsigned queues, unsigned queue_size, struct vhost_user_inflight *out,
 		    struct error *err);
 
+/* No buffer takes more of our addresses: 1 GiB, and a huge page of that size for its end. */
+#define INFLIGHT_BYTES_MAX (UINT64_C(2) << 30)
+
 /*
- * Control thread. Maps what SET_INFLIGHT_FD brought; @fd is borrowed. @w is told when its file
- * shrinks. @return NULL with @err when it contradicts itself.
+ * Control thread. Maps what SET_INFLIGHT_FD brought, for @a (mapped_file.h); @fd is borrowed. @w is
+ * told when its file shrinks. @return NULL with @err when it contradicts itself.
  */
-struct inflight *inflight_map(const struct vhost_user_inflight *desc, int fd, unsigned queues_max,
-			      struct mem_watch *w, struct error *err);
+struct inflight *inflight_map(struct mem_account *a, const struct vhost_user_inflight *desc, int fd,
+			      unsigned queues_max, struct mem_watch *w, struct error *err);
 /* No ring uses it any more. NULL is fine. */
 void inflight_unmap(struct inflight *f);
 

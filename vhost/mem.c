@@ -2,7 +2,7 @@
 #include "vhost/mem.h"
 
 #include "base/error.h"
-#include "vhost/disposal.h"
+#include "vhost/mapped_file.h"
 #include "vhost/mem_guard.h"
 #include "vhost/mem_presence.h"
 #include "vhost/pager.h"
@@ -18,30 +18,14 @@
 #include <unistd.h>
 
 struct mem_mapping {
-	void *base;
-	size_t len;
-	int fd;		 /* ours; kept, so that a session can be handed to another process */
+	struct mapped_file file;
 	uint64_t offset; /* of the region in the file */
 	struct mem_guard *guard;
 	struct mem_presence *presence; /* NULL: all of it is there */
 	unsigned refs;
 };
 
-/* Of all devices. Half of what a process has: what is left does for stacks and all else. */
-#define MAPPED_MAX (UINT64_C(64) << 40)
-
 const struct mem_map mem_map_none = { .n = 0 };
-
-static uint64_t mapped; /* bytes; what is still to be unmapped is not counted */
-
-void mem_unmap(void *base, size_t len, int fd)
-{
-	/* Not by the device's: a descriptor that lingers there would keep the addresses. */
-	if (base != MAP_FAILED)
-		disposal_unmap(disposal_of_memory, base, len, fd);
-	else if (fd >= 0)
-		close(fd);
-}
 
 static void mapping_put(struct mem_mapping *m)
 {
@@ -49,9 +33,7 @@ static void mapping_put(struct mem_mapping *m)
 		return;
 	mem_guard_remove(m->guard);
 	free(m->presence);
-	if (m->base != MAP_FAILED)
-		mapped -= m->len;
-	mem_unmap(m->base, m->len, m->fd);
+	mapped_file_close(&m->file);
 	free(m);
 }
 
@@ -80,8 +62,8 @@ static int check_file(const struct mem_region_desc *d, int fd, struct error *err
 
 /* @return the mapping, with one reference, and in *@host where the region starts; NULL with @err.
  */
-static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int fd, uint8_t **host,
-					  struct error *err)
+static struct mem_mapping *mapping_create(struct mem_account *a, const struct mem_region_desc *d,
+					  int fd, uint8_t **host, struct error *err)
 {
 	uint64_t page, lead;
 	struct mem_mapping *m;
@@ -95,34 +77,19 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 	}
 	page = shared_file_page(fd);
 	lead = d->offset & (page - 1);
-	*m = (struct mem_mapping) { .base = MAP_FAILED,
-				    .len = ALIGN_UP(lead + d->size, page),
-				    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
-				    .offset = d->offset,
-				    .refs = 1 };
-	if (m->len > MAPPED_MAX - mapped) {
-		error_set(err, -ENOMEM,
-			  "memory region at 0x%" PRIx64 ", size 0x%" PRIx64
-			  ": all devices together would have mapped more than 0x%" PRIx64 " bytes",
-			  d->gpa, d->size, MAPPED_MAX);
+	*m = (struct mem_mapping) { .offset = d->offset, .refs = 1 };
+	if (mapped_file_open(&m->file, a, fd, d->offset - lead, ALIGN_UP(lead + d->size, page),
+			     MAP_NORESERVE, err) < 0) {
+		error_prefix(err,
+			     "memory region at 0x%" PRIx64 ", size 0x%" PRIx64 " cannot be mapped",
+			     d->gpa, d->size);
 		mapping_put(m);
 		return NULL;
 	}
-	if (m->fd >= 0)
-		m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			       m->fd, (off_t)(d->offset - lead));
-	if (m->fd < 0 || m->base == MAP_FAILED) {
-		error_set(err, -errno,
-			  "memory region at 0x%" PRIx64 ", size 0x%" PRIx64 " cannot be mapped: %s",
-			  d->gpa, d->size, strerror(errno));
-		mapping_put(m);
-		return NULL;
-	}
-	mapped += m->len;
-	m->guard = mem_guard_add(&(struct mem_guarded) { .base = m->base,
-							 .len = m->len,
+	m->guard = mem_guard_add(&(struct mem_guarded) { .base = m->file.base,
+							 .len = m->file.len,
 							 .page = page,
-							 .fd = m->fd,
+							 .fd = m->file.fd,
 							 .offset = d->offset - lead },
 				 NULL);
 	if (!m->guard) {
@@ -131,8 +98,8 @@ static struct mem_mapping *mapping_create(const struct mem_region_desc *d, int f
 		return NULL;
 	}
 	/* A core dump of ours must not hold guests' memory. */
-	madvise(m->base, m->len, MADV_DONTDUMP);
-	*host = (uint8_t *)m->base + lead;
+	madvise(m->file.base, m->file.len, MADV_DONTDUMP);
+	*host = (uint8_t *)m->file.base + lead;
 	return m;
 }
 
@@ -202,7 +169,7 @@ static const struct mem_region *find_same(const struct mem_map *map,
 
 		if (r->gpa == desc->gpa && r->size == desc->size && r->uva == desc->uva &&
 		    r->mapping->offset == desc->offset && shared_file_check(fd, NULL) == 0 &&
-		    fstat(r->mapping->fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
+		    fstat(r->mapping->file.fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
 		    ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
 			return r;
 	}
@@ -210,7 +177,7 @@ static const struct mem_region *find_same(const struct mem_map *map,
 }
 
 /* The region with a reference to its mapping: @donor's, or a new one. @return false with @err. */
-static bool region_make(struct mem_region *r, const struct mem_map *donor,
+static bool region_make(struct mem_region *r, struct mem_account *a, const struct mem_map *donor,
 			const struct mem_region_desc *desc, int fd, struct error *err)
 {
 	const struct mem_region *same = find_same(donor, desc, fd);
@@ -224,12 +191,13 @@ static bool region_make(struct mem_region *r, const struct mem_map *donor,
 		return true;
 	}
 	*r = (struct mem_region) { .gpa = desc->gpa, .size = desc->size, .uva = desc->uva };
-	r->mapping = mapping_create(desc, fd, &r->host, err);
+	r->mapping = mapping_create(a, desc, fd, &r->host, err);
 	return r->mapping != NULL;
 }
 
-struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_map *donor,
-				   const struct mem_region_desc *desc, int fd, struct error *err)
+struct mem_map *mem_map_add_shared(struct mem_account *a, const struct mem_map *old,
+				   const struct mem_map *donor, const struct mem_region_desc *desc,
+				   int fd, struct error *err)
 {
 	unsigned n = old ? old->n : 0, i = 0;
 	struct mem_region added = { 0 };
@@ -240,7 +208,7 @@ struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_m
 	map = map_alloc(n + 1, err);
 	if (!map)
 		return NULL;
-	if (!region_make(&added, donor, desc, fd, err)) {
+	if (!region_make(&added, a, donor, desc, fd, err)) {
 		free(map);
 		return NULL;
 	}
@@ -253,10 +221,10 @@ struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_m
 	return map;
 }
 
-struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
-			    struct error *err)
+struct mem_map *mem_map_add(struct mem_account *a, const struct mem_map *old,
+			    const struct mem_region_desc *desc, int fd, struct error *err)
 {
-	return mem_map_add_shared(old, NULL, desc, fd, err);
+	return mem_map_add_shared(a, old, NULL, desc, fd, err);
 }
 
 struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_region_desc *desc,
@@ -288,6 +256,19 @@ struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_regio
 bool mem_map_has(const struct mem_map *map, const struct mem_region_desc *desc, int fd)
 {
 	return find_same(map, desc, fd) != NULL;
+}
+
+uint64_t mem_bytes_to_map(const struct mem_map *donor, const struct mem_region_desc *desc, int fd)
+{
+	uint64_t page;
+
+	/* Those will be refused. */
+	if (desc->size > MEM_BYTES_MAX || shared_file_check(fd, NULL) < 0)
+		return 0;
+	if (find_same(donor, desc, fd))
+		return 0;
+	page = shared_file_page(fd);
+	return ALIGN_UP((desc->offset & (page - 1)) + desc->size, page);
 }
 
 bool mem_map_keeps(const struct mem_map *map, const struct mem_region *r)
@@ -348,12 +329,12 @@ void *mem_resolve_uva(const struct mem_map *map, uva_t uva, uint64_t len)
 void mem_region_file(const struct mem_region *r, struct pager_file *out)
 {
 	const struct mem_mapping *m = r->mapping;
-	uint64_t lead = (uint64_t)(r->host - (const uint8_t *)m->base);
+	uint64_t lead = (uint64_t)(r->host - (const uint8_t *)m->file.base);
 
-	*out = (struct pager_file) { .fd = m->fd,
+	*out = (struct pager_file) { .fd = m->file.fd,
 				     .offset = m->offset - lead,
-				     .len = m->len,
-				     .page = shared_file_page(m->fd) };
+				     .len = m->file.len,
+				     .page = shared_file_page(m->file.fd) };
 }
 
 int mem_region_absent(struct mem_region *r, uint64_t away)
@@ -361,7 +342,7 @@ int mem_region_absent(struct mem_region *r, uint64_t away)
 	struct pager_file file;
 
 	mem_region_file(r, &file);
-	r->mapping->presence = mem_presence_new(r->mapping->base, &file, away);
+	r->mapping->presence = mem_presence_new(r->mapping->file.base, &file, away);
 	r->presence = r->mapping->presence;
 	return r->presence ? 0 : -ENOMEM;
 }

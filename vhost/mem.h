@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 struct error;
+struct mem_account;
 struct mem_watch;
 
 /* An address in the guest's physical memory. */
@@ -63,12 +64,13 @@ extern const struct mem_map mem_map_none;
 /*
  * Control thread. A new map: @old's regions (NULL: none) and one more, from @fd (borrowed; the map
  * keeps its own). Refuses sizes of 0, wraps, overlaps with another region in guest or user
- * addresses, a file shorter than the region, too many regions.
+ * addresses, a file shorter than the region, too many regions, and more than @a has room for (NULL:
+ * nobody's; mapped_file.h).
  * @return the map, or NULL with @err filled; @old stays valid and has to be freed by its owner.
  * vhost-user "Memory region description", "Single memory region description".
  */
-struct mem_map *mem_map_add(const struct mem_map *old, const struct mem_region_desc *desc, int fd,
-			    struct error *err);
+struct mem_map *mem_map_add(struct mem_account *a, const struct mem_map *old,
+			    const struct mem_region_desc *desc, int fd, struct error *err);
 
 /* Control thread. @old without the region that has @desc's gpa, uva and size; NULL if there is
  * none. */
@@ -79,8 +81,11 @@ struct mem_map *mem_map_remove(const struct mem_map *old, const struct mem_regio
  * Control thread. As mem_map_add(), but where @donor (NULL: none) has this very region already, its
  * mapping is shared instead of being made anew: host addresses in it stay what they are.
  */
-struct mem_map *mem_map_add_shared(const struct mem_map *old, const struct mem_map *donor,
-				   const struct mem_region_desc *desc, int fd, struct error *err);
+struct mem_map *mem_map_add_shared(struct mem_account *a, const struct mem_map *old,
+				   const struct mem_map *donor, const struct mem_region_desc *desc,
+				   int fd, struct error *err);
+/* Control thread. Bytes that this would map; 0 where it shares, and where it will be refused. */
+uint64_t mem_bytes_to_map(const struct mem_map *donor, const struct mem_region_desc *desc, int fd);
 
 /*
  * Control thread. Is this very region, the same piece of the same file, in @map (NULL: no) already?
@@ -100,11 +105,6 @@ bool mem_map_keeps(const struct mem_map *map, const struct mem_region *r);
 
 /* Control thread. Unmaps what no other map holds. NULL is fine. */
 void mem_map_free(struct mem_map *map);
-/*
- * Control thread. Unmaps a file that a front-end shared with us (MAP_FAILED: it was not), and
- * closes @fd, of the same; behind our back where that may take long, however little was mapped.
- */
-void mem_unmap(void *base, size_t len, int fd);
 
 /* Bytes of guest memory in the map. Any thread. */
 uint64_t mem_map_bytes(const struct mem_map *map);

@@ -33,6 +33,7 @@ static void session_free(struct vhost_session *s)
 	for (unsigned i = 0; i < d->n_queues; i++)
 		queue_setup_reset(&d->queues[i]);
 	memory_change_end(s);
+	memory_wait_end(s);
 	state_transfer_free(s->transfer);
 	iommu_forget(d);
 	postcopy_forget(d);

@@ -8,6 +8,7 @@
  *	messages.c	the table of messages: what is checked before a handler runs, and answers
  *	handlers_*.c	what each message does
  *	memory_change.c	new guest memory, or a new IOTLB, under running queues
+ *	memory_wait.c	messages that wait until there is room for what they map
  *	iommu.c		IOTLB messages, and rings that find an address unmapped
  *	postcopy.c	guest memory that arrives while the guest runs
  *	backend_channel.c	messages of our own
@@ -75,6 +76,8 @@ struct vhost_session {
 	struct mem_map *old_map;
 	struct iotlb *old_iotlb;
 	bool memory_changing;
+	sd_event_source *room_timer; /* NULL: none yet */
+	bool waits_for_room;
 	uint32_t inband_waits; /* the notification whose answer is awaited; 0: none */
 	unsigned inband_next;  /* queue */
 };
@@ -188,6 +191,14 @@ bool memory_changed(struct vhost_session *s);
 /* Rings look at their maps anew: something about them has changed that is not in them. */
 void memory_refresh(struct vhost_session *s);
 void memory_change_end(struct vhost_session *s);
+
+/* memory_wait.c */
+/*
+ * A message is about to map @bytes. @return true: not before other things are unmapped; the handler
+ * says HANDLER_LATER, and is called again.
+ */
+bool memory_must_wait(struct vhost_session *s, uint64_t bytes);
+void memory_wait_end(struct vhost_session *s); /* the connection's end */
 
 /* iommu.c */
 bool iommu_on(const struct vhost_device *d); /* ACCESS_PLATFORM is negotiated */

@@ -74,7 +74,7 @@ static void map_memory(struct bench *b)
 	if (guest_memory_create(&b->memory, &range, 1, 0) < 0)
 		errx(1, "no guest memory");
 	desc = (struct mem_region_desc) { .size = range.size, .uva = b->memory.region[0].uva };
-	b->map = mem_map_add(NULL, &desc, b->memory.region[0].fd, &error);
+	b->map = mem_map_add(NULL, NULL, &desc, b->memory.region[0].fd, &error);
 	if (!b->map || !guest_alloc(&b->memory, (uint64_t)PAGES_MAX * PAGE, PAGE, &b->data_gpa))
 		errx(1, "guest memory: %s", error.text);
 }

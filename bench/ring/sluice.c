@@ -120,7 +120,7 @@ struct sluice_device *sluice_open(const struct row *row, struct rte_mempool *poo
 		};
 		struct mem_map *old = d->map;
 
-		d->map = mem_map_add(old, &desc, r->fd, &error);
+		d->map = mem_map_add(NULL, old, &desc, r->fd, &error);
 		if (!d->map)
 			errx(1, "%s", error.text);
 		mem_map_free(old);

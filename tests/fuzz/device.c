@@ -45,7 +45,8 @@ static struct dirty_log *log_of(struct vhost_device *d, struct fuzz_guest *g)
 		FUZZ_CHECK(fd >= 0 && ftruncate(fd, FG_LOG_BLOCK) == 0);
 		g->log = mmap(NULL, FG_LOG_BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		FUZZ_CHECK(g->log != MAP_FAILED);
-		g->dirty_log = dirty_log_open(fd, FG_LOG_BYTES, FG_LOG_AT, d->memory_watch, &err);
+		g->dirty_log = dirty_log_open(d->account, fd, FG_LOG_BYTES, FG_LOG_AT,
+					      d->memory_watch, &err);
 		FUZZ_CHECK(g->dirty_log, "%s", err.text);
 		close(fd);
 	}

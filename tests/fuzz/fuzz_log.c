@@ -96,8 +96,8 @@ static void open_any(struct input *in)
 	uint64_t file = is_file ? file_bytes[i] : 4096;
 	uint64_t size = any_amount(in, file), offset = any_amount(in, file);
 	struct error err = { 0 };
-	struct dirty_log *log = dirty_log_open(is_file ? b.files[i] : b.other[i - FILES], size,
-					       offset, NULL, &err);
+	struct dirty_log *log = dirty_log_open(NULL, is_file ? b.files[i] : b.other[i - FILES],
+					       size, offset, NULL, &err);
 	/* As a sum that cannot wrap. */
 	bool fits = size > 0 && size <= file && offset <= file - size;
 

@@ -328,10 +328,10 @@ Test(guard_files, files_with_much_memory_are_freed_behind_our_backs, .timeout = 
 		small[i] = memory_file(4096);
 	}
 	disposal_close(d, large[0]);
-	disposal_unmap(d, page_of(large[1]), 4096, large[1]);
+	disposal_unmap(d, page_of(large[1]), 4096, large[1], NULL, NULL);
 	disposal_close(d, small[0]);
-	disposal_unmap(d, page_of(small[1]), 4096, small[1]);
-	disposal_unmap(d, base, wide, hollow);
+	disposal_unmap(d, page_of(small[1]), 4096, small[1], NULL, NULL);
+	disposal_unmap(d, base, wide, hollow, NULL, NULL);
 	cr_assert_eq(mincore(base, 4096, &there), 0, "it was unmapped here");
 	for (unsigned i = 0; i < 2; i++) {
 		cr_assert_geq(fcntl(large[i], F_GETFD), 0, "large %u", i);

@@ -27,7 +27,7 @@ static struct mem_map *memory(void)
 		int fd = memfd_create("iotlb", 0);
 
 		cr_assert_eq(ftruncate(fd, (off_t)d.size), 0);
-		map = mem_map_add(one, &d, fd, &err);
+		map = mem_map_add(NULL, one, &d, fd, &err);
 		cr_assert_not_null(map, "%s", err.text);
 		mem_map_free(one);
 		one = map;

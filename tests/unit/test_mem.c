@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "tests/guest/memory.h"
 #include "tests/unit/often.h"
+#include "vhost/mapped_file.h"
 #include "vhost/mem.h"
 
 #include <criterion/criterion.h>
@@ -38,7 +39,7 @@ static struct mem_region_desc region_at(uint64_t gpa, uint64_t size)
 static struct mem_map *add(struct mem_map *old, struct mem_region_desc d, int fd)
 {
 	struct error err = { 0 };
-	struct mem_map *map = mem_map_add(old, &d, fd, &err);
+	struct mem_map *map = mem_map_add(NULL, old, &d, fd, &err);
 
 	cr_assert_not_null(map, "%s", err.text);
 	mem_map_free(old);
@@ -49,7 +50,7 @@ static void refused(const struct mem_map *old, struct mem_region_desc d, int fd,
 {
 	struct error err = { 0 };
 
-	cr_assert_null(mem_map_add(old, &d, fd, &err), "accepted: %s", why);
+	cr_assert_null(mem_map_add(NULL, old, &d, fd, &err), "accepted: %s", why);
 	cr_assert_lt(err.code, 0);
 	cr_assert_not_null(strstr(err.text, why), "refused for \"%s\", expected \"%s\"", err.text,
 			   why);
@@ -187,11 +188,15 @@ Test(mem, more_than_a_guest_has_is_refused_T14)
 	}
 	refused(NULL, region_at(0, PAGE), fd, "more than 0x400000000000 bytes");
 	/* The table again, as it is: nothing is mapped for that. */
-	maps[4] = mem_map_add_shared(NULL, maps[0], &d, fd, NULL);
+	maps[4] = mem_map_add_shared(NULL, NULL, maps[0], &d, fd, NULL);
 	cr_assert_not_null(maps[4]);
 	for (unsigned i = 1; i < 4; i++)
 		mem_map_free(maps[i]);
-	mem_map_free(add(NULL, region_at(0, PAGE), fd));
+	/* They count until they are unmapped, by another thread. */
+	d = region_at(0, PAGE);
+	for (unsigned i = 0; i < 20000 && mem_account_must_wait(NULL, PAGE); i++)
+		usleep(1000);
+	mem_map_free(add(NULL, d, fd));
 	mem_map_free(maps[0]);
 	mem_map_free(maps[4]);
 	close(fd);
@@ -274,7 +279,7 @@ Test(mem, old_map_stays_valid_beside_the_new)
 	int fd = file_of(MIB);
 	struct mem_region_desc d = region_at(MIB, PAGE);
 	struct mem_map *old = add(NULL, region_at(0, PAGE), fd);
-	struct mem_map *both = mem_map_add(old, &d, fd, NULL);
+	struct mem_map *both = mem_map_add(NULL, old, &d, fd, NULL);
 	uint64_t len = 1;
 
 	cr_assert_not_null(both);
@@ -355,11 +360,11 @@ Test(mem, a_region_that_is_shared_is_still_within_its_file_T14)
 	struct mem_map *map = add(NULL, d, fd), *again;
 	struct error err = { 0 };
 
-	again = mem_map_add_shared(NULL, map, &d, fd, &err);
+	again = mem_map_add_shared(NULL, NULL, map, &d, fd, &err);
 	cr_assert_not_null(again, "%s", err.text);
 	cr_assert_eq(again->region[0].host, map->region[0].host);
 	cr_assert_eq(ftruncate(fd, MIB - PAGE), 0);
-	cr_assert_null(mem_map_add_shared(NULL, map, &d, fd, &err));
+	cr_assert_null(mem_map_add_shared(NULL, NULL, map, &d, fd, &err));
 	cr_assert_not_null(strstr(err.text, "beyond the end of its file"), "%s", err.text);
 	mem_map_free(again);
 	mem_map_free(map);
@@ -555,8 +560,9 @@ Test(mem, pages_of_1_gib_map_whole_and_in_pieces_where_the_machine_has_some)
 	}
 	mem_map_free(map);
 
-	cr_assert_null(mem_map_add(NULL, &(struct mem_region_desc) { .size = GIB, .offset = PAGE },
-				   fd, &err),
+	cr_assert_null(mem_map_add(NULL, NULL,
+				   &(struct mem_region_desc) { .size = GIB, .offset = PAGE }, fd,
+				   &err),
 		       "beyond the end of its file");
 	munmap(host, GIB);
 	close(fd);

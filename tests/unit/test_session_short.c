@@ -256,7 +256,7 @@ Test(session_short, what_finds_no_memory_to_be_closed_later_is_closed_now)
 	cr_assert_eq(fail_in, 0u);
 	cr_assert_eq(fcntl(fds[0], F_GETFD), -1);
 	fail_in = 1;
-	disposal_unmap(d, base, large, fds[1]);
+	disposal_unmap(d, base, large, fds[1], NULL, NULL);
 	cr_assert_eq(fail_in, 0u);
 	cr_assert_eq(fcntl(fds[1], F_GETFD), -1);
 	cr_assert(mincore(base, 4096, &there) == -1 && errno == ENOMEM, "it is still mapped");
