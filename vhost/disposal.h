@@ -4,7 +4,7 @@
  * (SO_LINGER), for a FUSE server; a socket that was closed unread takes the descriptors in it
  * along. And a guest's memory, when nobody else holds it any more, takes its time to be freed. None
  * of that shall hold up the control thread, so it is left to a thread of the device's own (of
- * memory, to one for all devices), which is there only while there is something to do.
+ * memory, to one for all devices, in pieces), which is there only while there is something to do.
  */
 #ifndef SLUICE_VHOST_DISPOSAL_H
 #define SLUICE_VHOST_DISPOSAL_H

@@ -350,6 +350,7 @@ Test(guard_files, files_with_much_memory_are_freed_behind_our_backs, .timeout = 
 
 /* Which threads unmap something. */
 static unsigned unmapped_here, unmapped_elsewhere; /* atomic */
+static size_t longest, in_all; /* bytes that were unmapped elsewhere, at once and in all; atomic */
 
 int __real_munmap(void *base, size_t len);
 int __wrap_munmap(void *base, size_t len);
@@ -358,7 +359,42 @@ int __wrap_munmap(void *base, size_t len)
 {
 	__atomic_fetch_add(gettid() == getpid() ? &unmapped_here : &unmapped_elsewhere, 1,
 			   __ATOMIC_RELAXED);
+	if (gettid() != getpid())
+		__atomic_fetch_add(&in_all, len, __ATOMIC_RELAXED);
+	if (gettid() != getpid() && len > __atomic_load_n(&longest, __ATOMIC_RELAXED))
+		__atomic_store_n(&longest, len, __ATOMIC_RELAXED);
 	return __real_munmap(base, len);
+}
+
+static void unmapped_by_the_thread(off_t there)
+{
+	const size_t len = (128 << 20) + 12288;
+	int fd = memfd_create("wide", MFD_CLOEXEC);
+	void *base;
+
+	longest = in_all = 0;
+	cr_assert_eq(ftruncate(fd, (off_t)len), 0);
+	cr_assert_eq(fallocate(fd, 0, 0, there), 0);
+	base = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+	cr_assert_neq(base, MAP_FAILED);
+	disposal_unmap(disposal_of_memory, base, len, fd, NULL, NULL);
+	for (unsigned i = 0; i < 20000 && fcntl(fd, F_GETFD) >= 0; i++)
+		usleep(1000);
+	cr_assert_lt(fcntl(fd, F_GETFD), 0);
+	cr_assert_eq(__atomic_load_n(&in_all, __ATOMIC_RELAXED), len);
+}
+
+/*
+ * While munmap() frees what was touched, at some 100 ms a GiB, nobody else in the process maps
+ * anything: the control thread would wait for all of a large guest.
+ */
+Test(guard_files, large_memory_is_unmapped_in_pieces_T13, .timeout = 30)
+{
+	unmapped_by_the_thread(72 << 20);
+	cr_assert_leq(__atomic_load_n(&longest, __ATOMIC_RELAXED), (size_t)64 << 20);
+	/* With nothing in it it goes at once. */
+	unmapped_by_the_thread(4096);
+	cr_assert_gt(__atomic_load_n(&longest, __ATOMIC_RELAXED), (size_t)128 << 20);
 }
 
 static bool unmapped(unsigned here, unsigned elsewhere)
