@@ -2,7 +2,8 @@
 /*
  * A front-end that says anything: messages of every row of messages.def with payloads that are
  * right, nearly right or any bytes, with descriptors of all kinds, whole, in pieces, in any order,
- * while its guest's rings run; it hangs up and comes back. A disk and a network card take turns.
+ * while its guest's rings run, also behind an IOMMU, whose misses it answers or not; it hangs up
+ * and comes back. A disk and a network card take turns.
  *
  * What must hold: every answer is to something that was asked, and well-formed; nothing keeps a
  * session from ending; then no descriptor and no mapping is left, and another front-end's device
@@ -110,26 +111,38 @@ static void step_message(struct input *in)
 		     how & 2 && how < 0x80 ? 1u + in_u8(in) % 64u : SIZE_MAX);
 }
 
-/* What an honest front-end says until a ring runs, with features that the input chooses. */
-static void step_start(struct input *in)
+/* With nothing left out, a ring that an honest front-end has described begins to run. */
+static void check_runs(const struct virtqueue *vq)
 {
-	uint8_t index = in_u8(in) % QUEUES;
-	uint64_t features = device_features(f.d) & ~(uint64_t)in_u8(in) & ~(UINT64_C(1) << 34);
-	uint64_t protocol = device_protocol_features(f.d) & ~(uint64_t)(in_u8(in) << 4);
+	enum virtqueue_state state = vq->state;
+
+	FUZZ_CHECK(state == VIRTQUEUE_RUNNING, "%s was started, and its state is %u", vq->name,
+		   state);
+}
+
+/* What an honest front-end says until a ring runs, with features that the input chooses. */
+static void step_start(struct input *in, bool first)
+{
+	uint8_t which = in_u8(in), less = in_u8(in), less_protocol = in_u8(in),
+		index = which % QUEUES;
+	bool iommu = which & 0x80;
+	uint64_t features = right_features(iommu) & ~(uint64_t)less;
+	uint64_t protocol = device_protocol_features(f.d) & ~((uint64_t)less_protocol << 4);
 	struct vhost_user_memory m = { .n_regions = 2,
 				       .regions = { right_region(0), right_region(1) } };
-	struct vhost_user_vring_addr addr = right_addr(index);
+	struct vhost_user_vring_addr addr;
+	struct vhost_user_iotlb iotlb;
 
-	if (f.guest.packed)
-		features |= UINT64_C(1) << 34 | UINT64_C(1) << 32;
-	if (!f.guest.indirect)
-		features &= ~(UINT64_C(1) << 28);
-	if (!f.guest.event_idx)
-		features &= ~(UINT64_C(1) << 29);
 	tell_u64(VHOST_USER_SET_PROTOCOL_FEATURES, protocol, -1);
 	tell_u64(VHOST_USER_SET_FEATURES, features, -1);
 	send_message(VHOST_USER_SET_MEM_TABLE, VHOST_USER_VERSION, &m, VHOST_USER_MEMORY_SIZE(2),
 		     f.fds, 2, SIZE_MAX);
+	if (which & 0x40 || iommu)
+		open_channel();
+	addr = right_addr(index);
+	iotlb = right_iotlb(FG_MAIN, true);
+	if (iommu && !(which & 0x20)) /* else the ring's own addresses are missed */
+		tell(VHOST_USER_IOTLB_MSG, &iotlb, sizeof(iotlb), -1);
 	tell_state(VHOST_USER_SET_VRING_NUM, index, f.guest.size);
 	tell_state(VHOST_USER_SET_VRING_BASE, index, f.guest.base);
 	tell(VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), -1);
@@ -137,6 +150,8 @@ static void step_start(struct input *in)
 	tell_u64(VHOST_USER_SET_VRING_CALL, index, f.call);
 	tell_u64(VHOST_USER_SET_VRING_KICK, index, f.kick[index]);
 	tell_state(VHOST_USER_SET_VRING_ENABLE, index, 1);
+	if (first && !less && !less_protocol && !(which & 0x20) && f.guest.size >= 16)
+		check_runs(&f.d->queues[index]);
 }
 
 /* Until the device has none: it may have to let requests finish, but not for ever. */
@@ -179,7 +194,7 @@ static void run(struct input *in)
 			step_message(in);
 			break;
 		case 5:
-			step_start(in);
+			step_start(in, i == 0);
 			break;
 		case 6:
 			fg_chain(&f.guest, in);
@@ -202,6 +217,8 @@ static void run(struct input *in)
 		case 11:
 			if (what & 0x80)
 				reconnect();
+			else if (what & 0x40)
+				answer_channel(in);
 			else
 				step();
 			break;
@@ -212,6 +229,7 @@ static void run(struct input *in)
 	for (unsigned i = 0; i < 4; i++) {
 		step();
 		read_replies();
+		answer_channel(in);
 	}
 }
 

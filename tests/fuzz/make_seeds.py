@@ -1,24 +1,108 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes the seeds that follow from a text. For the session target, from vhost/messages.def: for each row, a
-front-end that starts a ring, says the message as it should be, and goes on; on a disk and on a network card.
+front-end that starts a ring, says the message as it should be, and goes on; on a disk and on a network card, with
+and without an IOMMU.
 For the state target, from vhost/state_blob.h: for each kind of device states that are right, and the same with
 one rule broken."""
 import re
 import struct
 from pathlib import Path
 
+from record import BYTES, NUMBERS, ROWS, message
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-ROWS = re.findall(r"^MESSAGE\(\d+, (\w+),", (ROOT / "vhost/messages.def").read_text(), re.M)
+NAMES = re.findall(r"^MESSAGE\(\d+, (\w+),", (ROOT / "vhost/messages.def").read_text(), re.M)
+IOMMU, CHANNEL, MISSED = 0x80, 0x40, 0x20  # fuzz_session.c's step_start()
+RUN, PARK, STEP, ANSWER = bytes([8]), bytes([9]), bytes([11]), bytes([11 + 12 * 5])
+CHAIN = bytes([6, 0, 1 | 2 << 3, 0, 16]) + bytes(16) + bytes([16, 200, 1])  # a request to read a sector
 
 
-def start(queue):
-    return bytes([5, queue, 0, 0])
+def start(queue, how=0):
+    return bytes([5, queue | how, 0, 0])
 
 
-def message(row, how=0):
-    """A payload that is right, with what need_reply asks for, and the descriptors that belong to it."""
-    return bytes([0, row, 1, how]) + bytes(3)
+def payload_of(name, packed):
+    """As an honest front-end may say it to the first ring, which runs."""
+    features = 1 << 30 | 1 << 32 | packed << 34
+    protocol = 0x39f22b
+    words = {
+        "SET_FEATURES": struct.pack("<Q", features), "SET_PROTOCOL_FEATURES": struct.pack("<Q", protocol),
+        "SET_LOG_BASE": struct.pack("<QQ", 4096, 0), "SET_VRING_NUM": struct.pack("<II", 0, 16),
+        "SET_VRING_BASE": struct.pack("<II", 0, 0x80008000 if packed else 0), "SET_VRING_ENABLE": struct.pack("<II", 0, 1),
+        "SEND_RARP": bytes([0x52, 0x54, 0, 0, 0, 1, 0, 0]), "NET_SET_MTU": struct.pack("<Q", 1500),
+        "GET_INFLIGHT_FD": struct.pack("<QQHHI", 0, 0, 4, 16, 0), "SET_INFLIGHT_FD": struct.pack("<QQHHI", 1 << 16, 0, 4, 16, 0),
+        "SET_STATUS": struct.pack("<Q", 15), "SET_DEVICE_STATE_FD": struct.pack("<II", 0, 0),
+    }
+    return words.get(name, b"")
+
+
+def right(name, packed, in_pieces=False):
+    """fuzz_session.c's step_message() of that row."""
+    row = NAMES.index(name)
+    number, kind, _ = ROWS[row]
+    fds_how = 2 if name in ("SET_VRING_KICK", "SET_LOG_BASE", "SET_INFLIGHT_FD") else 0
+    if name == "SET_MEM_TABLE":
+        said = message(row, 2)
+    elif name in ("ADD_MEM_REG", "REM_MEM_REG"):  # one that is not there yet
+        said = message(row, 2, fds_how=0)
+    elif kind in ("ADDR", "IOTLB"):
+        said = message(row, 0, fds_how=fds_how)
+    elif kind == "CONFIG":
+        said = message(row, 0, bytes([0, 24]) + bytes(8))
+    else:
+        n = BYTES.get(kind, 64)
+        said = message(row, 0x80, payload_of(name, packed)[:n].ljust(n, b"\0"), fds_how)
+    assert number == NUMBERS[row]
+    return bytes([0, row, 3]) + said[3:] + bytes([4]) if in_pieces else said
+
+
+def row_inputs():
+    """A front-end starts a ring, says the message as it should be, and goes on; then once more, in pieces."""
+    for name in NAMES:
+        for device in (0, 1):
+            for packed in (0, 1):
+                begin = bytes([device, packed | 6, 5 if packed else 4, 0])
+                for more in (0, IOMMU):
+                    answers = 3 * (ANSWER + bytes(1) + STEP) if more else b""
+                    yield name, (begin + start(0, more) + CHAIN + RUN + answers + right(name, packed) + CHAIN + RUN + answers +
+                                 PARK + STEP + right(name, packed, True) + STEP + CHAIN + RUN)
+
+
+def iommu_inputs():
+    """Behind an IOMMU: what is missed is answered right, in part, wrong or never, and taken away again under the
+    rings; memory comes and goes meanwhile. (what, bytes)"""
+    row = NAMES.index("IOTLB_MSG")
+
+    def told(how, more=b""):
+        return message(row, how, more)
+
+    gone = bytes([0x30])  # access 0, type 3: an invalidation
+    answers = {"all": 0, "with the access asked for": 2, "not at all": 1, "with another region": 4 | 2, "to be read alone": 4 | 0x10}
+    for device in (0, 1):
+        for packed in (0, 1):
+            begin = bytes([device, packed | 6, 5 if packed else 4, 0])
+            for what, how in answers.items():
+                answer = ANSWER + bytes([how]) + (b"\x21" if how & 0x10 else b"") + STEP
+                for missed in (0, MISSED):
+                    yield (f"answered {what}", begin + start(0, IOMMU | missed) + 2 * answer + 3 * (CHAIN + RUN + answer) + CHAIN +
+                           RUN + told(8, gone) + STEP + RUN + answer + CHAIN + RUN + answer)
+            one, all_of_it = ANSWER + bytes(1) + STEP, bytes(8)
+            pages = b"".join(told(0x10, struct.pack("<HH", at * 0x800, 0x800)) for at in range(16))
+            yield "page by page", begin + start(0, IOMMU) + pages + CHAIN + RUN + one + told(8 | 0x10, gone + struct.pack("<HH", 0x1800, 0x800)) + CHAIN + RUN + one
+            yield "everything is taken away", begin + start(0, IOMMU) + CHAIN + RUN + one + told(8 | 0x40, gone + all_of_it) + CHAIN + RUN + 3 * one
+            yield "it wraps", begin + start(0, IOMMU) + told(0x40, 8 * b"\xff") + told(3) + CHAIN + RUN + one
+            yield "memory goes", (begin + start(0, IOMMU) + CHAIN + RUN + one + right("REM_MEM_REG", packed) + told(1) +
+                                  message(NAMES.index("REM_MEM_REG"), 1) + told(1) + CHAIN + RUN + one)
+            yield "a log", begin + start(0, IOMMU) + right("SET_LOG_BASE", packed) + CHAIN + RUN + one
+            yield "another channel", begin + start(0, IOMMU | MISSED) + right("SET_BACKEND_REQ_FD", packed) + CHAIN + RUN + one
+            yield "the front-end dies", begin + start(0, IOMMU | MISSED) + CHAIN + RUN + bytes([0x8f]) + start(0, IOMMU) + CHAIN + RUN + one
+
+
+def session_lines():
+    for what, data in (*row_inputs(), *iommu_inputs()):
+        yield f"# {what}"
+        yield data.hex()
 
 
 def field(tag, data, said=None):
@@ -219,16 +303,8 @@ def main():
                                   *(f"# {what}\n{data.hex()}" for what, data in net_inputs())])
     write("blk", "file.hex", ["# Requests to a disk in a file; made by make_seeds.py.",
                               *(f"# {what}\n{data.hex()}" for what, data in blk_inputs())])
-    lines = ["# One line for each row of messages.def and kind of device; made by make_seeds.py."]
-    for row, name in enumerate(ROWS):
-        for device in (0, 1):
-            for packed in (0, 1):
-                begin = bytes([device, packed, 4, 0])
-                chain = bytes([6, 0, 1 | 2 << 3, 0, 16]) + bytes(16) + bytes([16, 200, 1])
-                lines.append(f"# {name}")
-                lines.append((begin + start(0) + chain + bytes([8]) + message(row, 2) + chain +
-                              bytes([8, 9, 11]) + message(row, 0x40) + bytes([8])).hex())
-    write("session", "rows.hex", lines)
+    write("session", "rows.hex", ["# Each row of messages.def, and what a front-end with an IOMMU says; made by make_seeds.py.",
+                                  *session_lines()])
 
 
 main()

@@ -44,6 +44,7 @@ struct session_fuzz {
 	/* One life. */
 	struct vhost_device *d;
 	int sock;	/* ours: -1 while there is none */
+	int channel;	/* our end of the back-end's channel: -1 while there is none */
 	uint64_t asked; /* bits: numbers of messages that were sent, and may be answered */
 	uint8_t rx[65536];
 	size_t rx_got;
@@ -78,6 +79,17 @@ void send_message(uint32_t request, uint32_t flags, const void *payload, uint32_
 void send_rest(size_t most);
 struct vhost_user_region right_region(unsigned i);
 struct vhost_user_vring_addr right_addr(uint32_t index);
+/* What an honest front-end makes of what is offered, with the guest's ring layout. */
+uint64_t right_features(bool iommu);
+/* A translation of all of region @i, whose I/O virtual addresses are its guest or user addresses.
+ */
+struct vhost_user_iotlb right_iotlb(unsigned i, bool user);
+/* A new channel for the back-end. */
+void open_channel(void);
+void close_channel(void);
+/* Reads what the back-end says there, and answers as the input has it: right, wrong or not at all.
+ */
+void answer_channel(struct input *in);
 /* A payload for @request that is right, nearly, or anything. @return the size to be said. */
 uint32_t any_payload(struct input *in, uint32_t request, union vhost_user_payload *p);
 /* Its descriptors. @return how many. */

@@ -19,7 +19,7 @@
 
 #define FDS_SEEN 512 /* descriptors are looked for below this */
 
-struct session_fuzz f = { .sock = -1 };
+struct session_fuzz f = { .sock = -1, .channel = -1 };
 
 /* Mappings made and not undone, by everything that is linked in; -Wl,--wrap=mmap64,--wrap=munmap.
  */
