@@ -289,6 +289,35 @@ Test(session_rings, other_sessions_go_on_while_one_waits)
 	bed_fini(&b);
 }
 
+/* A message that needs a ring to be quiet stops that one: the others' requests are not waited for.
+ */
+Test(session_rings, stopping_one_ring_interrupts_no_other)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct driver_used used;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 0);
+		bed_start_queue(&b, 1);
+		__atomic_store_n(&b.dev.hold, true, __ATOMIC_RELEASE);
+		bed_submit(&b, 1);
+		cr_assert(
+			EVENTUALLY(__atomic_load_n(&b.dev.queue[1].n_held, __ATOMIC_ACQUIRE) == 1));
+		OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+		OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+		OK(&b.f, frontend_queue_enable(&b.f, 0, false));
+		OK(&b.f, frontend_queue_enable(&b.f, 0, true));
+		cr_assert_eq(b.dev.queue[0].starts, 3u);
+		cr_assert_eq(b.dev.queue[1].starts, 1u);
+		cr_assert_eq(state(1), VIRTQUEUE_RUNNING);
+		__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+		OK(&b.f, frontend_wait_used(&b.f, 1, &used));
+		bed_echo(&b, 0);
+		bed_fini(&b);
+	}
+}
+
 /* QEMU says the same features again for each queue pair. */
 Test(session_rings, the_same_features_again_stop_nothing)
 {
@@ -344,6 +373,43 @@ Test(session_rings, reset_device_stops_rings_and_keeps_the_connection)
 	bed_start_queue(&b, 0);
 	bed_echo(&b, 0);
 	bed_fini(&b);
+}
+
+/* With requests in flight; the channel, of which the text says nothing, is kept with the rest. */
+Test(session_rings, reset_device_waits_for_requests_and_keeps_the_channel)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		struct driver_used used;
+		struct vu_header h;
+		uint64_t ack = 1;
+
+		open_bed(&echo_blk_ops, VU_PF_USUAL | VU_PF_BACKEND_REQ, features);
+		OK(&b.f, frontend_open_backend_channel(&b.f));
+		bed_start_queue(&b, 0);
+		__atomic_store_n(&b.dev.hold, true, __ATOMIC_RELEASE);
+		bed_submit(&b, 0);
+		cr_assert(
+			EVENTUALLY(__atomic_load_n(&b.dev.queue[0].n_held, __ATOMIC_ACQUIRE) == 1));
+		OK(&b.f, frontend_send(&b.f, VU_RESET_DEVICE, VU_VERSION | VU_NEED_REPLY, NULL, 0,
+				       NULL, 0));
+		cr_assert(EVENTUALLY(state(0) == VIRTQUEUE_STOPPING));
+		cr_assert(STAYS(b.dev.reset == 0 && state(0) == VIRTQUEUE_STOPPING, 20));
+		__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+		OK(&b.f, frontend_recv_reply(&b.f, VU_RESET_DEVICE, &ack, 8, NULL, NULL));
+		cr_assert_eq(ack, 0u);
+		cr_assert_eq(b.dev.reset, 1u);
+		cr_assert(frontend_poll(&b.f, 0, &used), "it is back before the answer");
+
+		OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | features));
+		frontend_queue_free(&b.f, 0);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		cr_assert(vhost_device_config_changed(&b.dev.vhost));
+		OK(&b.f, frontend_backend_message(&b.f, &h));
+		cr_assert_eq(h.request, VU_BACKEND_CONFIG_CHANGE);
+		bed_fini(&b);
+	}
 }
 
 Test(session_rings, status_zero_stops_rings)

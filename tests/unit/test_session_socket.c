@@ -2,6 +2,10 @@
 /* Where sessions come from and how they end: paths, descriptors, second connections, hang-ups. */
 #include "tests/unit/often.h"
 #include "tests/unit/session_util.h"
+#include "vhost/disposal.h"
+#include "vhost/protocol.h"
+#include "vhost/session.h"
+#include "vhost/state_blob.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -303,6 +307,63 @@ Test(session_socket, closing_a_device_waits_for_its_requests)
 	cr_assert(frontend_poll(&b.f, 0, &used));
 	OK(&b.f, frontend_wait_hangup(&b.f));
 	bed_fini(&b);
+}
+
+static void save_nothing(struct vhost_device *d, struct state_blob *state)
+{
+	(void)d;
+	state_begin(state, 1);
+}
+
+/* Something before it that the device's thread waits in. */
+static bool held_up; /* atomic */
+
+static void wait_in_thread(struct errand *e)
+{
+	(void)e;
+	while (__atomic_load_n(&held_up, __ATOMIC_ACQUIRE))
+		usleep(1000);
+}
+
+/* T20: CHECK_DEVICE_STATE is answered when a thread has looked, and the device goes meanwhile. */
+Test(session_socket, what_a_message_waited_for_starts_no_ring_of_a_device_that_closes)
+{
+	struct vhost_device_ops ops = echo_blk_ops;
+	const uint32_t load[] = { 1, 0 };
+	uint64_t reply = 0;
+	struct errand e = { .run = wait_in_thread };
+	int fds[2];
+
+	ops.save_state = save_nothing;
+	cr_assert_eq(pipe(fds), 0);
+	bed_init(&b, &ops);
+	bed_pair(&b);
+	bed_negotiate(&b, VU_PF_USUAL | UINT64_C(1) << VHOST_USER_PROTOCOL_F_DEVICE_STATE, 0);
+	OK(&b.f,
+	   frontend_send(&b.f, VU_SET_DEVICE_STATE_FD, VU_VERSION, load, sizeof(load), fds, 1));
+	OK(&b.f, frontend_recv_reply(&b.f, VU_SET_DEVICE_STATE_FD, &reply, 8, NULL, NULL));
+	cr_assert_eq(reply, 0x100u);
+	bed_start_queue(&b, 0);
+	bed_start_queue(&b, 1);
+	b.dev.hold = true;
+	bed_submit(&b, 0);
+	cr_assert(EVENTUALLY(__atomic_load_n(&b.dev.queue[0].n_held, __ATOMIC_ACQUIRE) == 1));
+	held_up = true;
+	cr_assert(disposal_run(b.dev.vhost.disposal, &e));
+	OK(&b.f, frontend_send(&b.f, VU_CHECK_DEVICE_STATE, VU_VERSION, NULL, 0, NULL, 0));
+	while (!b.dev.vhost.session->message_waits)
+		control_step(1000);
+	vhost_device_close(&b.dev.vhost, count_closed);
+	/* Queue 1 has nothing in flight. */
+	cr_assert(EVENTUALLY(b.dev.vhost.queues[1].state == VIRTQUEUE_STOPPED));
+	__atomic_store_n(&held_up, false, __ATOMIC_RELEASE);
+	cr_assert(STAYS(b.dev.vhost.queues[1].state == VIRTQUEUE_STOPPED, 50));
+	cr_assert_eq(b.dev.queue[1].starts, 1u);
+	__atomic_store_n(&b.dev.hold, false, __ATOMIC_RELEASE);
+	cr_assert(EVENTUALLY(b.dev.closed == 1));
+	bed_fini(&b);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 Test(session_socket, a_given_socket_may_be_all_there_is)
