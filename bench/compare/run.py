@@ -19,6 +19,7 @@ import virtio_user
 from recipe import RecipeError, fill
 
 START_TIMEOUT_S = 20
+FIO_TIMEOUT_S = 120  # beside the time that it measures
 SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 
 
@@ -59,11 +60,15 @@ class Running:
     def __enter__(self):
         for name, text in self.backend.files.items():
             Path(self.folder, name).write_text(fill(text, self.values), encoding="utf-8")
+        command = [*self.pinned, *(fill(w, self.values) for w in self.backend.command)]
         with open(self.log, "wb") as log:
-            # Some end with their standard input, so it stays open; a session, so that children can be ended too.
-            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-                [*self.pinned, *(fill(w, self.values) for w in self.backend.command)], stdin=subprocess.PIPE, stdout=log,
-                stderr=log, env=self.environment, cwd=self.folder, start_new_session=True)
+            try:
+                # Some end with their standard input, so it stays open; a session, so that children can be ended too.
+                self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self.environment, cwd=self.folder,
+                    start_new_session=True)
+            except OSError as e:
+                raise StartFailure(f"{command[0]}: {e.strerror}") from e
         try:
             self.wait_ready()
             for command in self.backend.setup:
@@ -313,9 +318,15 @@ class Bench:
         command = [*(["taskset", "-c", str(pin)] if pin is not None else []),
                    *(fill(w, values) for w in backend.command)]
         steal = steal_seconds()
+        limit = self.recipe.time + FIO_TIMEOUT_S
         with busy(self.recipe.pins["driver"]) if backend.busy else contextlib.nullcontext():
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
-                                  timeout=self.recipe.time + 120, env={**os.environ, "PATH": self.search})
+            try:
+                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                                      timeout=limit, env={**os.environ, "PATH": self.search})
+            except OSError as e:
+                raise StartFailure(f"{command[0]}: {e.strerror}") from e
+            except subprocess.TimeoutExpired as e:
+                raise Failure(f"{backend.command[0]} did not end within {limit} s") from e
         if done.returncode:
             raise Failure(f"exit code {done.returncode}: {' '.join((done.stderr or done.stdout).split())[:300]}")
         try:

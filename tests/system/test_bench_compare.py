@@ -221,6 +221,21 @@ def test_who_fails_is_told_with_its_reason_and_the_others_go_on(tmp_path):
     assert "<svg" in (tmp_path / "c.svg").read_text()
 
 
+def test_a_program_that_cannot_be_run_or_hangs_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    """Not what a back-end needs but its command itself is missing; and a fio that never ends."""
+    read = recipe.load(written(tmp_path, a_recipe(image="1M", base="ours", **{"back-ends": {
+        "gone": {"command": ["no-such-program"], "needs": ["sh"], "sockets": ["a"]},
+        "gone fio": {"command": ["no-such-program"], "needs": ["sh"], "kind": "fio"},
+        "slow fio": {"command": ["sleep", "60"], "kind": "fio"},
+        "ours": OURS}})))
+    monkeypatch.setattr(run, "FIO_TIMEOUT_S", 0)
+    with run.Bench(read, BENCH, tmp_path) as bench:
+        figures = run.in_turn(bench)["reads"]
+    assert list(figures.found) == ["ours"]
+    assert figures.failed == {"gone": "no-such-program: No such file or directory", "gone fio": "no-such-program: No such file or directory",
+                              "slow fio": "sleep did not end within 1 s"}
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_who_ends_it_ends_the_back_end_too(tmp_path, folder, number, code):
     file = written(tmp_path, a_recipe(time=300))
