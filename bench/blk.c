@@ -102,6 +102,12 @@ static double per_million(const struct blk_run *b, const struct histogram *all)
 	return b->crew.cpu_s >= 0 && all->n ? b->crew.cpu_s / (double)all->n * 1e6 : -1;
 }
 
+/* Of a request, of a trace its longest; 0: flushes have none. */
+static uint32_t bytes_told(const struct blk_options *o)
+{
+	return o->trace_path ? o->trace.longest : o->op == BLK_FLUSH ? 0 : o->bs;
+}
+
 static void report_json(const struct blk_run *b, const struct blk_figures *f,
 			const struct histogram *all)
 {
@@ -110,11 +116,13 @@ static void report_json(const struct blk_run *b, const struct blk_figures *f,
 	bool first = true;
 
 	printf("{ \"kind\": \"blk\", \"rw\": \"%s\", \"bs\": %u, \"depth\": %u, \"queues\": %u, "
-	       "\"threads\": %u, \"regions\": %u, \"ring\": \"%s\", \"queue_size\": %u, "
+	       "\"threads\": %u, \"sleep\": %s, \"hugepages\": %s, \"regions\": %u, \"ring\": "
+	       "\"%s\", \"queue_size\": %u, "
 	       "\"features\": \"%#llx\", \"loop\": \"%s\", "
 	       "\"rate\": %u, \"warmup_s\": %u, \"seconds\": %.3f, \"requests\": %llu, "
 	       "\"iops\": %.0f, \"mib_s\": %.1f",
-	       o->rw, o->bs, o->depth, o->rig.queues, o->rig.threads, o->rig.regions,
+	       o->rw, bytes_told(o), o->depth, o->rig.queues, o->rig.threads,
+	       o->rig.sleep ? "true" : "false", o->rig.hugepages ? "true" : "false", o->rig.regions,
 	       o->rig.packed ? "packed" : "split", o->rig.queue_size,
 	       (unsigned long long)b->rig->frontend.features,
 	       blk_is_open_loop(o) ? "open" : "closed", o->rate, o->rig.warmup_s, s,
@@ -164,12 +172,15 @@ static void report(const struct blk_run *b, const struct blk_figures *f,
 	const struct blk_options *o = b->opt;
 	double s = b->crew.seconds;
 
-	printf("%s, %s%u bytes, depth %u, %u queue%s, %u thread%s, %s ring, %s loop\n"
-	       "requests       %llu in %.2f s, %llu reads, %llu failed\n"
-	       "rate           %.0f a second, %.1f MiB/s\n",
-	       o->rw, o->trace_path ? "up to " : "", o->bs, o->depth, o->rig.queues,
+	printf("%s, ", o->rw);
+	if (bytes_told(o))
+		printf("%s%u bytes, ", o->trace_path ? "up to " : "", bytes_told(o));
+	printf("depth %u, %u queue%s, %u thread%s, %s loop\n", o->depth, o->rig.queues,
 	       o->rig.queues > 1 ? "s" : "", o->rig.threads, o->rig.threads > 1 ? "s" : "",
-	       o->rig.packed ? "packed" : "split", blk_is_open_loop(o) ? "open" : "closed",
+	       blk_is_open_loop(o) ? "open" : "closed");
+	rig_print_ring(&b->rig->frontend.queue[0].ring, &o->rig);
+	printf("\nrequests       %llu in %.2f s, %llu reads, %llu failed\n"
+	       "rate           %.0f a second, %.1f MiB/s\n",
 	       (unsigned long long)all->n, s, (unsigned long long)f->latency[BLK_READ].n,
 	       (unsigned long long)f->errors, (double)all->n / s, (double)f->bytes / s / (1 << 20));
 	if (f->unsent)

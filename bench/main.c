@@ -11,12 +11,13 @@ static const struct {
 	const char *name, *what;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "blk", "SOCKET            requests to a disk", bench_blk },
-	{ "net", "SOCKET [SOCKET]   frames from one network card to another, or back", bench_net },
-	{ "fair", "SOCKET...         one hostile guest among others", bench_fair },
-	{ "scale", "SOCKET...         what many disks cost: memory, starts, idling, wake-ups",
+	{ "blk", "SOCKET           requests to a disk", bench_blk },
+	{ "net", "SOCKET [SOCKET]  frames from one network card to another, or back", bench_net },
+	{ "fair", "SOCKET...        one hostile guest among others", bench_fair },
+	{ "scale", "SOCKET...        what many disks cost: memory, starts, idling, wake-ups",
 	  bench_scale },
-	{ "compare", "FILE.yaml     back-ends in turn, each started from a recipe", bench_compare },
+	{ "compare", "FILE             back-ends in turn, each started from a recipe",
+	  bench_compare },
 };
 
 static int usage(FILE *to, int code)

@@ -40,7 +40,7 @@ static void usage(FILE *to)
 		"Which way, and how fast:\n"
 		"  --both            the second card sends to the first, too\n"
 		"  --send-only       nothing comes back: what the back-end takes counts\n"
-		"  --latency         one frame at a time, or at --rate, each answered\n"
+		"  --latency         each frame answered: one at a time, --window N or at --rate\n"
 		"  --window N        frames under way at most (as many as there are buffers)\n"
 		"  --open            send as fast as the ring takes, whatever is lost\n"
 		"  --rate PPS        frames a second, whatever comes back\n"
@@ -227,7 +227,11 @@ static int verdict(const struct net_bench *b)
 
 	net_totals(b, &t);
 	if (!b->opt.send_only && t.received == 0 && !interrupted()) {
-		warnx("no frame came through; are both cards on one network?");
+		warnx("%s",
+		      b->n_cards > 1
+			      ? "no frame came through; are both cards on one network?"
+			      : "no frame came back; does the back-end send frames back to where "
+				"they came from? Say a second socket, or --send-only, else");
 		code = 1;
 	}
 	if (!b->opt.load.open && net_is_too_many(b, t.lost, &t)) {

@@ -4,6 +4,7 @@
 #include "bench/interrupt.h"
 #include "bench/net.h"
 
+#include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,8 +12,10 @@
 
 static const char *way(const struct net_bench *b)
 {
-	if (b->opt.latency)
-		return b->n_cards == 1 ? "sent back, one at a time" : "request and answer";
+	if (b->n_cards == 1 && b->opt.load.window == 1)
+		return "sent back, one at a time";
+	if (b->opt.latency && b->n_cards > 1)
+		return "request and answer";
 	return b->opt.send_only	 ? "sent only"
 	       : b->opt.both	 ? "both ways"
 	       : b->n_cards == 1 ? "sent back"
@@ -55,16 +58,11 @@ static double cycles_per_frame(double cpu_per_million)
 
 static void print_ring(const struct net_bench *b)
 {
-	const struct driver_ring *r = b->cards[0]->tx;
-
 	if (b->opt.rig.queues > 1)
 		printf("pairs          %u\n", b->opt.rig.queues);
-	printf("ring           %s, %u descriptors%s%s%s%s, driver %s, %u descriptor%s a frame\n",
-	       r->layout == DRIVER_PACKED ? "packed" : "split", r->size,
-	       r->indirect == DRIVER_DIRECT ? "" : ", indirect", r->event_idx ? ", event_idx" : "",
-	       r->in_order ? ", in_order" : "", b->cards[0]->mergeable ? ", mergeable" : "",
-	       b->opt.rig.sleep ? "sleeps" : "polls", b->cards[0]->tx_segs,
-	       b->cards[0]->tx_segs == 1 ? "" : "s");
+	rig_print_ring(b->cards[0]->tx, &b->opt.rig);
+	printf("%s, %u descriptor%s a frame\n", b->cards[0]->mergeable ? ", mergeable" : "",
+	       b->cards[0]->tx_segs, b->cards[0]->tx_segs == 1 ? "" : "s");
 }
 
 static void print_latencies(const struct net_bench *b)
@@ -151,13 +149,15 @@ static void print_json(const struct net_bench *b, const struct net_totals *t,
 	       "\"window\": %u, \"loss_percent\": %g, \"warmup_s\": %u, "
 	       "\"ring\": \"%s\", \"queue_size\": %u, \"queues\": %u, "
 	       "\"features\": \"%#llx\", "
-	       "\"mergeable\": %s, \"segments\": %u, \"sleep\": %s, \"seconds\": %.3f",
+	       "\"mergeable\": %s, \"segments\": %u, \"sleep\": %s, \"hugepages\": %s, "
+	       "\"regions\": %u, \"seconds\": %.3f",
 	       o->load.imix ? "true" : "false", o->card.tso ? "true" : "false", o->load.flows,
 	       is_open_loop(b) ? "open" : "closed", o->rate, is_open_loop(b) ? 0 : window(b),
 	       o->loss, o->rig.warmup_s, o->rig.packed ? "packed" : "split", o->rig.queue_size,
 	       o->rig.queues, ULL(b->cards[0]->rig->frontend.features),
 	       b->cards[0]->mergeable ? "true" : "false", b->cards[0]->tx_segs,
-	       o->rig.sleep ? "true" : "false", b->run.seconds);
+	       o->rig.sleep ? "true" : "false", o->rig.hugepages ? "true" : "false", o->rig.regions,
+	       b->run.seconds);
 	printf(", \"sent\": %llu, \"received\": %llu, \"lost\": %llu, \"reordered\": %llu, "
 	       "\"duplicated\": %llu, \"corrupt\": %llu, \"foreign\": %llu, \"offered\": %llu, "
 	       "\"unsent\": %llu, \"driver_late\": %llu, "
@@ -189,8 +189,7 @@ void net_report(const struct net_bench *b, const struct search *s)
 		print_text(b, &t, s);
 	for (unsigned i = 0; i < b->n_cards; i++)
 		if (b->cards[i]->no_count)
-			fprintf(stderr,
-				"%s: %llu frames came with a number of buffers of 0 (virtio 1.3 "
-				"5.1.6.4.1); taken as 1\n",
-				b->cards[i]->rig->path, ULL(b->cards[i]->no_count));
+			warnx("%s: frames came with a number of buffers of 0 (virtio 1.3 "
+			      "5.1.6.4.1); taken as 1",
+			      b->cards[i]->rig->path);
 }

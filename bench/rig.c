@@ -210,21 +210,22 @@ static void await_backend(struct rig *r, const struct rig_options *o)
 }
 
 /*
- * vhost-user "Multiple queue support": what the back-end serves. Some count a card's queues there,
- * some its pairs.
+ * vhost-user "Multiple queue support": what the back-end serves, without MQ one queue, or a card's
+ * one pair. Some count a card's queues there, some its pairs.
  */
 static void check_queues(struct rig *r, unsigned wanted)
 {
-	uint64_t most;
+	uint64_t most = 1;
 
-	if (wanted < 2 || !(r->frontend.protocol & VU_PF_MQ))
+	if (wanted < 2)
 		return;
-	if (frontend_u64_get(&r->frontend, VU_GET_QUEUE_NUM, &most) < 0)
+	if (r->frontend.protocol & VU_PF_MQ &&
+	    frontend_u64_get(&r->frontend, VU_GET_QUEUE_NUM, &most) < 0)
 		rig_die(r, "asking for its queues");
 	if (wanted > most)
 		errx(1,
-		     "%s: the back-end has %llu queues, and %u were asked for: use fewer --queues",
-		     r->path, (unsigned long long)most, wanted);
+		     "%s: the back-end has %llu queue%s, and %u were asked for: use fewer --queues",
+		     r->path, (unsigned long long)most, most == 1 ? "" : "s", wanted);
 }
 
 struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char *path,

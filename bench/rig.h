@@ -115,7 +115,7 @@ void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms);
 void rig_calls_off(struct rig *r, unsigned ring);
 
 void rig_pin(unsigned cpu);
-/* Says so if a thread of the back-end's may run on no CPU but one that the driver is pinned to. */
+/* Says so if a thread of the back-end's that works may run on no CPU but one of the driver's. */
 void rig_warn_of_shared_cpu(const struct rig *r, const struct rig_options *o);
 
 /* CPU time of a process, and what the hypervisor took from all CPUs, in seconds; -1: unknown. */
@@ -130,5 +130,7 @@ double rig_spent(double before, double after);
  * object; of none: "-", null), and with their name in front. */
 void rig_print_histogram(const struct histogram *h, bool json);
 void rig_print_latency(const struct histogram *h, bool json);
+/* A line of text without its end: the ring, and how it is driven. */
+void rig_print_ring(const struct driver_ring *r, const struct rig_options *o);
 
 #endif

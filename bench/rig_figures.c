@@ -25,36 +25,53 @@ void rig_pin(unsigned cpu)
 		     sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-/* @return the CPU of @o that a thread is pinned to, too; RIG_NO_CPU if none. */
-static unsigned shared_cpu(pid_t thread, const struct rig_options *o)
+/* What threads of the back-end's are pinned to. */
+struct pins {
+	unsigned worker, main; /* a CPU of the driver's that such a thread has; RIG_NO_CPU: none */
+	bool elsewhere;	       /* a thread has another CPU */
+};
+
+static void look_at_thread(struct pins *p, pid_t thread, pid_t process, const struct rig_options *o)
 {
+	bool shared = false;
 	cpu_set_t set;
 
 	if (sched_getaffinity(thread, sizeof(set), &set) < 0 || CPU_COUNT(&set) != 1)
-		return RIG_NO_CPU;
+		return;
 	for (unsigned i = 0; i < o->n_cpus; i++)
-		if (CPU_ISSET(o->cpus[i], &set))
-			return o->cpus[i];
-	return RIG_NO_CPU;
+		if (CPU_ISSET(o->cpus[i], &set)) {
+			*(thread == process ? &p->main : &p->worker) = o->cpus[i];
+			shared = true;
+		}
+	p->elsewhere |= !shared;
+}
+
+/* The main thread of a back-end that has pinned others elsewhere sets up and waits. */
+static unsigned shared_cpu(pid_t process, const struct rig_options *o)
+{
+	struct pins p = { RIG_NO_CPU, RIG_NO_CPU, false };
+	const struct dirent *entry;
+	char name[64];
+	DIR *threads;
+
+	snprintf(name, sizeof(name), "/proc/%d/task", process);
+	threads = opendir(name);
+	while (threads && (entry = readdir(threads)))
+		if (entry->d_name[0] != '.')
+			look_at_thread(&p, (pid_t)strtol(entry->d_name, NULL, 10), process, o);
+	if (threads)
+		closedir(threads);
+	return p.worker != RIG_NO_CPU || p.elsewhere ? p.worker : p.main;
 }
 
 void rig_warn_of_shared_cpu(const struct rig *r, const struct rig_options *o)
 {
 	static bool told; /* of many connections, once */
-	unsigned cpu = RIG_NO_CPU;
-	const struct dirent *entry;
-	char name[64];
-	DIR *threads;
+	unsigned cpu;
 
 	if (told || !o->n_cpus || r->pid <= 0)
 		return;
-	snprintf(name, sizeof(name), "/proc/%d/task", r->pid);
-	threads = opendir(name);
-	while (threads && cpu == RIG_NO_CPU && (entry = readdir(threads)))
-		if (entry->d_name[0] != '.')
-			cpu = shared_cpu((pid_t)strtol(entry->d_name, NULL, 10), o);
-	if (threads)
-		closedir(threads);
+	cpu = shared_cpu(r->pid, o);
 	told = cpu != RIG_NO_CPU;
 	if (told)
 		warnx("%s: a thread of the back-end (process %d) is pinned to CPU %u, as this "
@@ -134,4 +151,13 @@ void rig_print_latency(const struct histogram *h, bool json)
 {
 	printf(json ? ", \"latency_us\": " : "latency, us    ");
 	rig_print_histogram(h, json);
+}
+
+void rig_print_ring(const struct driver_ring *r, const struct rig_options *o)
+{
+	printf("ring           %s, %u descriptors%s%s%s, driver %s%s",
+	       r->layout == DRIVER_PACKED ? "packed" : "split", r->size,
+	       r->indirect == DRIVER_DIRECT ? "" : ", indirect", r->event_idx ? ", event_idx" : "",
+	       r->in_order ? ", in_order" : "", o->sleep ? "sleeps" : "polls",
+	       o->hugepages ? ", hugepages" : "");
 }

@@ -325,7 +325,7 @@ static void report(const struct scale *s)
 		report_json(s);
 		return;
 	}
-	printf("%u disks, %u queue%s each, %s\n", s->n, s->opt.queues,
+	printf("%u disk%s, %u queue%s each, %s\n", s->n, s->n == 1 ? "" : "s", s->opt.queues,
 	       s->opt.queues == 1 ? "" : "s", s->opt.packed ? "packed" : "split");
 	printf("to the first request's end, us    ");
 	rig_print_histogram(&s->first, false);
@@ -334,10 +334,12 @@ static void report(const struct scale *s)
 	if (s->idle_cpu >= 0)
 		printf("CPU time of the back-end, idle    %.3f s in %.1f s\n", s->idle_cpu,
 		       s->idle_s);
+	if (s->anon_one >= 0)
+		printf("memory of the back-end            %.0f KiB with one attached", s->anon_one);
 	if (kib_each(s) >= 0)
-		printf("memory of the back-end            %.0f KiB with one attached, %.1f KiB for "
-		       "each more\n",
-		       s->anon_one, kib_each(s));
+		printf(", %.1f KiB for each more", kib_each(s));
+	if (s->anon_one >= 0)
+		putchar('\n');
 	if (s->one >= 0)
 		printf("one busy, the others silent       %.0f requests/s\n", s->one);
 	if (s->all >= 0)

@@ -48,6 +48,16 @@ def test_requests_other_than_reads_and_writes_are_served(disks, ring, disk, rw, 
     got = measured(disks[disk], "--rw", rw, "--ring", ring, "--time", 1)
     assert got["requests"] == got[counts] > 100 and got["errors"] == 0
     assert set(got["latency_us_of"]) == {"flush" if rw == "flush" else rw.replace("rand", "")}
+    assert got["bs"] == (0 if rw == "flush" else 4096)
+
+
+@pytest.mark.parametrize("options, first, second", [
+    ([], "randread, 4096 bytes, depth 32, 1 queue, 1 thread, closed loop", "split, 256 descriptors, indirect, event_idx, driver polls"),
+    (["--rw", "flush", "--rate", 1000, "--ring", "packed", "--no-indirect", "--queue-size", 100, "--sleep", "--in-order"],
+     "flush, depth 32, 1 queue, 1 thread, open loop", "packed, 100 descriptors, event_idx, in_order, driver sleeps")], ids=str)
+def test_what_was_driven_and_by_which_ring_is_told(disks, options, first, second):
+    done = bench("blk", disks["n"], "--time", 1, *options)
+    assert done.stdout.startswith(f"{first}\nring           {second}\nrequests "), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("ring, rw, every", [("split", "randwrite", 1), ("packed", "write", 7),
@@ -299,6 +309,11 @@ def test_what_a_back_end_does_not_offer_is_left_out_as_a_guest_would_and_told(li
     assert got["verified"] > 50 and int(got["features"], 0) >> 28 & 3 == 0
     for name, option in (("INDIRECT_DESC", "no-indirect"), ("EVENT_IDX", "no-event-idx")):
         assert f"does not offer VIRTIO_F_{name}: driven without it, as with --{option}" in done.stderr
+
+
+def test_a_back_end_that_knows_nothing_of_several_queues_has_one(liar):
+    done = against(liar("none"), "split", "--queues", 2, "--time", 1)
+    assert done.returncode == 1 and "the back-end has 1 queue, and 2 were asked for: use fewer --queues" in done.stderr, done.stderr
 
 
 @RINGS

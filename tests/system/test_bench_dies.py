@@ -75,12 +75,15 @@ def fixture_testpmd(folder):
 
 @pytest.mark.skipif(not shutil.which("dpdk-testpmd"), reason="no dpdk-testpmd")
 @RINGS
-@pytest.mark.parametrize("load", [[], ["--latency"]], ids=str)
-def test_testpmd_with_one_card_sends_back(testpmd, folder, ring, load):
+@pytest.mark.parametrize("load, way", [([], "sent back"), (["--latency"], "sent back, one at a time"),
+                                       (["--latency", "--rate", 1000, "--no-mergeable"], "sent back")], ids=str)
+def test_testpmd_with_one_card_sends_back(testpmd, folder, ring, load, way):
     done = bench("net", folder / "a.sock", "--ring", ring, "--verify", "--time", 1, "--json", *load)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
-    assert got["received"] > 0 and got["lost"] == got["corrupt"] == 0 and got["way"].startswith("sent back")
+    assert got["received"] > 0 and got["lost"] == got["corrupt"] == 0 and got["way"] == way
+    # DPDK 22.11 leaves the number of buffers out where it takes four frames at a time. What is told of that is a warning as any.
+    assert all(x.startswith("sluice-bench: ") for x in done.stderr.splitlines()), done.stderr
     assert testpmd.poll() is None
 
 

@@ -2,6 +2,7 @@
 """sluice-bench scale: what is told of many disks, and what is said when it cannot be."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -69,7 +70,8 @@ def test_each_figure_is_of_as_many_disks_and_queues_as_asked_for(daemon, folder,
 def test_one_disk_is_told_as_text_and_has_no_others_to_compare_with(daemon, folder):
     done = scale(folder / "d0.sock", "--wakes", 1)
     assert done.returncode == 0, done.stderr
-    assert "1 disks, 1 queue each, split" in done.stdout and "for each more" not in done.stdout
+    assert done.stdout.startswith("1 disk, 1 queue each, split\n") and "for each more" not in done.stdout
+    assert re.search(r"^memory of the back-end +[1-9]\d* KiB with one attached$", done.stdout, re.M), done.stdout
     assert daemon.poll() is None
 
 

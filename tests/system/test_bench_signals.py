@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """sluice-bench that is cut short by a signal tells what it has; and the keys of its JSON are those of its man page."""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -219,6 +220,21 @@ def test_a_thread_of_the_back_ends_on_the_drivers_own_cpu_is_told(daemon, folder
     subprocess.run(["taskset", "--all-tasks", "--pid", "-c", "0", str(daemon.pid)], check=True, stdout=subprocess.DEVNULL)
     done = bench("blk", folder / "d.sock", "--time", 1, "--cpu", 0)
     assert done.returncode == 0 and done.stderr.count("is pinned to CPU 0, as this driver is") == 1, done.stderr
+    assert daemon.poll() is None
+
+
+@pytest.mark.skipif(not {0, 1} <= os.sched_getaffinity(1), reason="no two CPUs")
+def test_a_main_thread_that_waits_is_no_neighbour_of_the_drivers(daemon, folder):
+    """sluiced's is left the driver's CPU where workers have all others."""
+    for thread in os.listdir(f"/proc/{daemon.pid}/task"):
+        subprocess.run(["taskset", "--pid", "-c", str(int(int(thread) != daemon.pid)), thread], check=True, stdout=subprocess.DEVNULL)
+    assert "is pinned to CPU" not in bench("blk", folder / "d.sock", "--time", 1, "--cpu", 0).stderr
+    assert "is pinned to CPU 1, as this" in bench("blk", folder / "d.sock", "--time", 1, "--cpu", 1).stderr
+    # Where it is not known to be the one that waits, it may be the one that works.
+    for thread in os.listdir(f"/proc/{daemon.pid}/task"):
+        cpus = "0" if int(thread) == daemon.pid else "0,1"
+        subprocess.run(["taskset", "--pid", "-c", cpus, thread], check=True, stdout=subprocess.DEVNULL)
+    assert "is pinned to CPU 0, as this" in bench("blk", folder / "d.sock", "--time", 1, "--cpu", 0).stderr
     assert daemon.poll() is None
 
 
