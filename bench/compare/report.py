@@ -104,7 +104,7 @@ def machine():
 def as_json(recipe, results, stopped=None):
     return {"title": recipe.title, "unit": recipe.unit, "figure": ".".join(recipe.figure) or "rate", "rounds": recipe.rounds,
             "time_s": recipe.time, "base": recipe.base, "pin": recipe.pins, "machine": machine(),
-            "cut_short": signal.Signals(stopped).name if stopped else None,
+            "cut_short": bool(stopped),
             "rounds_done": rounds_done(results), "rounds_stolen": steal_of(recipe, results)[0],
             "workloads": {
                 w: {"back-ends": {n: {"rate": f.rate(n), "spread": f.spread(n), "cpu_s_per_million": f.cpu(n),

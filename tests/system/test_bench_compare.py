@@ -115,14 +115,18 @@ def test_help_needs_no_yaml(tmp_path):
 
 
 def test_a_tree_that_was_moved_is_whole(tmp_path):
-    """As DESTDIR makes it: the program finds its recipes, and those the floors."""
-    for folder in ("bin", "share/sluice", "libexec/sluice"):
+    """As DESTDIR makes it: the program finds its recipes, and those the floors and sluiced, before an installed one."""
+    for folder in ("bin", "sbin", "share/sluice", "libexec/sluice"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(BENCH, tmp_path / "bin")
     shutil.copytree(ROOT / "bench/compare", tmp_path / "share/sluice/bench")
     (tmp_path / "libexec/sluice/blk-floor").symlink_to(BENCH.parent / "ring/blk-floor")
     done = said_by([tmp_path / "bin/sluice-bench", "compare", "disk", "--only", "floor, split", "--workload", "*128", "--check"])
     assert done.stdout.endswith("randread, depth 128; randwrite, depth 128\n10 runs of 1 s\n"), done.stdout + done.stderr
+    (tmp_path / "sbin/sluiced").write_text("#!/bin/sh\necho from sbin; exit 5\n")
+    (tmp_path / "sbin/sluiced").chmod(0o755)
+    done = said_by([tmp_path / "bin/sluice-bench", "compare", written(tmp_path, a_recipe()), "--json"])
+    assert "from sbin" in json.loads(done.stdout)["workloads"]["reads"]["failed"]["ours"], done.stdout + done.stderr
 
 
 def test_what_is_no_yaml_and_what_is_not_there_end_with_2(tmp_path):
@@ -338,6 +342,14 @@ def test_one_that_starts_slowly_may_have_fewer_rounds(tmp_path):
     assert "; 2 rounds only" in text and "0.42" in text  # 10 / 20 and 20 / 60
 
 
+def test_the_base_may_have_fewer_rounds_too(tmp_path):
+    """Ratios are of the rounds that it has."""
+    read = recipe.load(written(tmp_path, a_recipe(rounds=3, **{"back-ends": {"a": {**OURS, "rounds": 1}, "b": OURS}})))
+    bench = Scripted(read, {"a": [10], "b": [20, 1, 1]})
+    figures = run.in_turn(bench)["reads"]
+    assert bench.order == ["a", "b", "b", "b"] and figures.ratio("a", "b") == 0.5 and report.planned(read) == 4
+
+
 def test_a_back_end_takes_part_in_its_workloads_alone(tmp_path):
     loads = {"reads": ["blk"], "writes": ["blk", "--rw", "write"]}
     read = recipe.load(written(tmp_path, a_recipe(workloads=loads, **{
@@ -411,7 +423,7 @@ def test_steal_and_what_sluice_bench_warns_of_are_told(tmp_path):
     got = json.loads(said_by(faked(tmp_path, {"unit": "rounds"}, 6, "--json")).stdout)
     one = got["workloads"]["reads"]["back-ends"]["one"]
     assert [r["steal_s"] for r in one["rounds"]] == [0, 0.02, 0.04] and one["said"] == ["driven without EVENT_IDX"]
-    assert (got["rounds_stolen"], got["rounds_done"], got["cut_short"]) == (4, 6, None)
+    assert (got["rounds_stolen"], got["rounds_done"], got["cut_short"]) == (4, 6, False)
     assert (got["unit"], got["figure"], got["time_s"], got["machine"]["cpus"]) == ("rounds", "rate", 1, os.cpu_count())
 
 
@@ -456,7 +468,7 @@ def test_what_was_measured_when_a_signal_ends_it_is_told(tmp_path, number, argum
         assert process.returncode == 128 + number
     if arguments:
         got = json.loads(text)
-        assert got["cut_short"] == "SIGTERM" and got["rounds_done"] == 3 and list(got["workloads"]) == ["reads"]
+        assert got["cut_short"] is True and got["rounds_done"] == 3 and list(got["workloads"]) == ["reads"]
     else:
         assert "**Cut short** by SIGINT: 3 of 12 runs were done." in text and "| reads | 1000 (0 %; 2 rounds only) | 1000 (0 %; 1 round only) |" in text
 
