@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes and descriptors of the socket: how messages may come, and replies go. */
+#include "tests/guest/frontend_inflight.h"
 #include "tests/unit/often.h"
 #include "tests/unit/session_bed.h"
 #include "vhost/protocol.h"
@@ -10,6 +11,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define PATTERN 0xa7
 
 Test(session_wire, a_header_that_is_none_ends_the_connection)
 {
@@ -220,40 +223,65 @@ Test(session_wire, ten_thousand_of_the_same_leave_nothing_behind, .timeout = OFT
 	bed_fini(&b);
 }
 
-/*
- * T10, CVE-2024-0340: an answer holds what was put into it. Between any two questions comes a
- * message full of a pattern, which nobody answers; none of it may be found in an answer.
+/* A message full of a pattern, which nobody answers; none of it may be found in what comes later.
  */
+static void leave_pattern(void)
+{
+	uint8_t noise[2000];
+
+	memset(noise, PATTERN, sizeof(noise));
+	OK(&b.f, frontend_send(&b.f, 99, VU_VERSION, noise, sizeof(noise), NULL, 0));
+}
+
+static void check_clean(const uint8_t *bytes, int n, uint32_t request)
+{
+	for (int k = 0; k < n; k++)
+		cr_assert_neq(bytes[k], PATTERN, "byte %d of what was said to %u", k, request);
+}
+
+/* T10, CVE-2018-1118, CVE-2024-0340: an answer holds what was put into it. */
 Test(session_wire, every_byte_of_a_reply_was_set_T10)
 {
-	static const struct {
-		uint32_t request, size; /* of the question, all zero but for queues and sizes */
+	const struct vu_inflight inflight = { .num_queues = ECHO_QUEUES, .queue_size = 64 };
+	const struct vu_config config = { .size = 200 };
+	const struct {
+		uint32_t request, size;
+		const void *question; /* NULL: all zero */
+		int answer;
+		uint32_t flags;
 	} asked[] = {
-		{ VU_GET_FEATURES, 0 },	     { VU_GET_PROTOCOL_FEATURES, 0 },
-		{ VU_GET_QUEUE_NUM, 0 },     { VU_GET_VRING_BASE, 8 },
-		{ VU_GET_CONFIG, 12 + 200 }, { VU_GET_MAX_MEM_SLOTS, 0 },
-		{ VU_GET_STATUS, 0 },
+		{ VU_GET_FEATURES, 0, NULL, 8, 0 },
+		{ VU_GET_PROTOCOL_FEATURES, 0, NULL, 8, 0 },
+		{ VU_GET_QUEUE_NUM, 0, NULL, 8, 0 },
+		{ VU_GET_VRING_BASE, 8, NULL, 8, 0 },
+		{ VU_GET_CONFIG, 12 + 200, &config, 12 + 200, 0 },
+		{ VU_GET_CONFIG, 12, NULL, 0, 0 }, /* of no bytes: an error */
+		{ VU_GET_MAX_MEM_SLOTS, 0, NULL, 8, 0 },
+		{ VU_GET_STATUS, 0, NULL, 8, 0 },
+		{ VU_GET_INFLIGHT_FD, sizeof(inflight), &inflight, sizeof(inflight), 0 },
+		{ VU_GET_INFLIGHT_FD, sizeof(inflight), NULL, sizeof(inflight), 0 },
+		{ VU_SET_OWNER, 0, NULL, 8, VU_NEED_REPLY },
+		{ VU_RESET_DEVICE, 0, NULL, 8, VU_NEED_REPLY },
+		{ VU_SET_LOG_FD, 0, NULL, 8, VU_NEED_REPLY },
+		{ VU_SET_VRING_NUM, 8, NULL, 8, VU_NEED_REPLY }, /* refused */
 	};
-	uint8_t noise[2000], reply[VU_PAYLOAD_MAX];
-	const uint8_t pattern = 0xa7;
+	static const uint8_t zeros[VU_PAYLOAD_MAX];
+	uint8_t reply[VU_PAYLOAD_MAX];
 
-	memset(noise, pattern, sizeof(noise));
-	open_bed(&echo_net_ops);
+	open_bed(&echo_blk_ops);
 	for (unsigned i = 0; i < ARRAY_SIZE(asked); i++) {
-		struct vu_config question = { .size = 200 };
-		int n;
+		int fds[VU_FDS_MAX], n;
+		unsigned n_fds = VU_FDS_MAX;
 
-		if (asked[i].request != VU_GET_CONFIG)
-			question.size = 0;
-		OK(&b.f, frontend_send(&b.f, 99, VU_VERSION, noise, sizeof(noise), NULL, 0));
-		OK(&b.f, frontend_send(&b.f, asked[i].request, VU_VERSION, &question, asked[i].size,
+		leave_pattern();
+		OK(&b.f, frontend_send(&b.f, asked[i].request, VU_VERSION | asked[i].flags,
+				       asked[i].question ? asked[i].question : zeros, asked[i].size,
 				       NULL, 0));
-		n = frontend_recv_reply(&b.f, asked[i].request, reply, sizeof(reply), NULL, NULL);
-		cr_assert_eq(n, (int)MAX(asked[i].size, 8u), "message %u: %d bytes, %s",
-			     asked[i].request, n, b.f.error);
-		for (int k = 0; k < n; k++)
-			cr_assert_neq(reply[k], pattern, "byte %d of the answer to %u", k,
-				      asked[i].request);
+		n = frontend_recv_reply(&b.f, asked[i].request, reply, sizeof(reply), fds, &n_fds);
+		cr_assert_eq(n, asked[i].answer, "row %u: %d bytes, %s", i, n, b.f.error);
+		check_clean(reply, n, asked[i].request);
+		while (n_fds)
+			close(fds[--n_fds]);
 	}
 	bed_fini(&b);
 }
