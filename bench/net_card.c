@@ -178,7 +178,7 @@ bool card_gather(struct card *c, struct card_frame *f, unsigned n)
 					f->len[i - 1], c->rx_bytes);
 			return false;
 		}
-		if (!card_poll(c->rx, &u)) {
+		if (!card_next(c, &u)) {
 			driver_violated(c->rx, "a frame of %u buffers came in %u", n, i);
 			return false;
 		}

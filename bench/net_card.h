@@ -6,6 +6,7 @@
 #ifndef SLUICE_BENCH_NET_CARD_H
 #define SLUICE_BENCH_NET_CARD_H
 
+#include "base/clock.h"
 #include "bench/net_frame.h"
 #include "bench/rig.h"
 
@@ -17,6 +18,8 @@
 
 enum { CARD_RX, CARD_TX }; /* virtio 1.3 5.1.2: receiveq1, transmitq1; of a later pair 2 N on */
 #define CARD_PAIRS_MAX 16
+#define CARD_AHEAD 32u	 /* receive buffers that are looked for at once */
+#define CARD_TX_AHEAD 8u /* of the buffers that are sent next, which one's lines are asked for */
 
 struct card_options {
 	uint32_t frame_max; /* longest frame, bytes */
@@ -42,6 +45,10 @@ struct card {
 	uint32_t rx_bytes;
 	bool mergeable;
 	uint64_t no_count; /* frames that came with a number of buffers of 0 */
+	/* Receive buffers that are back and not taken yet. */
+	struct driver_used came[CARD_AHEAD];
+	unsigned n_came, n_taken;
+	uint64_t came_at; /* cycles: when they were found */
 };
 
 /* A frame that came, in pieces. */
@@ -104,9 +111,21 @@ HOT unsigned card_reap(struct card *c)
 	return n;
 }
 
+/* Of a frame two lines are written, or read, unless its payload is too; the back-end had them. */
+HOT void card_prefetch(const struct card_buf *b, bool to_write)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (to_write)
+			prefetch_write(b->host + i * CACHE_LINE);
+		else
+			__builtin_prefetch(b->host + i * CACHE_LINE);
+}
+
 /* A buffer to send, NULL: all are under way. card_send() takes it; @bytes with the header. */
 HOT struct card_buf *card_tx_buf(struct card *c)
 {
+	if (likely(c->n_tx_free > CARD_TX_AHEAD))
+		card_prefetch(c->tx_free[c->n_tx_free - 1 - CARD_TX_AHEAD], true);
 	return c->n_tx_free ? c->tx_free[c->n_tx_free - 1] : NULL;
 }
 
@@ -124,13 +143,34 @@ HOT void card_send(struct card *c, struct card_buf *b, uint32_t bytes)
 	c->n_tx_free--;
 }
 
+/*
+ * The next receive buffer that is back. Those behind it are looked for with it, so that their
+ * frames come from the back-end's CPU while the first ones are taken. @return false when there is
+ * none, or after a violation.
+ */
+HOT bool card_next(struct card *c, struct driver_used *u)
+{
+	if (c->n_taken == c->n_came) {
+		c->n_taken = c->n_came = 0;
+		while (c->n_came < CARD_AHEAD && card_poll(c->rx, &c->came[c->n_came]))
+			card_prefetch(c->came[c->n_came++].cookie, false);
+		if (!c->n_came)
+			return false;
+		c->came_at = clock_cycles();
+	}
+	if (unlikely(c->rx->broken))
+		return false;
+	*u = c->came[c->n_taken++];
+	return true;
+}
+
 /* @return false when there is none. card_return() gives the buffers to the device again. */
 HOT bool card_receive(struct card *c, struct card_frame *f)
 {
 	struct virtio_net_hdr_v1 h;
 	struct driver_used u;
 
-	if (!card_poll(c->rx, &u))
+	if (!card_next(c, &u))
 		return false;
 	f->n = 1;
 	f->buf[0] = u.cookie;

@@ -249,7 +249,7 @@ static unsigned receive_by(struct stream *s, struct card *to)
 	while (n < 2 * BURST && card_receive(to, &f)) {
 		n++;
 		if (take_frame(s, &f, &stamp)) {
-			histogram_add(&s->n.latency, clock_cycles() - stamp);
+			histogram_add(&s->n.latency, to->came_at - stamp);
 			if (s->answer)
 				answer(s->answer, stamp);
 		}

@@ -3,6 +3,8 @@
 #ifndef SLUICE_TESTS_GUEST_DRIVER_RING_SPLIT_H
 #define SLUICE_TESTS_GUEST_DRIVER_RING_SPLIT_H
 
+#define DRIVER_SPLIT_AHEAD 32u /* entries of the available ring: a cache line */
+
 /* EVENT_IDX puts each side's wish behind the last entry of the ring that it writes. */
 HOT uint16_t *driver_split_used_event(const struct driver_ring *r)
 {
@@ -58,6 +60,7 @@ HOT uint16_t driver_split_add(struct driver_ring *r, const struct driver_seg *se
 	r->free_head = i;
 	r->slots[head].tail = last;
 	r->split.avail->ring[r->avail_idx++ & (r->size - 1)] = head;
+	prefetch_write(&r->split.avail->ring[(r->avail_idx + DRIVER_SPLIT_AHEAD) & (r->size - 1)]);
 	return head;
 }
 
@@ -121,6 +124,9 @@ HOT void driver_split_release(struct driver_ring *r, uint16_t id, const struct d
 	}
 	r->free_tail = s->tail;
 	r->used_idx++;
+	/* The device read it last, and it is the next to be written: stores do not wait for it
+	 * then. */
+	prefetch_write(&r->split.desc[id]);
 }
 
 HOT void driver_split_calls_at(struct driver_ring *r, unsigned n)
