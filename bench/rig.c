@@ -5,6 +5,7 @@
 
 #include <err.h>
 #include <linux/virtio_config.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,9 @@ static void check_regions(struct rig *r, unsigned wanted)
 	if (f->protocol & VU_PF_CONFIGURE_MEM_SLOTS &&
 	    frontend_u64_get(f, VU_GET_MAX_MEM_SLOTS, &slots) < 0)
 		rig_die(r, "asking for its memory slots");
+	if (!slots)
+		errx(1, "%s: the back-end says that it takes no memory region (GET_MAX_MEM_SLOTS)",
+		     r->path);
 	if (wanted > slots)
 		errx(1, "%s: the back-end takes %llu memory regions; use --regions %llu", r->path,
 		     (unsigned long long)slots, (unsigned long long)slots);
@@ -97,6 +101,7 @@ static void make_memory(struct rig *r, const struct rig_options *o, uint64_t byt
 	/* What a buffer leaves over at the end of each, and never more than as much again. */
 	uint64_t spare = n > 2 ? MIN(bytes, UINT64_C(17) << 20) : 0;
 	uint64_t each = ALIGN_UP(bytes / n_high + spare, page);
+	uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	struct guest_range ranges[GUEST_REGIONS_MAX];
 	int rc;
 
@@ -106,7 +111,15 @@ static void make_memory(struct rig *r, const struct rig_options *o, uint64_t byt
 		ranges[i] = (struct guest_range) { low ? 0 : gpa, low ? 2 << 20 : each };
 		gpa += low ? 0 : each + (2 << 20);
 	}
-	rc = guest_memory_create(&r->memory, ranges, n, o->hugepages ? GUEST_MEMORY_HUGE : 0);
+	if (guest_bytes(ranges, n) > machine)
+		errx(1,
+		     "%llu MiB of guest memory, and this machine has %llu: use a smaller --depth, "
+		     "--bs or --queue-size, or fewer --queues",
+		     (unsigned long long)(guest_bytes(ranges, n) >> 20),
+		     (unsigned long long)(machine >> 20));
+	/* Sealed: the back-end has the files too, and what it cuts off would be SIGBUS here. */
+	rc = guest_memory_create(&r->memory, ranges, n,
+				 GUEST_MEMORY_SEALED | (o->hugepages ? GUEST_MEMORY_HUGE : 0));
 	if (rc < 0)
 		errx(1, "%llu MiB of guest memory%s: %s",
 		     (unsigned long long)ALIGN_UP(guest_bytes(ranges, n), 1 << 20) >> 20,
@@ -123,13 +136,26 @@ void *rig_alloc(struct rig *r, uint64_t bytes, uint64_t align, uint64_t *gpa)
 	return p ? p : guest_alloc(&r->memory, bytes, align, gpa);
 }
 
-static void peer_pid(struct rig *r)
+/*
+ * Whose CPU time counts is who answers. SO_PEERCRED tells of who began to listen: that may be the
+ * parent, or whoever passed the socket on.
+ */
+static int hello(struct rig *r)
 {
+	struct frontend *f = &r->frontend;
+	const int on = 1, off = 0;
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
+	int rc;
 
-	if (getsockopt(r->frontend.sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
+	if (getsockopt(f->sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
 		r->pid = cred.pid;
+	setsockopt(f->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	rc = frontend_hello(f, VU_PF_USUAL);
+	setsockopt(f->sock, SOL_SOCKET, SO_PASSCRED, &off, sizeof(off));
+	if (f->sender > 0)
+		r->pid = f->sender;
+	return rc;
 }
 
 /*
@@ -246,10 +272,9 @@ struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char
 		await_backend(r, o);
 	else
 		reach_backend(r, o);
-	peer_pid(r);
-	rig_warn_of_shared_cpu(r, o);
-	if (frontend_hello(f, VU_PF_USUAL) < 0)
+	if (hello(r) < 0)
 		hello_failed(r, o);
+	rig_warn_of_shared_cpu(r, o);
 	rig_check_kind(r, kind);
 	wanted = features_that_are_there(r, o, wanted);
 	q.indirect = wanted & VU_F_INDIRECT ? DRIVER_INDIRECT_LONG : DRIVER_DIRECT;
@@ -303,6 +328,11 @@ void rig_read_disk(struct rig *r, struct rig_disk *d)
 		rig_die(r, "reading its configuration");
 	d->bytes = (uint32_t)rc;
 	RIG_DISK_KNOWS(r, d, capacity);
+	if (d->config.capacity > UINT64_MAX / 512)
+		errx(1,
+		     "%s: the back-end says that its disk has %llu sectors, which is more than 64 "
+		     "bits of bytes; no disk has",
+		     r->path, (unsigned long long)d->config.capacity);
 }
 
 void rig_calls_off(struct rig *r, unsigned ring)
@@ -315,12 +345,18 @@ void rig_calls_off(struct rig *r, unsigned ring)
 		driver_calls_off(d, DRIVER_PACKED);
 }
 
+void rig_check_error(const struct rig *r, unsigned queue)
+{
+	if (frontend_take_event(r->frontend.queue[queue].err_fd))
+		errx(1, "%s: the back-end signalled an error of queue %u", r->path, queue);
+}
+
 void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms)
 {
-	char byte;
-	ssize_t n = recv(r->frontend.sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	/* Not by reading: what it said before, unasked, would hide it. */
+	struct pollfd p = { .fd = r->frontend.sock, .events = POLLRDHUP };
 
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+	if (poll(&p, 1, 0) > 0 && p.revents)
 		errx(1, "%s: the back-end hung up in the middle of the run", r->path);
 	if (idle_ns > (uint64_t)timeout_ms * 1000000)
 		errx(1, "%s: the back-end has done nothing for %u ms", r->path, timeout_ms);

@@ -71,7 +71,7 @@ struct rig {
 	struct frontend frontend;
 	struct guest_memory memory;
 	const char *path;
-	pid_t pid;	      /* of the back-end, from SO_PEERCRED */
+	pid_t pid;	      /* of the back-end */
 	unsigned next_region; /* of rig_alloc() */
 };
 
@@ -112,6 +112,8 @@ void *rig_alloc(struct rig *r, uint64_t bytes, uint64_t align, uint64_t *gpa);
 void rig_die(const struct rig *r, const char *doing) COLD __attribute__((noreturn));
 /* Now and then while polling: has the back-end hung up, or has nothing happened for too long? */
 void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms);
+/* Has it signalled the err eventfd of that queue? Then this ends the program. */
+void rig_check_error(const struct rig *r, unsigned queue);
 void rig_calls_off(struct rig *r, unsigned ring);
 
 void rig_pin(unsigned cpu);

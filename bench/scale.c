@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -117,15 +116,13 @@ static void check_alive(const struct scale *s)
 static void check_next(struct scale *s, uint64_t now)
 {
 	const struct device *d = &s->device[s->turn % s->n];
-	eventfd_t ignored;
 
 	if (now < s->next_check)
 		return;
 	s->next_check = now + CHECK_EVERY_NS;
 	s->turn++;
 	rig_check_alive(d->rig, d->in_flight ? now - d->last : 0, s->opt.timeout_ms);
-	if (eventfd_read(d->rig->frontend.queue[0].err_fd, &ignored) == 0)
-		errx(1, "%s: the back-end signalled an error of queue 0", d->rig->path);
+	rig_check_error(d->rig, 0);
 }
 
 static void submit(struct device *d, struct driver_seg *data)

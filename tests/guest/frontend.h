@@ -183,6 +183,7 @@ struct frontend {
 	int sock;
 	int backend_sock; /* our end of the back-end's channel; -1: none */
 	int timeout_ms;
+	pid_t sender; /* of the last message; 0: not told: only with SO_PASSCRED on the socket */
 	/*
 	 * Called over and over while something is waited for: a test that runs the back-end on the
 	 * same thread steps it here. NULL: just sleep.
@@ -230,6 +231,11 @@ int frontend_queue_enable(struct frontend *f, unsigned index, bool on);
 int frontend_queue_stop(struct frontend *f, unsigned index, uint32_t *base);
 void frontend_queue_free(struct frontend *f, unsigned index);
 
+/*
+ * Takes what an eventfd has counted. Never waits, though the device has the descriptor too, and may
+ * have made it one that blocks. @return whether there was something.
+ */
+bool frontend_take_event(int fd);
 void frontend_kick(struct frontend *f, unsigned index);
 /* Publishes what was added, and kicks if the device wants that. */
 void frontend_submit(struct frontend *f, unsigned index);

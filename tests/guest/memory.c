@@ -2,18 +2,22 @@
 #include "tests/guest/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 static int open_file(uint64_t bytes, unsigned flags)
 {
-	int fd = memfd_create("guest", MFD_CLOEXEC | (flags & GUEST_MEMORY_HUGE ? MFD_HUGETLB : 0));
+	bool sealed = flags & GUEST_MEMORY_SEALED;
+	int fd = memfd_create("guest", MFD_CLOEXEC | (sealed ? MFD_ALLOW_SEALING : 0) |
+					       (flags & GUEST_MEMORY_HUGE ? MFD_HUGETLB : 0));
 	int rc;
 
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, bytes) < 0) {
+	if (ftruncate(fd, bytes) < 0 ||
+	    (sealed && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)) {
 		rc = -errno;
 		close(fd);
 		return rc;

@@ -19,6 +19,7 @@
 enum {
 	GUEST_MEMORY_HUGE = 1,	   /* hugepages of the default size; -ENOMEM where there are none */
 	GUEST_MEMORY_ONE_FILE = 2, /* regions are pieces of one file, as QEMU's RAM is */
+	GUEST_MEMORY_SEALED = 4,   /* nobody who has the file can make it shorter */
 };
 
 struct guest_region {

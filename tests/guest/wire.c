@@ -3,11 +3,13 @@
 #include "base/clock.h"
 #include "tests/guest/frontend.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -82,11 +84,13 @@ static int wait_fd(struct frontend *f, int fd, short events, uint64_t deadline)
 
 static int try_connect(struct frontend *f, const struct sockaddr_un *addr)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Else it would wait for ever for a place in a queue of connections that nobody takes. */
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0) {
+	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ||
+	    fcntl(fd, F_SETFL, 0) < 0) {
 		int rc = -errno;
 
 		close(fd);
@@ -106,11 +110,13 @@ int frontend_connect(struct frontend *f, const char *path)
 		return frontend_fail(f, -ENAMETOOLONG, "%s: too long for a socket", path);
 	memcpy(addr.sun_path, path, strlen(path));
 	/* The back-end may be about to make it. */
-	while ((rc = try_connect(f, &addr)) == -ENOENT || rc == -ECONNREFUSED) {
+	while ((rc = try_connect(f, &addr)) == -ENOENT || rc == -ECONNREFUSED || rc == -EAGAIN) {
 		if (clock_ns() > deadline)
 			break;
 		frontend_idle(f);
 	}
+	if (rc == -EAGAIN)
+		return frontend_fail(f, rc, "connect to %s: too many wait there to be taken", path);
 	return rc ? frontend_fail(f, rc, "connect to %s: %s", path, strerror(-rc)) : 0;
 }
 
@@ -212,7 +218,12 @@ static int take_fds(struct frontend *f, struct msghdr *msg, int *fds, unsigned m
 	*n_fds = 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
 		unsigned n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		struct ucred cred;
 
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
+			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+			f->sender = cred.pid;
+		}
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (unsigned i = 0; i < n; i++) {
@@ -235,7 +246,7 @@ static int recv_bytes(struct frontend *f, int sock, void *buf, size_t n, int *fd
 {
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int) * VU_FDS_MAX)];
+		char buf[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * VU_FDS_MAX)];
 	} control;
 	uint64_t deadline = deadline_ns(f->timeout_ms);
 	unsigned max = fds ? *n_fds : 0;
@@ -344,12 +355,19 @@ int frontend_backend_message(struct frontend *f, struct vu_header *h)
 	return rc;
 }
 
+bool frontend_take_event(int fd)
+{
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
+
+	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT) == sizeof(count);
+}
+
 static int take_call(struct frontend *f, unsigned index)
 {
 	struct frontend_queue *q = &f->queue[index];
-	uint64_t count;
 
-	if (read(q->call_fd, &count, sizeof(count)) != sizeof(count))
+	if (!frontend_take_event(q->call_fd))
 		return frontend_fail(f, -EIO, "queue %u: call eventfd: %s", index, strerror(errno));
 	q->calls++;
 	return 0;
