@@ -10,12 +10,16 @@
 
 #include <ctype.h>
 #include <err.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LINE_BYTES 512
 #define WORDS_MAX 12
+/* So that it can be told in cycles of any machine. Of blkparse it is seconds since the epoch, or
+ * since the beginning. */
+#define TIME_MAX_US (UINT64_C(50) * 366 * 86400 * 1000000)
 
 enum format { FORMAT_OWN, FORMAT_FIO_2, FORMAT_FIO_3, FORMAT_BLKPARSE };
 
@@ -30,20 +34,33 @@ struct reader {
 
 const char *const blk_op_names[BLK_OPS] = { "read", "write", "flush", "discard", "writezeroes" };
 
-static void bad(const struct reader *r, const char *what, const char *word)
+/* @word: NULL for none. It may be of any file: no terminal is to obey it. */
+static void __attribute__((noreturn))
+bad(const struct reader *r, const char *what, const char *word)
 {
+	char plain[40];
+	unsigned n = 0;
+
+	for (; word && word[n] && n < sizeof(plain) - 1; n++)
+		plain[n] = word[n] >= ' ' && word[n] <= '~' ? word[n] : '?';
+	plain[n] = '\0';
 	errx(2, "%s: line %llu: %s%s%s", r->path, (unsigned long long)r->line, what,
-	     word ? ": " : "", word ? word : "");
+	     word ? ": " : "", plain);
 }
 
-static uint64_t number(const struct reader *r, const char *word, const char *what)
+/* In units of @unit. What the product does not hold is no number either. */
+static uint64_t number(const struct reader *r, const char *word, const char *what, uint64_t unit)
 {
 	char *end;
-	uint64_t v = strtoull(word ? word : "", &end, 10);
+	uint64_t v;
 
+	errno = 0;
+	v = strtoull(word ? word : "", &end, 10);
 	if (!word || !isdigit((unsigned char)*word) || *end)
 		bad(r, what, word ? word : "missing");
-	return v;
+	if (errno == ERANGE || v > UINT64_MAX / unit)
+		bad(r, "a number that is too large", word);
+	return v * unit;
 }
 
 static void add(struct reader *r, uint64_t at_us, enum blk_op op, uint64_t offset, uint64_t len)
@@ -58,6 +75,8 @@ static void add(struct reader *r, uint64_t at_us, enum blk_op op, uint64_t offse
 		bad(r, "a request of more than 16 MiB", NULL);
 	else if (offset > UINT64_MAX - len)
 		bad(r, "an offset beyond all disks", NULL);
+	if (at_us > TIME_MAX_US)
+		bad(r, "its time is more than 50 years from 0; say microseconds", NULL);
 	if (t->n && at_us < t->request[t->n - 1].at_us)
 		bad(r, "its time is before that of the line above; sort the trace", NULL);
 	if (t->n == r->room) {
@@ -77,14 +96,14 @@ static void add(struct reader *r, uint64_t at_us, enum blk_op op, uint64_t offse
 
 static void own_line(struct reader *r, char **word)
 {
-	uint64_t at_us = number(r, word[0], "no time in microseconds");
+	uint64_t at_us = number(r, word[0], "no time in microseconds", 1);
 
 	for (unsigned op = 0; op < BLK_OPS; op++)
 		if (word[1] && strcmp(word[1], blk_op_names[op]) == 0) {
 			bool flush = op == BLK_FLUSH;
 
-			add(r, at_us, op, flush ? 0 : number(r, word[2], "no offset"),
-			    flush ? 0 : number(r, word[3], "no length"));
+			add(r, at_us, op, flush ? 0 : number(r, word[2], "no offset", 1),
+			    flush ? 0 : number(r, word[3], "no length", 1));
 			return;
 		}
 	bad(r, "not read, write, flush, discard or writezeroes", word[1] ? word[1] : "nothing");
@@ -104,7 +123,7 @@ static void fio_line(struct reader *r, char **word)
 	uint64_t at_us = r->waited_us;
 
 	if (r->format == FORMAT_FIO_3)
-		at_us = number(r, *word++, "no time in milliseconds") * 1000;
+		at_us = number(r, *word++, "no time in milliseconds", 1000);
 	if (!word[0] || !word[1])
 		bad(r, "no file and action", NULL);
 	if (!r->file[0])
@@ -115,15 +134,15 @@ static void fio_line(struct reader *r, char **word)
 	    strcmp(word[1], "close") == 0)
 		return;
 	if (strcmp(word[1], "wait") == 0) {
-		r->waited_us += number(r, word[2], "no time in microseconds");
+		r->waited_us += number(r, word[2], "no time in microseconds", 1);
 		return;
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(actions); i++)
 		if (strcmp(word[1], actions[i].name) == 0) {
 			bool flush = actions[i].op == BLK_FLUSH;
 
-			add(r, at_us, actions[i].op, flush ? 0 : number(r, word[2], "no offset"),
-			    flush ? 0 : number(r, word[3], "no length"));
+			add(r, at_us, actions[i].op, flush ? 0 : number(r, word[2], "no offset", 1),
+			    flush ? 0 : number(r, word[3], "no length", 1));
 			return;
 		}
 	bad(r, "no action that a disk knows", word[1]);
@@ -138,7 +157,7 @@ static void blkparse_line(struct reader *r, char **word, unsigned n)
 
 	if (n < 7 || !strchr(word[0], ',') || strcmp(word[5], "D") != 0)
 		return; /* other events, and the summary at the end */
-	if (sscanf(word[3], "%llu.%9llu", &s, &ns) != 2)
+	if (sscanf(word[3], "%12llu.%9llu", &s, &ns) != 2)
 		bad(r, "no time in seconds", word[3]);
 	if (strchr(rwbs, 'D'))
 		op = BLK_DISCARD;
@@ -153,8 +172,8 @@ static void blkparse_line(struct reader *r, char **word, unsigned n)
 	if (n < 10 || strcmp(word[8], "+") != 0)
 		op = BLK_FLUSH; /* a flush of its own has no place */
 	add(r, s * 1000000 + ns / 1000, op,
-	    op == BLK_FLUSH ? 0 : number(r, word[7], "no sector") * SECTOR,
-	    op == BLK_FLUSH ? 0 : number(r, word[9], "no length") * SECTOR);
+	    op == BLK_FLUSH ? 0 : number(r, word[7], "no sector", SECTOR),
+	    op == BLK_FLUSH ? 0 : number(r, word[9], "no length", SECTOR));
 }
 
 static enum format format_of(const struct reader *r, const char *line)

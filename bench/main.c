@@ -3,9 +3,11 @@
 #include "bench/interrupt.h"
 
 #include <err.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
 	const char *name, *what;
@@ -46,10 +48,24 @@ static int run(int argc, char **argv)
 	errx(2, "%s: no such command; see sluice-bench --help", argv[1]);
 }
 
+/* What is closed would be taken by the next socket or file, and printed to. To write there fails.
+ */
+static void keep_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY); /* for those that it starts, too */
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	int rc;
 
+	keep_standard_files();
 	signal(SIGPIPE, SIG_IGN);
 	interrupt_catch();
 	setvbuf(stdout, NULL, _IOLBF, 0);

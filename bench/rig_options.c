@@ -244,6 +244,8 @@ int rig_parse(int argc, char **argv, struct rig_options *o, const struct rig_com
 	while ((c = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
 		if (c == OPT_HELP) {
 			command->usage(stdout);
+			if (fflush(stdout) != 0 || ferror(stdout))
+				errx(1, "cannot write all of the help");
 			exit(0);
 		}
 		if (c >= OPT_FIRST)
