@@ -43,6 +43,12 @@ static void look_at_disk(struct blk_run *b)
 	struct rig_disk d;
 
 	rig_read_disk(b->rig, &d);
+	/* virtio 1.3 5.2.3 */
+	if (o->rig.queues > 1 && !(features & BIT(VIRTIO_BLK_F_MQ)))
+		errx(1,
+		     "%s: the back-end does not offer VIRTIO_BLK_F_MQ, and so has one queue; %u "
+		     "were asked for: use --queues 1",
+		     b->rig->path, o->rig.queues);
 	b->disk.bytes = d.config.capacity * SECTOR;
 	b->disk.size_max = BLK_BYTES_MAX;
 	if (features & BIT(VIRTIO_BLK_F_SIZE_MAX)) {
@@ -90,6 +96,7 @@ static void merge(const struct blk_run *b, struct blk_figures *sum, struct histo
 			histogram_merge(&sum->latency[op], &f->latency[op]);
 			histogram_merge(all, &f->latency[op]);
 		}
+		sum->done += f->done;
 		sum->bytes += f->bytes;
 		sum->errors += f->errors;
 		sum->verified += f->verified;
@@ -97,9 +104,9 @@ static void merge(const struct blk_run *b, struct blk_figures *sum, struct histo
 	}
 }
 
-static double per_million(const struct blk_run *b, const struct histogram *all)
+static double per_million(const struct blk_run *b, const struct blk_figures *f)
 {
-	return b->crew.cpu_s >= 0 && all->n ? b->crew.cpu_s / (double)all->n * 1e6 : -1;
+	return b->crew.cpu_s >= 0 && f->done ? b->crew.cpu_s / (double)f->done * 1e6 : -1;
 }
 
 /* Of a request, of a trace its longest; 0: flushes have none. */
@@ -126,7 +133,7 @@ static void report_json(const struct blk_run *b, const struct blk_figures *f,
 	       o->rig.packed ? "packed" : "split", o->rig.queue_size,
 	       (unsigned long long)b->rig->frontend.features,
 	       blk_is_open_loop(o) ? "open" : "closed", o->rate, o->rig.warmup_s, s,
-	       (unsigned long long)all->n, (double)all->n / s, (double)f->bytes / s / (1 << 20));
+	       (unsigned long long)all->n, (double)f->done / s, (double)f->bytes / s / (1 << 20));
 	printf(", \"reads\": %llu, \"writes\": %llu, \"flushes\": %llu, \"discards\": %llu, "
 	       "\"writezeroes\": %llu",
 	       (unsigned long long)f->latency[BLK_READ].n,
@@ -137,8 +144,7 @@ static void report_json(const struct blk_run *b, const struct blk_figures *f,
 	printf(", \"errors\": %llu, \"unsent\": %llu, \"verified\": %llu, \"backend_cpu_s\": %.4f, "
 	       "\"backend_cpu_s_per_million\": %.4f, \"steal_s\": %.2f",
 	       (unsigned long long)f->errors, (unsigned long long)f->unsent,
-	       (unsigned long long)f->verified, b->crew.cpu_s, per_million(b, all),
-	       b->crew.steal_s);
+	       (unsigned long long)f->verified, b->crew.cpu_s, per_million(b, f), b->crew.steal_s);
 	rig_print_latency(all, true);
 	printf(", \"latency_us_of\": { ");
 	for (unsigned op = 0; op < BLK_OPS; op++)
@@ -182,7 +188,8 @@ static void report(const struct blk_run *b, const struct blk_figures *f,
 	printf("\nrequests       %llu in %.2f s, %llu reads, %llu failed\n"
 	       "rate           %.0f a second, %.1f MiB/s\n",
 	       (unsigned long long)all->n, s, (unsigned long long)f->latency[BLK_READ].n,
-	       (unsigned long long)f->errors, (double)all->n / s, (double)f->bytes / s / (1 << 20));
+	       (unsigned long long)f->errors, (double)f->done / s,
+	       (double)f->bytes / s / (1 << 20));
 	if (f->unsent)
 		printf("behind         %llu due and not sent when the time was up: no latency "
 		       "tells "
@@ -194,7 +201,7 @@ static void report(const struct blk_run *b, const struct blk_figures *f,
 		       (unsigned long long)f->verified);
 	if (b->crew.cpu_s >= 0)
 		printf("back-end CPU   %.2f s, %.3f s per million requests\n", b->crew.cpu_s,
-		       per_million(b, all));
+		       per_million(b, f));
 	printf("steal          %.2f s\n", b->crew.steal_s);
 	interrupt_report(false);
 }

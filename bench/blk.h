@@ -81,7 +81,8 @@ struct blk_queue {
 
 struct blk_figures {
 	struct histogram latency[BLK_OPS];
-	uint64_t bytes, errors, verified, unsent;
+	uint64_t done, bytes; /* within the time: what still was under way then is no rate */
+	uint64_t errors, verified, unsent;
 };
 
 /* Which request comes next, and when. */

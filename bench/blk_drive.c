@@ -13,7 +13,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 
 #define CHECK_EVERY_US 50000
@@ -156,10 +155,12 @@ static void count(struct blk_driver *d, const struct blk_slot *s, uint8_t status
 		return;
 	}
 	d->done++;
-	if (!counts)
-		return;
-	histogram_add(&d->figures.latency[s->op], now - s->intended);
-	d->figures.bytes += s->len;
+	if (!m->until) {
+		d->figures.done++;
+		d->figures.bytes += s->len;
+	}
+	if (counts)
+		histogram_add(&d->figures.latency[s->op], now - s->intended);
 }
 
 static bool next_to_sweep(struct blk_driver *d, struct blk_slot *s, uint64_t now);
@@ -231,16 +232,12 @@ static void send_due(struct blk_driver *d, uint64_t now)
 static void check(struct blk_driver *d, uint64_t now)
 {
 	uint64_t patience = (uint64_t)d->run->opt->rig.timeout_ms * 1000 * clock_cycles_per_us();
-	struct frontend *f = &d->run->rig->frontend;
-	eventfd_t ignored;
 	char why[80];
 
 	for (unsigned i = 0; i < d->n_queues; i++) {
 		unsigned queue = d->queues[i].blk.queue;
 
-		if (eventfd_read(f->queue[queue].err_fd, &ignored) == 0)
-			errx(1, "%s: the back-end signalled an error of queue %u",
-			     d->run->rig->path, queue);
+		rig_check_error(d->run->rig, queue);
 	}
 	for (unsigned i = 0; i < d->n_slots; i++) {
 		struct blk_slot *s = &d->slots[i];
@@ -287,7 +284,6 @@ static void sleep_until_called(struct blk_driver *d, uint64_t now)
 	struct pollfd fds[FRONTEND_QUEUES_MAX];
 	uint64_t us = CHECK_EVERY_US;
 	bool go_on = false;
-	eventfd_t ignored;
 
 	if (d->open && !d->load.over && !d->stopping && d->in_flight < d->n_slots)
 		us = d->load.next_at > (double)now
@@ -307,7 +303,7 @@ static void sleep_until_called(struct blk_driver *d, uint64_t now)
 	for (unsigned i = 0; i < d->n_queues; i++) {
 		rig_calls_off(d->run->rig, d->queues[i].blk.queue);
 		if (fds[i].revents)
-			eventfd_read(fds[i].fd, &ignored);
+			frontend_take_event(fds[i].fd);
 	}
 }
 

@@ -95,6 +95,20 @@ Test(bench_load, a_request_is_not_sent_before_it_is_due_and_keeps_its_time_when_
 	cr_assert_eq(blk_load_unsent(&d, 1000 + 10 * gap), 0);
 }
 
+Test(bench_load, what_was_not_sent_is_known_without_counting_it, .timeout = 5)
+{
+	uint64_t seconds = 100000, second = clock_cycles_per_us() * 1000000;
+
+	o.rate = 1000000000;
+	for (unsigned i = 0; i < 2; i++) {
+		o.poisson = i;
+		load(0);
+		cr_assert(blk_load_next(&d, &s, 1000));
+		cr_assert_float_eq((double)blk_load_unsent(&d, 1000 + seconds * second),
+				   (double)seconds * o.rate, 1e9);
+	}
+}
+
 Test(bench_load, threads_have_parts_of_the_disk_that_do_not_meet)
 {
 	uint64_t end = 0;
