@@ -21,7 +21,7 @@ struct net_bench {
 	struct stream streams[2];
 	unsigned n_streams;
 	struct run run;
-	double cpu, steal; /* seconds of the last run; -1: unknown */
+	double steal; /* seconds of the last run; -1: unknown */
 };
 
 /* One run, with what it cost. */
@@ -36,7 +36,8 @@ struct net_totals {
 	uint64_t lost;	      /* should have come and did not: on the way, or never sent */
 	uint64_t unsent;      /* of the lost ones: found the ring full */
 	uint64_t driver_late; /* of the meant ones, beside the lost */
-	double rate;	      /* frames that came in the time, a second */
+	uint64_t in_time;     /* frames that came, or with --send-only were taken, in the time */
+	double rate;	      /* of those, a second */
 	double gbit_s;
 };
 

@@ -100,6 +100,8 @@ void card_check(const struct card *c)
 
 		if (tx || rx)
 			errx(1, "%s: the back-end broke a rule: %s", c->rig->path, tx ? tx : rx);
+		rig_check_error(c->rig, 2 * i + CARD_RX);
+		rig_check_error(c->rig, 2 * i + CARD_TX);
 	}
 }
 
@@ -195,6 +197,19 @@ bool card_no_header(struct card *c, uint32_t bytes)
 	return false;
 }
 
+uint64_t card_bytes_under_way(const struct card *c)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < c->n_pairs; i++) {
+		for (unsigned k = 0; k < c[i].n_tx; k++)
+			sum += c[i].tx_bufs[k].size;
+		for (unsigned k = 0; k < c[i].n_tx_free; k++)
+			sum -= c[i].tx_free[k]->size;
+	}
+	return sum;
+}
+
 void card_submit(struct card *c, unsigned ring)
 {
 	frontend_submit(&c->rig->frontend, 2 * c->pair + ring);
@@ -207,7 +222,32 @@ static bool calls_on(struct driver_ring *r)
 					 : driver_calls_on(r, DRIVER_PACKED);
 }
 
-void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns)
+static bool has_used(const struct driver_ring *r)
+{
+	return r->layout == DRIVER_SPLIT ? driver_has_used(r, DRIVER_SPLIT)
+					 : driver_has_used(r, DRIVER_PACKED);
+}
+
+static unsigned queue_of(const struct card_wait *w)
+{
+	return 2 * w->card->pair + w->ring;
+}
+
+/* Chains were used, and nobody called: not a delay, but a call that was lost. */
+static void check_called(const struct card_wait *wait, struct pollfd *fds, unsigned n,
+			 unsigned patience_ms)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct rig *r = wait[i].card->rig;
+
+		if (wait[i].asked && has_used(&r->frontend.queue[queue_of(&wait[i])].ring) &&
+		    poll(fds, n, (int)patience_ms) == 0)
+			errx(1, "%s: queue %u: chains were used, but no call came", r->path,
+			     queue_of(&wait[i]));
+	}
+}
+
+void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigned patience_ms)
 {
 	struct timespec time = { (time_t)(timeout_ns / 1000000000),
 				 (long)(timeout_ns % 1000000000) };
@@ -216,21 +256,21 @@ void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns)
 
 	for (unsigned i = 0; i < n; i++) {
 		const struct card *c = wait[i].card;
-		struct frontend_queue *q = &c->rig->frontend.queue[2 * c->pair + wait[i].ring];
+		struct frontend_queue *q = &c->rig->frontend.queue[queue_of(&wait[i])];
 
 		fds[i] = (struct pollfd) { q->call_fd, POLLIN, 0 };
 		/* Who has buffers left waits for none of those that it has sent, as Linux does. */
-		if (wait[i].ring == CARD_RX || !c->n_tx_free)
+		wait[i].asked = wait[i].ring == CARD_RX || !c->n_tx_free;
+		if (wait[i].asked)
 			idle &= calls_on(&q->ring);
 	}
-	if (idle)
-		ppoll(fds, n, &time, NULL);
+	if (idle && ppoll(fds, n, &time, NULL) == 0 && timeout_ns >= CARD_NAP_NS)
+		check_called(wait, fds, n, patience_ms);
 	for (unsigned i = 0; i < n; i++) {
 		struct rig *r = wait[i].card->rig;
-		unsigned ring = 2 * wait[i].card->pair + wait[i].ring;
 
 		if (fds[i].revents & POLLIN)
-			frontend_wait_call(&r->frontend, ring, 0);
-		rig_calls_off(r, ring);
+			frontend_wait_call(&r->frontend, queue_of(&wait[i]), 0);
+		rig_calls_off(r, queue_of(&wait[i]));
 	}
 }

@@ -65,18 +65,26 @@ void card_open(struct card *c, const struct rig_options *o, const char *path,
 	       const struct card_options *opt);
 void card_close(struct card *c);
 
-/* Has the device broken a rule, in any pair? Then this ends the program. */
+/* Has the device broken a rule, or signalled an error, in any pair? Then this ends the program. */
 void card_check(const struct card *c);
+
+/* Of the frames that were sent and not taken back, in all pairs. */
+uint64_t card_bytes_under_way(const struct card *c);
 
 /* Shows the device what was added to a ring of that pair, and kicks if it wants that. */
 void card_submit(struct card *c, unsigned ring);
 
-/* Waits for a call of one of @n rings (4 * CARD_PAIRS_MAX at most), @timeout_ns at most. */
+/*
+ * Waits for a call of one of @n rings (4 * CARD_PAIRS_MAX at most), @timeout_ns at most. Ends the
+ * program where a ring had something after a CARD_NAP_NS and no call comes for @patience_ms.
+ */
+#define CARD_NAP_NS UINT64_C(10000000)
 struct card_wait {
 	struct card *card;
 	unsigned ring;
+	bool asked; /* card_sleep()'s own: for a call */
 };
-void card_sleep(const struct card_wait *wait, unsigned n, uint64_t timeout_ns);
+void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigned patience_ms);
 
 /* The parts of what follows that are not for every frame. */
 void card_refused(const struct card *c, const char *ring) COLD __attribute__((noreturn));

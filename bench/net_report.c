@@ -45,9 +45,7 @@ static uint64_t notes(const struct net_bench *b, bool calls)
 
 static double per_million(const struct net_bench *b, const struct net_totals *t)
 {
-	uint64_t frames = b->opt.send_only ? t->sent : t->received;
-
-	return b->cpu < 0 || !frames ? -1 : b->cpu / (double)frames * 1e6;
+	return b->run.cpu < 0 || !t->in_time ? -1 : b->run.cpu / (double)t->in_time * 1e6;
 }
 
 /* Cycles of the back-end's for a frame: of the TSC, which need not be those of its CPU. */
@@ -118,7 +116,7 @@ static void print_text(const struct net_bench *b, const struct net_totals *t,
 	       ULL(notes(b, true)));
 	if (million >= 0)
 		printf("back-end CPU   %.2f s, %.3f s per million frames, %.0f cycles a frame\n",
-		       b->cpu, million, cycles_per_frame(million));
+		       b->run.cpu, million, cycles_per_frame(million));
 	printf("steal          %.2f s\n", b->steal);
 	interrupt_report(false);
 }
@@ -166,7 +164,7 @@ static void print_json(const struct net_bench *b, const struct net_totals *t,
 	       "\"backend_cycles_per_frame\": %.0f, \"steal_s\": %.2f",
 	       ULL(t->sent), ULL(t->received), ULL(t->lost), ULL(t->reordered), ULL(t->duplicated),
 	       ULL(t->corrupt), ULL(t->foreign), ULL(t->meant), ULL(t->unsent), ULL(t->driver_late),
-	       t->rate, t->gbit_s, ULL(notes(b, false)), ULL(notes(b, true)), b->cpu, million,
+	       t->rate, t->gbit_s, ULL(notes(b, false)), ULL(notes(b, true)), b->run.cpu, million,
 	       cycles_per_frame(million), b->steal);
 	print_latencies(b);
 	if (s)

@@ -18,7 +18,7 @@
 static struct {
 	struct run run;
 	struct net_counts n[2];
-	double cpu, steal;
+	double steal;
 } kept;
 
 static void keep(const struct net_bench *b)
@@ -26,7 +26,6 @@ static void keep(const struct net_bench *b)
 	kept.run = b->run;
 	for (unsigned i = 0; i < b->n_streams; i++)
 		kept.n[i] = b->streams[i].n;
-	kept.cpu = b->cpu;
 	kept.steal = b->steal;
 }
 
@@ -35,7 +34,6 @@ static void bring_back(struct net_bench *b)
 	b->run = kept.run;
 	for (unsigned i = 0; i < b->n_streams; i++)
 		b->streams[i].n = kept.n[i];
-	b->cpu = kept.cpu;
 	b->steal = kept.steal;
 }
 

@@ -138,7 +138,8 @@ HOT void send_frame(struct stream *s, struct card_buf *b, uint64_t stamp)
 
 static void wrong(struct stream *s, const char *what, uint64_t a, uint64_t b)
 {
-	if (!s->n.corrupt++)
+	s->n.corrupt++;
+	if (!s->ever_corrupt++)
 		snprintf(s->wrong, sizeof(s->wrong), "%s (%llu, %llu)", what, (unsigned long long)a,
 			 (unsigned long long)b);
 }
@@ -186,14 +187,37 @@ static bool payload_is_right(struct stream *s, const struct card_frame *f, uint3
 	return true;
 }
 
+/*
+ * Of the headers, what tells no flow. A TCP checksum may be completed on the way (virtio 1.3
+ * 5.1.6.2).
+ */
+static bool head_is_right(struct stream *s, const struct card_frame *f, uint64_t serial,
+			  uint32_t flow)
+{
+	const uint8_t *frame = f->buf[0]->host + NET_HDR_BYTES;
+	unsigned end = s->load->tcp ? TCP_HEAD - 4 : UDP_HEAD;
+	uint8_t want[NET_HDR_BYTES + TCP_HEAD];
+
+	frame_write_head(&s->flows[flow], f->bytes - NET_HDR_BYTES, (uint16_t)s->load->mss, want);
+	for (unsigned at = 0; at < end; at++)
+		if (frame[at] != want[NET_HDR_BYTES + at]) {
+			wrong(s, "a byte of the headers is wrong: byte, frame", at, serial);
+			return false;
+		}
+	return true;
+}
+
 static bool is_hello(const struct card_frame *f)
 {
 	return f->len[0] >= NET_HDR_BYTES + ETHER_BYTES &&
 	       frame_is_hello(f->buf[0]->host + NET_HDR_BYTES);
 }
 
-/* @return true for a frame that is ours and whole, with the time that it tells. */
-HOT bool take_frame(struct stream *s, const struct card_frame *f, uint64_t *stamp)
+/*
+ * @return true for a frame that is ours and whole, of this run, with the time that it tells. One
+ * that was given up in a run before, and comes after all, is no frame of this one's.
+ */
+HOT bool take_frame(struct stream *s, const struct card_frame *f, uint64_t now, uint64_t *stamp)
 {
 	unsigned head = s->load->tcp ? TCP_HEAD : UDP_HEAD;
 	uint32_t size = f->bytes - NET_HDR_BYTES;
@@ -207,12 +231,14 @@ HOT bool take_frame(struct stream *s, const struct card_frame *f, uint64_t *stam
 		return false;
 	}
 	memcpy(&st, f->buf[0]->host + NET_HDR_BYTES + head, sizeof(st));
-	if (st.check != stamp_check(&st, (uint32_t)id, size) || st.serial >= s->flows[id].serial) {
+	if (st.check != stamp_check(&st, (uint32_t)id, size) || st.cycles > now ||
+	    st.serial >= s->flows[id].serial) {
 		wrong(s, "not as it was sent: bytes, frame", size, st.serial);
 		return false;
 	}
-	if (s->load->verify && !payload_is_right(s, f, NET_HDR_BYTES + head + (uint32_t)sizeof(st),
-						 st.serial, (uint32_t)id))
+	if (s->load->verify && !(head_is_right(s, f, st.serial, (uint32_t)id) &&
+				 payload_is_right(s, f, NET_HDR_BYTES + head + (uint32_t)sizeof(st),
+						  st.serial, (uint32_t)id)))
 		return false;
 	news = flow_came(&s->order[id], st.serial);
 	if (news == FLOW_DUPLICATED) {
@@ -220,6 +246,8 @@ HOT bool take_frame(struct stream *s, const struct card_frame *f, uint64_t *stam
 		return false;
 	}
 	s->n.reordered += news == FLOW_REORDERED;
+	if (unlikely(st.cycles < s->since))
+		return false;
 	s->n.received++;
 	s->n.bytes += size;
 	*stamp = st.cycles;
@@ -248,7 +276,7 @@ static unsigned receive_by(struct stream *s, struct card *to)
 
 	while (n < 2 * BURST && card_receive(to, &f)) {
 		n++;
-		if (take_frame(s, &f, &stamp)) {
+		if (take_frame(s, &f, to->came_at, &stamp)) {
 			histogram_add(&s->n.latency, to->came_at - stamp);
 			if (s->answer)
 				answer(s->answer, stamp);
@@ -372,7 +400,8 @@ static void check(const struct run *r, uint64_t idle_cycles)
 
 static void nap(const struct run *r, const struct moment *m, uint64_t end)
 {
-	uint64_t per_us = clock_cycles_per_us(), until = MIN(end, m->now + 10000 * per_us);
+	uint64_t per_us = clock_cycles_per_us();
+	uint64_t until = MIN(end, m->now + (CARD_NAP_NS / 1000 + 1) * per_us);
 	struct card_wait wait[4 * CARD_PAIRS_MAX];
 	unsigned n = 0;
 
@@ -380,15 +409,15 @@ static void nap(const struct run *r, const struct moment *m, uint64_t end)
 		const struct stream *s = r->stream[i];
 
 		for (unsigned k = 0; k < s->from->n_pairs; k++)
-			wait[n++] = (struct card_wait) { &s->from[k], CARD_TX };
+			wait[n++] = (struct card_wait) { &s->from[k], CARD_TX, false };
 		for (unsigned k = 0; s->to && k < s->to->n_pairs; k++)
-			wait[n++] = (struct card_wait) { &s->to[k], CARD_RX };
+			wait[n++] = (struct card_wait) { &s->to[k], CARD_RX, false };
 		if (m->per_frame > 0 && !(i && r->stream[0]->answer))
 			until = MIN(until, m->start + (uint64_t)((double)(s->n.offered + 1) *
 								 m->per_frame));
 	}
 	if (until > m->now + per_us)
-		card_sleep(wait, n, (until - m->now) * 1000 / per_us);
+		card_sleep(wait, n, (until - m->now) * 1000 / per_us, r->timeout_ms);
 }
 
 /* One look at everything. @return whether anything was done. */
@@ -410,6 +439,19 @@ static unsigned round_of(struct run *r, const struct moment *m, bool over)
 		work += (unsigned)(s->consumed - consumed);
 	}
 	return work;
+}
+
+/* What grows with each frame of ours that gets anywhere; those of others and copies are none. */
+static uint64_t moved(const struct run *r)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
+		const struct stream *s = r->stream[i];
+
+		sum += s->n.sent + s->consumed + s->n.received + s->n.corrupt;
+	}
+	return sum;
 }
 
 static bool all_came(const struct run *r)
@@ -435,27 +477,41 @@ static void give_up(const struct run *r)
 	}
 }
 
+/* Of the back-end, or of both. */
+static double cpu_seconds(const struct run *r)
+{
+	const struct stream *s = r->stream[0];
+	struct rig *rigs[] = { s->from->rig, s->to ? s->to->rig : s->from->rig };
+
+	return rig_cpu_seconds_of(rigs, 2);
+}
+
 static void begin(struct run *r, struct moment *m)
 {
 	double rate = r->stream[0]->load->rate;
 
-	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
-		memset(&r->stream[i]->n, 0, sizeof(r->stream[i]->n));
-		r->stream[i]->given_up = r->stream[i]->excused = 0;
-	}
 	r->told = r->told_frames = 0;
+	r->cpu = cpu_seconds(r);
 	m->per_frame = rate > 0 ? (double)clock_cycles_per_us() * 1e6 / rate : 0;
 	m->start = m->last = m->now = clock_cycles();
+	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
+		struct stream *s = r->stream[i];
+
+		memset(&s->n, 0, sizeof(s->n));
+		s->given_up = s->excused = s->consumed = 0;
+		s->since = m->start;
+	}
 }
 
 static void end_of_time(struct run *r, const struct moment *m)
 {
 	r->seconds = (double)(m->now - m->start) / (double)clock_cycles_per_us() / 1e6;
+	r->cpu = rig_spent(r->cpu, cpu_seconds(r));
 	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
 		const struct stream *s = r->stream[i];
 
-		r->received_in[i] = s->to ? s->n.received : s->n.sent;
-		r->bytes_in[i] = s->n.bytes;
+		r->received_in[i] = s->to ? s->n.received : s->consumed;
+		r->bytes_in[i] = s->n.bytes - (s->to ? 0 : card_bytes_under_way(s->from));
 	}
 }
 
@@ -491,7 +547,7 @@ static void tell(struct run *r, const struct moment *m)
 
 void run(struct run *r, uint64_t us)
 {
-	uint64_t per_us = clock_cycles_per_us(), end, last_work, next_check, last_came;
+	uint64_t per_us = clock_cycles_per_us(), end, last_work, next_check, last_came, came = 0;
 	struct moment m;
 	bool over = false;
 
@@ -507,7 +563,11 @@ void run(struct run *r, uint64_t us)
 		m.last = m.now;
 		m.now = clock_cycles();
 		if (work)
-			last_work = last_came = m.now;
+			last_work = m.now;
+		if (came != moved(r)) {
+			came = moved(r);
+			last_came = m.now;
+		}
 		if (!over && (m.now >= end || interrupted())) {
 			end_of_time(r, &m);
 			forgo_the_rest(r);

@@ -48,7 +48,9 @@ struct stream {
 	uint64_t given_up; /* frames under way that nobody waits for any more */
 	uint64_t excused;  /* of the backlog: fell due while this thread did not run */
 	struct net_counts n;
-	char wrong[160]; /* the first frame that was corrupt */
+	uint64_t since;	       /* the run's beginning, in cycles */
+	uint64_t ever_corrupt; /* in all runs, a warm-up and a search's trials too */
+	char wrong[160];       /* the first of those */
 };
 
 void stream_init(struct stream *s, const struct net_load *load, struct card *from, struct card *to,
@@ -62,6 +64,7 @@ struct run {
 	bool sleep, progress;
 	/* Results. */
 	double seconds;		 /* without the wait for the last frames */
+	double cpu;		 /* of the back-end within them; -1: unknown */
 	uint64_t received_in[2]; /* frames that came within them, and their bytes */
 	uint64_t bytes_in[2];
 	uint64_t told, told_frames; /* seconds, and what had come by then */

@@ -26,6 +26,7 @@ static void add_sent(struct net_totals *t, const struct stream *s)
 static void add_received(const struct net_bench *b, struct net_totals *t, unsigned i)
 {
 	t->received += b->streams[i].n.received;
+	t->in_time += b->run.received_in[i];
 	t->rate += (double)b->run.received_in[i] / b->run.seconds;
 	t->gbit_s += (double)b->run.bytes_in[i] * 8e-9 / b->run.seconds;
 }

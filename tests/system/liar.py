@@ -3,6 +3,8 @@
 """A vhost-user-blk back-end of 1 MiB that serves its first requests honestly and then lies: what sluice-bench has to
 notice. liar.py SOCKET LIE [HONEST]. "config: ..." are no lies, but what back-ends make of GET_CONFIG. One queue, split or packed, no
 indirect descriptors, no EVENT_IDX; polls."""
+import contextlib
+import fcntl
 import mmap
 import os
 import socket
@@ -16,7 +18,7 @@ DISK_BYTES = 1 << 20
 BLOCK = 4096
 F_SIZE_MAX, F_FLUSH, F_DISCARD, F_PROTOCOL = 1 << 1, 1 << 9, 1 << 13, 1 << 30
 F_VERSION_1, F_PACKED = 1 << 32, 1 << 34
-PF_CONFIG = 1 << 9
+PF_MQ, PF_CONFIG, PF_MEM_SLOTS = 1 << 0, 1 << 9, 1 << 15
 DESC_NEXT, DESC_WRITE, AVAIL, USED = 1, 2, 1 << 7, 1 << 15
 T_IN, T_OUT, T_FLUSH = 0, 1, 4
 
@@ -68,7 +70,7 @@ class Split:
                 return head, chain
             i = following
 
-    def push(self, ident, length, _):
+    def push(self, ident, length, *_):
         put(self.used, self.u + 4 + 8 * (self.done % self.size), struct.pack("<II", ident, length))
         self.done = (self.done + 1) & 0xffff
         put(self.used, self.u + 2, struct.pack("<H", self.done))
@@ -93,10 +95,10 @@ class Packed:
             if not flags & DESC_NEXT:
                 return ident, chain
 
-    def push(self, ident, length, n_slots):
+    def push(self, ident, length, n_slots, flags=DESC_WRITE):
         place = self.d + 16 * self.used_at
         put(self.desc, place + 8, struct.pack("<IH", length, ident))
-        put(self.desc, place + 14, struct.pack("<H", DESC_WRITE | (AVAIL | USED if self.used_wrap else 0)))
+        put(self.desc, place + 14, struct.pack("<H", flags | (AVAIL | USED if self.used_wrap else 0)))
         self.used_at += n_slots
         if self.used_at >= self.size:
             self.used_at, self.used_wrap = self.used_at - self.size, not self.used_wrap
@@ -124,6 +126,11 @@ class Device:
     def serve(self, ident, chain, ring):
         kind, _, sector = struct.unpack("<IIQ", self.memory.read(chain[0][0], 16))
         lies, written, at = self.served >= self.honest, 1, sector * 512
+        if self.lie == "slow":
+            time.sleep(0.003)
+        if self.lie == "babble" and not self.served:
+            self.connection.sendall(b"hello")
+            threading.Timer(0.5, self.connection.shutdown, [socket.SHUT_RDWR]).start()
         self.served += 1
         self.writes += kind == T_OUT
         if lies and self.lie == "misread" and kind == T_IN:
@@ -167,12 +174,14 @@ class Device:
                 time.sleep(0.0001)
 
     def answer(self, request, payload):
-        self.connection.sendall(struct.pack("<III", request, 1 | 4, len(payload)) + payload)
+        fds = [0] if self.lie == "descriptors" else []
+        socket.send_fds(self.connection, [struct.pack("<III", request, 1 | 4, len(payload)) + payload], fds)
 
     def config(self, offset, size):
         """virtio 1.3 5.2.4: capacity in sectors, size_max; discard and write zeroes at most so many sectors."""
         space = bytearray(256)
-        struct.pack_into("<QI", space, 0, DISK_BYTES // 512, 0 if self.lie == "config: no size_max" else 1536)
+        sectors = {"config: endless": (1 << 55) + 1, "config: empty": 0}.get(self.lie, DISK_BYTES // 512)
+        struct.pack_into("<QI", space, 0, sectors, 0 if self.lie == "config: no size_max" else 1536)
         struct.pack_into("<I", space, 36, 64)
         asked = offset
         if self.lie == "config: no offset":  # libvhost-user, SPDK
@@ -189,14 +198,22 @@ class Device:
         self.answer(24, struct.pack("<III", asked, size, 0) + space[offset:offset + size])
 
     def message(self, request, payload, fds):
+        if self.lie == "blocking" and request in (12, 13, 14):
+            fcntl.fcntl(fds[0], fcntl.F_SETFL, 0)
         if request == 1:
             self.answer(1, struct.pack("<Q", F_SIZE_MAX | F_FLUSH | F_DISCARD | F_PROTOCOL | F_VERSION_1 | F_PACKED))
         elif request == 2:
             self.features, = struct.unpack("<Q", payload)
         elif request == 15:
-            self.answer(15, struct.pack("<Q", 0 if self.lie == "no config" else PF_CONFIG))
+            more = {"no config": PF_CONFIG, "no blk mq": PF_MQ, "no slots": PF_MEM_SLOTS}.get(self.lie, 0)
+            self.answer(15, struct.pack("<Q", PF_CONFIG ^ more))
+        elif request in (17, 36):
+            self.answer(request, struct.pack("<Q", 0 if self.lie == "no slots" else 8))
         elif request == 5:
             for i, fd in enumerate(fds):
+                with contextlib.suppress(PermissionError):
+                    if self.lie == "truncate":
+                        os.ftruncate(fd, 0)
                 self.memory.add(*struct.unpack_from("<QQQQ", payload, 8 + 32 * i), fd)
         elif request == 8:
             self.size = struct.unpack("<II", payload)[1]
@@ -211,16 +228,21 @@ class Device:
         elif request == 24:
             self.config(*struct.unpack_from("<II", payload))
 
+    def obey(self):
+        """One message. @return False where there is none any more."""
+        data, fds, _, _ = socket.recv_fds(self.connection, 12, 16)
+        if len(data) < 12:
+            return False
+        request, _, size = struct.unpack("<III", data)
+        payload = b""
+        while len(payload) < size:
+            payload += self.connection.recv(size - len(payload))
+        self.message(request, payload, fds)
+        return True
+
     def run(self):
-        while True:
-            data, fds, _, _ = socket.recv_fds(self.connection, 12, 16)
-            if len(data) < 12:
-                return
-            request, _, size = struct.unpack("<III", data)
-            payload = b""
-            while len(payload) < size:
-                payload += self.connection.recv(size - len(payload))
-            self.message(request, payload, fds)
+        while self.obey():
+            pass
 
 
 def main():
