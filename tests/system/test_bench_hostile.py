@@ -167,7 +167,7 @@ def test_more_than_a_thousand_million_that_were_not_sent_are_told_at_once(folder
 @pytest.mark.parametrize("config, options, says", [
     ("config: endless", [], "has 36028797018963969 sectors, which is more than 64 bits of bytes; no disk has"),
     ("config: empty", [], "of 0 bytes"),
-    ("one queue", ["--queues", 2], "does not offer VHOST_USER_PROTOCOL_F_MQ, and so has one queue, or pair; 2 were asked for"),
+    ("one queue", ["--queues", 2], "the back-end has 1 queue, and 2 were asked for: use fewer --queues"),
     ("no blk mq", ["--queues", 2], "does not offer VIRTIO_BLK_F_MQ, and so has one queue; 2 were asked for: use --queues 1"),
     ("no slots", [], "it takes no memory region")])
 def test_a_disk_that_cannot_be_is_refused(folder, config, options, says):
