@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts each back-end of a recipe, measures them in turn, and tells medians, ratios and spread."""
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -134,12 +135,18 @@ if __name__ == "__main__":
     for name in SIGNALS:
         signal.signal(name, stop)
     try:
-        sys.exit(compare(said))
+        code = compare(said)
+        sys.stdout.flush()
+        sys.exit(code)
     except recipe.RecipeError as e:
         print(f"sluice-bench: {e}", file=sys.stderr)
         sys.exit(2)
     except OSError as e:
-        print(f"sluice-bench: {f'{e.filename}: ' if e.filename else ''}{e.strerror or e}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"sluice-bench: {f'{e.filename}: ' if e.filename else ''}{e.strerror or e}", file=sys.stderr, flush=True)
+        # What could not be written would be tried again at the end, with a code of its own.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
         sys.exit(1)
     except run.Stopped as e:
         sys.exit(128 + e.number)

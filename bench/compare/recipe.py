@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import os
 import re
+import reprlib
 from pathlib import Path
 
 import virtio_user
@@ -65,12 +66,26 @@ def find(name):
     raise RecipeError(f"{name}: no such file; these came with the program: {known}")
 
 
+# What a name, a program or a file cannot hold, or a terminal would obey; text may have lines.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ud800-\udfff]")
+
+
+def shown(value):
+    """Short, whatever is in it: by aliases a few lines of YAML hold more than there is memory for."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = 80
+    try:
+        return brief.repr(value)
+    except ValueError:  # more digits than Python likes to print
+        return "a very large number"
+
+
 class Checker:
     """Takes values out of one mapping; each error says where it is."""
 
     def __init__(self, file, where, mapping, known):
         if not isinstance(mapping, dict):
-            what = "nothing is in it; say" if mapping is None else f"{mapping!r} is not"
+            what = "nothing is in it; say" if mapping is None else f"{shown(mapping)} is not"
             raise RecipeError(f"{file}: {where + ': ' if where else ''}{what} a mapping of keys to values")
         self.file, self.where, self.mapping = file, where, mapping
         for key in mapping:
@@ -79,14 +94,20 @@ class Checker:
 
     def fail(self, key, why):
         value = self.mapping.get(key)
-        path = f"{self.where}.{key}" if self.where else str(key)
-        raise RecipeError(f"{self.file}: {path}: {'' if value is None else repr(value) + ': '}{why}")
+        name = shown(key) if CONTROL.search(str(key)) else key
+        path = f"{self.where}.{name}" if self.where else name
+        raise RecipeError(f"{self.file}: {path}: {'' if value is None else shown(value) + ': '}{why}")
 
     def text(self, key, default=None):
         value = self.mapping.get(key, default)
         if not isinstance(value, str) or not value:
             self.fail(key, "say some text")
+        self.check_plain(key, value)
         return value
+
+    def check_plain(self, key, *texts):
+        if any(CONTROL.search(t) for t in texts):
+            self.fail(key, "a control character is in it; leave it out")
 
     def number(self, key, default, low, high, kinds=(int,)):
         value = self.mapping.get(key, default)
@@ -107,13 +128,21 @@ class Checker:
             self.fail(key, "say a list of words, [program, argument, ...]")
         if required and not value:
             self.fail(key, "missing; say a list of words, [program, argument, ...]")
-        return [str(x) for x in value]
+        return self.words_of(key, value)
+
+    def words_of(self, key, words):
+        try:
+            texts = [str(w) for w in words]
+        except ValueError:  # more digits than Python likes to print
+            self.fail(key, "a number is too large; put it into quotes")
+        self.check_plain(key, *texts)
+        return texts
 
     def texts(self, key):
         value = self.mapping.get(key, {})
         if not isinstance(value, dict) or any(isinstance(v, (dict, list)) or v is None for v in value.values()):
             self.fail(key, "say names, each with a text")
-        return {str(k): str(v) for k, v in value.items()}
+        return dict(zip(self.words_of(key, value), self.words_of(key, value.values())))
 
 
 class DuplicateKey(yaml.MarkedYAMLError):
@@ -139,13 +168,20 @@ def read_yaml(path):
         raise RecipeError(f"{path}: line {e.problem_mark.line + 1}: {e.problem}: said twice; say it once") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise RecipeError(f"{path}: not YAML: {' '.join(str(e).split())}") from e
+    # PyYAML's own, for a date, a number or a tag that is none.
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as e:
+        raise RecipeError(f"{path}: not YAML: a value in it cannot be read ({e}); put it into quotes") from e
+    except RecursionError as e:
+        raise RecipeError(f"{path}: not YAML that can be read: it is nested too deeply") from e
 
 
 def check_names(file, key, mapping):
     """YAML takes no and false for values; str() of those would be another name than the one that was written."""
     for name in mapping:
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            raise RecipeError(f"{file}: {key}: a name is read as {name!r}; put it into quotes")
+            raise RecipeError(f"{file}: {key}: a name is read as {shown(name)}; put it into quotes")
+        if CONTROL.search(str(name)) or "\n" in str(name):
+            raise RecipeError(f"{file}: {key}: {shown(name)}: a control character is in a name; leave it out")
 
 
 PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
@@ -197,13 +233,16 @@ def backend_of(file, name, mapping, has_image, pinned, workloads):
         c.fail("setup", "say a list of commands, each a list of words")
     backend = Backend(name, command, kind, c.words("needs") or [command[0]], sockets, c.flag("connects"), output,
                       c.number("settle", 0.1, 0, 600, (int, float)), c.texts("files"),
-                      [[str(w) for w in x] for x in setup], c.texts("environment"), c.words("arguments"),
+                      [c.words_of("setup", x) for x in setup], c.texts("environment"), c.words("arguments"),
                       c.words("workloads"), c.number("rounds", 0, 0, 1000), c.flag("busy"))
     if backend.busy and kind != "fio":
         c.fail("busy", "fio alone leaves the driver's CPU idle; leave it out")
     for w in backend.workloads:
         if w not in workloads:
             c.fail("workloads", f"{w}: no such workload; there are {'; '.join(workloads)}")
+    for name in backend.environment:
+        if not name or "=" in name:
+            c.fail("environment", f"{name!r} is no name of a variable")
     for f in backend.files:
         if "/" in f or f.startswith("."):
             c.fail("files", f"{f}: say a name without a slash; it is made in {{folder}}")
@@ -219,7 +258,7 @@ def image_of(c):
     value = c.mapping.get("image")
     if value is None:
         return None
-    size = re.fullmatch(r"(\d{1,12})([KMG]?)", str(value))
+    size = re.fullmatch(r"(\d{1,12})([KMG]?)", value if isinstance(value, str) else shown(value))
     if size and int(size.group(1)):
         return int(size.group(1)) * UNITS[size.group(2)]
     if isinstance(value, str) and value.startswith("/"):

@@ -42,9 +42,18 @@ class StartFailure(Failure):
     """It did not start, and will not for another workload either."""
 
 
+def plain(text):
+    """On one line, and nothing in it that a terminal would obey."""
+    return "".join(x if x.isprintable() else "?" for x in " ".join(text.split()))
+
+
 def last_lines(log, most=3):
-    lines = [x for x in Path(log).read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
-    return " / ".join(lines[-most:]) or "it said nothing"
+    """However much it said."""
+    with open(log, "rb") as f:
+        f.seek(max(0, os.fstat(f.fileno()).st_size - (1 << 16)))
+        text = f.read().decode(encoding="utf-8", errors="replace")
+    lines = [plain(x) for x in text.split("\n") if x.strip()]
+    return " / ".join(x if len(x) <= 300 else x[:300] + "..." for x in lines[-most:]) or "it said nothing"
 
 
 class Running:
@@ -95,12 +104,12 @@ class Running:
 
     def set_up(self, command):
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
                                   env=self.environment, cwd=self.folder, timeout=START_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as e:
             raise StartFailure(f"setup: {' '.join(command)}: {e}") from e
         if done.returncode:
-            raise StartFailure(f"setup: {' '.join(command)}: exit code {done.returncode}: {' '.join(done.stdout.split())}")
+            raise StartFailure(f"setup: {' '.join(command)}: exit code {done.returncode}: {plain(done.stdout)[-900:]}")
 
     def ended(self):
         """How, or None while it runs."""
@@ -321,14 +330,14 @@ class Bench:
         limit = self.recipe.time + FIO_TIMEOUT_S
         with busy(self.recipe.pins["driver"]) if backend.busy else contextlib.nullcontext():
             try:
-                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
-                                      timeout=limit, env={**os.environ, "PATH": self.search})
+                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                                      check=False, timeout=limit, env={**os.environ, "PATH": self.search})
             except OSError as e:
                 raise StartFailure(f"{command[0]}: {e.strerror}") from e
             except subprocess.TimeoutExpired as e:
                 raise Failure(f"{backend.command[0]} did not end within {limit} s") from e
         if done.returncode:
-            raise Failure(f"exit code {done.returncode}: {' '.join((done.stderr or done.stdout).split())[:300]}")
+            raise Failure(f"exit code {done.returncode}: {plain(done.stderr or done.stdout)[:300]}")
         try:
             return {**fio_figures(done.stdout), "steal_s": steal_seconds() - steal}
         except (ValueError, LookupError) as e:

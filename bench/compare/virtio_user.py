@@ -59,9 +59,9 @@ def last_lines(text):
 
 def await_text(process, log, pattern):
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not re.search(pattern, log.read_text(encoding="utf-8")):
+    while not re.search(pattern, log.read_text(encoding="utf-8", errors="replace")):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise VirtioUserFailure(f"dpdk-testpmd: {last_lines(log.read_text(encoding='utf-8'))}")
+            raise VirtioUserFailure(f"dpdk-testpmd: {last_lines(log.read_text(encoding='utf-8', errors='replace'))}")
         time.sleep(0.02)
 
 
@@ -104,7 +104,7 @@ def drive(sockets, folder, cpu, seconds, ring="split", size=60, listen=False, me
             say(process, "quit")
             process.wait(START_TIMEOUT_S)
         except (BrokenPipeError, subprocess.TimeoutExpired) as e:
-            raise VirtioUserFailure(f"dpdk-testpmd: {e}: {last_lines(log.read_text(encoding='utf-8'))}") from e
+            raise VirtioUserFailure(f"dpdk-testpmd: {e}: {last_lines(log.read_text(encoding='utf-8', errors='replace'))}") from e
         finally:
             process.kill()
-    return received(log.read_text(encoding="utf-8")) / took, grown
+    return received(log.read_text(encoding="utf-8", errors="replace")) / took, grown

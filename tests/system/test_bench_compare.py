@@ -572,3 +572,57 @@ def test_a_back_end_that_connects_is_listened_for(tmp_path):
                               "workloads": {"split": ["net", "--verify"]}})
     got = json.loads(compare(file, "--rounds", 1, "--json").stdout)["workloads"]["split"]
     assert not got["failed"] and got["back-ends"]["testpmd"]["rate"] > 1000
+
+
+@pytest.mark.parametrize("text, says", [
+    ("title: 2024-02-30\n", "a value in it cannot be read (day is out of range"), ("rounds: " + "9" * 5000, "cannot be read"),
+    ("rounds: 0x" + "f" * 5000, "rounds: a very large number"), ("a: " + "[" * 5000, "nested too deeply"),
+    ("rounds: !!timestamp x\n", "cannot be read"), ("rounds: .nan\n", "rounds: nan: say a number"),
+    ("workloads: {\"\\e[31mred\": [blk]}\n", "a control character is in a name"), ("\"\\e[31mx\": 1\n", "'\\x1b[31mx': 1: unknown"),
+    ("title: \"\\e]0;owned\\a\"\n", "title: '\\x1b]0;owned\\x07': a control character is in it")])
+def test_what_yaml_chokes_on_or_a_terminal_would_obey_is_told_with_a_sentence(tmp_path, text, says):
+    ok = yaml.safe_dump({k: v for k, v in a_recipe().items() if f"{k}:" not in text})
+    (tmp_path / "r.yaml").write_text(text + "\n" + ok)
+    done = compare(tmp_path / "r.yaml", "--check")
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr) < 1000 and "\033" not in done.stderr, done.stderr[-2000:]
+
+
+def test_aliases_that_hold_more_than_memory_does_are_told_shortly(tmp_path):
+    lines = ["x0: &x0 [" + "lol, " * 9 + "lol]"] + [f"x{i}: &x{i} [" + f"*x{i - 1}, " * 9 + f"*x{i - 1}]" for i in range(1, 12)]
+    (tmp_path / "r.yaml").write_text("\n".join(lines) + "\n")
+    for command, says in (("r.yaml", "x0: ['lol'"), ("s.yaml", "rounds: [[[")):
+        if command == "s.yaml":
+            (tmp_path / command).write_text("\n".join(["rounds: 1", *lines]).replace("rounds: 1", "title: x") + "\nrounds: *x11\n")
+        done = subprocess.run(["sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh", BENCH, "compare", tmp_path / command],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert done.returncode == 2 and len(done.stderr) < 1000 and (says in done.stderr or "x0" in done.stderr), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"command": ["x\0y"]}, "a control character is in it"), ({"environment": {"A=B": "x"}}, "'A=B' is no name of a variable"),
+    ({"setup": [["a\0"]]}, "a control character is in it"), ({"files": {"f\n": "x\0"}}, "a control character is in it")])
+def test_what_no_program_can_be_given_is_told(tmp_path, change, says):
+    with pytest.raises(recipe.RecipeError, match=re.escape(says)):
+        recipe.load(written(tmp_path, a_recipe(**{"back-ends": {"b": {**OURS, **change}}})))
+
+
+def test_what_a_back_end_says_is_short_and_no_terminal_obeys_it(tmp_path):
+    noise = 'head -c 3000000 /dev/zero | tr "\\0" "\\001"; printf "\\033]0;owned\\007 \\377\\n"; exit 3'
+    file = written(tmp_path, a_recipe(pin={"back-end": None, "driver": None}, base="ours", **{"back-ends": {
+        "loud": {**OURS, "command": ["sh", "-c", noise]}, "setup": {**OURS, "setup": [["sh", "-c", noise]]},
+        "folder": {**OURS, "command": ["/"], "needs": ["sh"]}, "gone": {**OURS, "command": ["no-such"], "needs": ["sh"]},
+        "fio": {"kind": "fio", "command": ["/"], "needs": ["sh"]}, "ours": OURS}}))
+    done = compare(file)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "\033" not in done.stdout + done.stderr and len(done.stdout + done.stderr) < 10000
+    assert "exit code 3" in done.stdout and "?]0;owned? " in done.stdout
+    assert "- **folder**: /: Permission denied" in done.stdout and "- **gone**: no-such: No such file" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["exec 1>/dev/full", "exec 1>&-"])
+@pytest.mark.parametrize("arguments", [["--check"], ["--json"], []], ids=str)
+def test_a_comparison_that_cannot_be_written_is_no_success(tmp_path, closed, arguments):
+    file = written(tmp_path, a_recipe())
+    done = subprocess.run(["sh", "-c", f'{closed}; exec "$@"', "sh", BENCH, "compare", file, *arguments], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
