@@ -268,7 +268,8 @@ def test_gives_up_on_what_hangs_and_names_it(spawn, folder, second_signal):
     assert daemon.process.wait(timeout=5) == 1
     if second_signal:
         assert took < 5
-        assert "sluice error: a second signal, giving up; still open: workers\n" in daemon.log
+        # It may come before the control thread has closed the disk, which takes it no time.
+        assert re.search(r"^sluice error: a second signal, giving up; still open: (disk a|workers)$", daemon.log, re.M)
     else:
         assert took > 9
         assert "sluice error: not finished after 10 s, giving up; still open: workers\n" in daemon.log
