@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <urcu/urcu-qsbr.h>
@@ -327,69 +326,22 @@ static void removal_begin(struct call *c)
 	w->removal = r;
 }
 
-/* The time that others had since is taken off. @return whether it still owes them some. */
-static bool owes(struct worker *w, struct poller *p)
-{
-	p->debt = p->debt > w->fair ? p->debt - w->fair : 0;
-	return p->debt > w->debt_max;
-}
-
-/* What @cost is for one who has the usual share. */
-static uint64_t weighed(const struct poller *p, uint64_t cost)
-{
-	return likely(p->share == POLLER_SHARE) ? cost : cost * POLLER_SHARE / p->share;
-}
-
 /*
- * Has the kernel given this thread's CPU to another since this was asked last? Asked where a poll()
- * took long, so that at most one such poll is excused for each time that it has.
- */
-static bool COLD lost_cpu(struct worker *w)
-{
-	struct rusage u;
-	long before = w->times_lost_cpu;
-
-	if (getrusage(RUSAGE_THREAD, &u) < 0)
-		return false;
-	w->times_lost_cpu = u.ru_nivcsw;
-	return u.ru_nivcsw != before;
-}
-
-/*
- * What a long poll() counts for. Among a thousand who are busy a millisecond would take more than a
- * second to pay, and it may have been no guest's doing: memory touched for the first time, say,
- * that the host had to find.
- */
-static uint64_t COLD counts(struct worker *w, const struct poller *p, uint64_t cost)
-{
-	uint64_t most = lost_cpu(w) || !w->shares ? 0 : w->wait_max / w->shares * p->share;
-
-	return MIN(cost, MAX(most, w->cost_max));
-}
-
-/*
- * Pollers share the worker's time, not its rounds: a poll() that takes longer than those of others
- * on average (large frames to be cut, a flood, long chains) is a debt, and is paid by being passed
- * over while others who have work get as much; while nobody has, the time that passes pays. Work
- * now and then counts like work all the time: a guest can choose to have some in every other round.
- * Who has twice the usual share pays for half of what it takes, and takes twice as much so.
- * A poll() in which the thread lost its CPU to another counts for no more than one may take: its
- * poller had nothing of that time. None counts for more than keeps its poller waiting for wait_max.
- * The clock is read once for each poll() with work, for one ends as the next begins.
+ * Polls those who owe nothing; see share.h. The clock is read once for each poll() with work, for
+ * one ends as the next begins.
  * @return units of work done.
  */
 static unsigned poll_active(struct worker *w)
 {
+	struct share_round round = SHARE_ROUND_BEGIN;
 	struct poller *p, *next;
-	uint64_t shares = 0, least = POLLER_SHARE; /* of the busy; of those passed over */
 	unsigned work = 0;
-	uint64_t spent = 0, start = 0;
+	uint64_t start = 0;
 
 	for (p = TAILQ_FIRST(&w->active); p; p = next) {
 		unsigned n;
 
-		if (unlikely(p->debt) && owes(w, p)) {
-			least = MIN(least, (uint64_t)p->share);
+		if (share_owes(&w->sharing, p, &round)) {
 			next = TAILQ_NEXT(p, link);
 			continue;
 		}
@@ -400,15 +352,10 @@ static unsigned poll_active(struct worker *w)
 		/* After poll(), which may have woken others: they are polled in this round too. */
 		next = TAILQ_NEXT(p, link);
 		if (n) {
-			uint64_t now = clock_cycles(), cost = now - start;
+			uint64_t now = clock_cycles();
 
-			if (unlikely(cost > w->cost_max))
-				cost = counts(w, p, cost);
-			p->cost = cost;
-			p->debt += weighed(p, cost);
-			spent += cost;
+			share_took(&w->sharing, p, now - start, &round);
 			start = now;
-			shares += p->share;
 			p->last_work = w->now;
 			p->void_wakes = 0;
 			work += n;
@@ -418,11 +365,7 @@ static unsigned poll_active(struct worker *w)
 		if ((p->rests || w->now - p->last_work > w->idle_cycles) && w->may_park)
 			park(w, p);
 	}
-	w->shares = shares;
-	/* Never 0: debts have an end. What nobody wants pays them at their own price. */
-	w->fair = (shares ? spent * POLLER_SHARE / shares
-			  : (clock_cycles() - w->now) * POLLER_SHARE / least) +
-		  1;
+	share_round_end(&w->sharing, &round, w->now);
 	return work;
 }
 

@@ -89,7 +89,7 @@ struct poller {
 	uint8_t void_wakes; /* wakes by event_fd in a row that brought no work */
 	uint64_t last_work; /* clock_cycles() */
 	uint64_t cost;	    /* cycles of its last poll() with work; its owner may read it there */
-	uint64_t debt;	    /* cycles that it has had more than its share; see poll_active() */
+	uint64_t debt;	    /* cycles that it has had more than its share; see share.h */
 	uint64_t parked_until; /* clock_cycles(), with park_max_us */
 };
 

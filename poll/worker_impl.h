@@ -6,6 +6,7 @@
 #ifndef SLUICE_POLL_WORKER_IMPL_H
 #define SLUICE_POLL_WORKER_IMPL_H
 
+#include "poll/share.h"
 #include "poll/worker.h"
 
 #include <pthread.h>
@@ -29,13 +30,7 @@ struct worker {
 	struct poller_list active, parked;
 	uint64_t now;	      /* clock_cycles() as the round began: one time for all of a round */
 	uint64_t idle_cycles; /* without work for longer: park */
-	uint64_t fair; /* cycles that each has had in the last round, on average; see poll_active()
-			*/
-	uint64_t debt_max;	/* cycles; who owes more waits */
-	uint64_t cost_max;	/* cycles that a poll() counts for at most which lost its CPU */
-	uint64_t wait_max;	/* cycles that its poller waits for one poll() at most */
-	uint64_t shares;	/* of those who had work in the last round */
-	long times_lost_cpu;	/* by the kernel's count, when it was asked last */
+	struct sharing sharing;
 	uint64_t next_deadline; /* the soonest parked_until, or sooner; UINT64_MAX: none */
 	bool may_park;		/* IDLE_ADAPTIVE */
 	bool stopping;

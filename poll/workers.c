@@ -19,10 +19,6 @@
 
 #define RING_ENTRIES_DEFAULT 1024
 #define CPUS_MAX 8192
-#define DEBT_MAX_US 20
-/* About as long as a poll() of a guest that means well takes at most. */
-#define COST_MAX_US 250
-#define WAIT_MAX_US 250000
 
 /* A set of CPU numbers, for machines with more CPUs than a cpu_set_t holds. */
 struct cpus {
@@ -138,16 +134,13 @@ static struct worker *worker_create(struct start *s)
 	*w = (struct worker) {
 		.idle_cycles = idle_us * clock_cycles_per_us(),
 		.next_deadline = UINT64_MAX,
-		.fair = UINT64_MAX,
-		.debt_max = DEBT_MAX_US * clock_cycles_per_us(),
-		.cost_max = COST_MAX_US * clock_cycles_per_us(),
-		.wait_max = WAIT_MAX_US * clock_cycles_per_us(),
 		.may_park = cfg->idle == IDLE_ADAPTIVE,
 		.index = s->index,
 		.cpu = s->cpu,
 		.tid = gettid(),
 		.now = clock_cycles(),
 	};
+	sharing_init(&w->sharing);
 	TAILQ_INIT(&w->active);
 	TAILQ_INIT(&w->parked);
 	/* Blocking: io_uring would not wait on an fd with O_NONBLOCK, but answer EAGAIN. */
