@@ -239,22 +239,49 @@ void bed_step(void *arg)
 	control_step(500);
 }
 
+/* The device, and its guest with its front-end; @b has workers. */
+static void init_device(struct bed *b, const struct vhost_device_ops *ops, const char *name)
+{
+	const struct guest_range ranges[] = { { 0, 4 << 20 }, { 8 << 20, 2 << 20 } };
+	struct error err = { 0 };
+
+	cr_assert_eq(vhost_device_init(&b->dev.vhost, ops, name, ECHO_QUEUES, b->workers, &err), 0,
+		     "%s", err.text);
+	cr_assert_eq(guest_memory_create(&b->memory, ranges, ARRAY_SIZE(ranges), 0), 0);
+	frontend_init(&b->f);
+	b->f.timeout_ms = 5000;
+	b->f.idle = bed_step;
+}
+
 void bed_init(struct bed *b, const struct vhost_device_ops *ops)
 {
 	struct workers_config cfg = { .n = 1, .idle = IDLE_ADAPTIVE, .idle_us = 50 };
-	const struct guest_range ranges[] = { { 0, 4 << 20 }, { 8 << 20, 2 << 20 } };
 	struct error err = { 0 };
 
 	memset(b, 0, sizeof(*b));
 	log_set_level(getenv("SLUICE_TEST_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	cr_assert_eq(control_init(), 0);
 	cr_assert_eq(workers_start(&cfg, &b->workers, &err), 0, "%s", err.text);
-	cr_assert_eq(vhost_device_init(&b->dev.vhost, ops, "echo", ECHO_QUEUES, b->workers, &err),
-		     0, "%s", err.text);
-	cr_assert_eq(guest_memory_create(&b->memory, ranges, ARRAY_SIZE(ranges), 0), 0);
-	frontend_init(&b->f);
-	b->f.timeout_ms = 5000;
-	b->f.idle = bed_step;
+	init_device(b, ops, "echo");
+}
+
+void bed_beside(struct bed *other, const struct bed *b, uint64_t features)
+{
+	*other = (struct bed) { .workers = b->workers };
+	init_device(other, &echo_blk_ops, "other");
+	bed_pair(other);
+	bed_negotiate(other, VU_PF_USUAL, features);
+	bed_start_queue(other, 0);
+	bed_echo(other, 0);
+}
+
+void bed_beside_fini(struct bed *other)
+{
+	frontend_close(&other->f);
+	cr_assert(EVENTUALLY(other->dev.disconnected == 1));
+	vhost_device_close(&other->dev.vhost, NULL);
+	vhost_device_fini(&other->dev.vhost);
+	guest_memory_destroy(&other->memory);
 }
 
 void bed_pair(struct bed *b)

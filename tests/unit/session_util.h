@@ -63,6 +63,10 @@ void bed_connect(struct bed *b);
 /* Closes all, checks that no descriptor was left behind. */
 void bed_fini(struct bed *b);
 
+/* A neighbour on @b's worker: a device of its own, connected, whose guest's first queue runs. */
+void bed_beside(struct bed *other, const struct bed *b, uint64_t features);
+void bed_beside_fini(struct bed *other); /* before @b's end; it was not hung up on */
+
 /* hello, features, memory: @extra are virtio features wanted besides the usual. */
 void bed_negotiate(struct bed *b, uint64_t protocol, uint64_t features);
 void bed_start_queue(struct bed *b, unsigned index);

@@ -68,34 +68,6 @@ static void let_go(void)
 	cr_assert_eq(write(held.pipe[1], "x", 1), 1);
 }
 
-static void second_open(void)
-{
-	const struct guest_range ranges[] = { { 0, 4 << 20 }, { 8 << 20, 2 << 20 } };
-	struct error err = { 0 };
-
-	other = (struct bed) { .workers = b.workers };
-	cr_assert_eq(vhost_device_init(&other.dev.vhost, &echo_blk_ops, "other", ECHO_QUEUES,
-				       b.workers, &err),
-		     0);
-	cr_assert_eq(guest_memory_create(&other.memory, ranges, ARRAY_SIZE(ranges), 0), 0);
-	frontend_init(&other.f);
-	other.f.timeout_ms = 5000;
-	other.f.idle = bed_step;
-	bed_pair(&other);
-	bed_negotiate(&other, VU_PF_USUAL, 0);
-	bed_start_queue(&other, 0);
-	bed_echo(&other, 0);
-}
-
-static void second_close(void)
-{
-	frontend_close(&other.f);
-	cr_assert(EVENTUALLY(other.dev.disconnected == 1));
-	vhost_device_close(&other.dev.vhost, NULL);
-	vhost_device_fini(&other.dev.vhost);
-	guest_memory_destroy(&other.memory);
-}
-
 static void negotiate(void)
 {
 	bed_negotiate(&b, VU_PF_USUAL | VU_PF_INFLIGHT_SHMFD, 0);
@@ -111,14 +83,14 @@ static void open_both(void)
 	negotiate();
 	bed_start_queue(&b, 0);
 	bed_echo(&b, 0);
-	second_open();
+	bed_beside(&other, &b, 0);
 	threads = count_threads();
 	hold();
 }
 
 static void close_both(void)
 {
-	second_close();
+	bed_beside_fini(&other);
 	bed_fini(&b);
 	close(hollow);
 	close(held.pipe[0]);
@@ -433,8 +405,8 @@ Test(guard_space, a_device_can_go_while_its_front_end_waits, .timeout = 60)
 	cr_assert(EVENTUALLY(waits(&other)));
 	vhost_device_close(&other.dev.vhost, NULL);
 	cr_assert(EVENTUALLY(other.dev.disconnected == 1));
-	second_close();
-	second_open();
+	bed_beside_fini(&other);
+	bed_beside(&other, &b, 0);
 	bed_echo(&b, 0);
 	let_go();
 	cr_assert(EVENTUALLY(taken() < before + TIB));

@@ -23,36 +23,17 @@ static const uint64_t layouts[] = { 0, VU_F_PACKED, VU_F_EVENT_IDX | VU_F_INDIRE
 /* Both connected; all queues of the hostile one run, and the first of the other. */
 static void open_both(uint64_t features)
 {
-	const struct guest_range ranges[] = { { 0, 4 << 20 }, { 8 << 20, 2 << 20 } };
-	struct error err = { 0 };
-
 	bed_init(&b, &echo_blk_ops);
 	bed_pair(&b);
 	bed_negotiate(&b, VU_PF_USUAL, features);
 	for (unsigned i = 0; i < ECHO_QUEUES; i++)
 		bed_start_queue(&b, i);
-
-	other = (struct bed) { .workers = b.workers };
-	cr_assert_eq(vhost_device_init(&other.dev.vhost, &echo_blk_ops, "other", ECHO_QUEUES,
-				       b.workers, &err),
-		     0);
-	cr_assert_eq(guest_memory_create(&other.memory, ranges, ARRAY_SIZE(ranges), 0), 0);
-	frontend_init(&other.f);
-	other.f.timeout_ms = 5000;
-	other.f.idle = bed_step;
-	bed_pair(&other);
-	bed_negotiate(&other, VU_PF_USUAL, features);
-	bed_start_queue(&other, 0);
-	bed_echo(&other, 0);
+	bed_beside(&other, &b, features);
 }
 
 static void close_both(void)
 {
-	frontend_close(&other.f);
-	cr_assert(EVENTUALLY(other.dev.disconnected == 1));
-	vhost_device_close(&other.dev.vhost, NULL);
-	vhost_device_fini(&other.dev.vhost);
-	guest_memory_destroy(&other.memory);
+	bed_beside_fini(&other);
 	bed_fini(&b);
 }
 
