@@ -107,11 +107,11 @@ static void run(struct disposal *d)
 
 static void *closer(void *arg)
 {
-	pthread_setname_np(pthread_self(), "sluice-close");
 	run(arg);
 	return NULL;
 }
 
+/* With the lock held: the thread is there, and has its name, when this returns. */
 static bool start_thread(struct disposal *d)
 {
 	sigset_t all, before;
@@ -125,6 +125,8 @@ static bool start_thread(struct disposal *d)
 	pthread_attr_setstacksize(&attr, 128 << 10);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&thread, &attr, closer, d);
+	if (rc == 0)
+		pthread_setname_np(thread, "sluice-close");
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return rc == 0;

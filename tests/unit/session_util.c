@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "vhost/ring.h"
+#include "vhost/shared_file.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -204,6 +205,37 @@ unsigned count_fds(void)
 		n++;
 	closedir(dir);
 	return n - 3; /* ".", ".." and the folder's own */
+}
+
+/* By a thread of vhost/disposal.c. */
+static bool some_are_being_closed(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *e;
+	bool some = false;
+
+	while (!some && (e = readdir(dir))) {
+		char path[300], name[32] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+		f = e->d_name[0] == '.' ? NULL : fopen(path, "r");
+		some = f && fgets(name, sizeof(name), f) && strcmp(name, "sluice-close\n") == 0;
+		if (f)
+			fclose(f);
+	}
+	closedir(dir);
+	return some;
+}
+
+unsigned settled_fds(void)
+{
+	uint64_t end = clock_ns() + UINT64_C(5000000000);
+
+	shared_file_prepare();
+	while (some_are_being_closed() && clock_ns() < end)
+		usleep(100);
+	return count_fds();
 }
 
 bool fds_become(unsigned n)

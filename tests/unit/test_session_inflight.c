@@ -101,7 +101,7 @@ Test(session_inflight, a_buffer_for_queues_that_cannot_be_is_not_given)
 	unsigned fds;
 
 	open_bed(0);
-	fds = count_fds();
+	fds = settled_fds();
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		cr_assert_eq(frontend_get_inflight(&b.f, &buf, bad[i][0], bad[i][1]), -ENODATA,
 			     "%u queues of %u: %s", bad[i][0], bad[i][1], b.f.error);
@@ -147,7 +147,7 @@ Test(session_inflight, a_buffer_that_cannot_be_is_refused_T12)
 	OK(&b.f, frontend_set_inflight(&b.f, &buf));
 	bed_start_queue(&b, 0);
 	bed_echo(&b, 0);
-	fds = count_fds();
+	fds = settled_fds();
 	mappings = count_mappings();
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		cr_assert_eq(
@@ -181,7 +181,7 @@ Test(session_inflight, a_buffer_for_which_there_is_no_memory_is_refused)
 
 	open_bed(0);
 	OK(&b.f, frontend_get_inflight(&b.f, &buf, ECHO_QUEUES, 128));
-	fds = count_fds();
+	fds = settled_fds();
 	mappings = count_mappings();
 	no_guards = true;
 	cr_assert_eq(frontend_set_inflight(&b.f, &buf), -EREMOTEIO);
@@ -211,7 +211,7 @@ Test(session_inflight, asking_and_telling_again_and_again_leaks_nothing_T13,
 		}
 		frontend_inflight_close(&buf);
 		if (i == 5) {
-			fds = count_fds();
+			fds = settled_fds();
 			mappings = count_mappings();
 		}
 	}

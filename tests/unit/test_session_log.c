@@ -213,7 +213,7 @@ Test(session_log, a_log_that_cannot_be_is_refused)
 		{ (UINT64_C(1) << 32) + 4096, 0 },	  /* would pass in 32 bits */
 	};
 	const uint64_t huge_bytes = UINT64_C(1) << 39;
-	unsigned fds = count_fds(), maps;
+	unsigned fds = settled_fds(), maps;
 	int file = memfd_create("log", 0), huge = memfd_create("huge", 0), pipes[2];
 	uint64_t reply;
 
@@ -364,7 +364,7 @@ Test(session_log, switching_logging_thousands_of_times_leaves_nothing_behind,
 	OK(&b.f, frontend_log_start(&b.f, &log, ECHO_QUEUES));
 	OK(&b.f, frontend_set(&b.f, VU_SET_LOG_FD, NULL, 0, &event, 1));
 	bed_echo(&b, 0);
-	fds = count_fds();
+	fds = settled_fds();
 	maps = count_mappings();
 	for (unsigned i = 0; i < n; i++) {
 		for (; out < 8; out++)
@@ -389,7 +389,7 @@ Test(session_log, switching_logging_thousands_of_times_leaves_nothing_behind,
 Test(session_log, a_log_does_not_outlive_its_connection)
 {
 	struct frontend_log log;
-	unsigned fds = count_fds(), starts;
+	unsigned fds = settled_fds(), starts;
 	int event = eventfd(0, 0);
 
 	cr_assert_eq(frontend_log_create(&log, MEMORY_END, 0), 0);

@@ -31,7 +31,7 @@ Test(session_memory, a_bad_memory_table_changes_nothing)
 		fds[i] = fd;
 	open_bed(&echo_blk_ops);
 	bed_start_queue(&b, 0);
-	before = count_fds();
+	before = settled_fds();
 	const struct {
 		uint32_t n, n_fds;
 		struct vu_region r[2];

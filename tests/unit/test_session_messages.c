@@ -40,7 +40,7 @@ Test(session_messages, a_payload_of_another_size_is_refused, .timeout = 120)
 					  9,  12,  39,	40,	 41,
 					  72, 264, 265, 4 + 256, VHOST_USER_PAYLOAD_MAX };
 	static const uint8_t zeros[VHOST_USER_PAYLOAD_MAX];
-	unsigned fds = count_fds(), n = 0;
+	unsigned fds = settled_fds(), n = 0;
 
 	open_listening(&echo_net_ops);
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -73,7 +73,7 @@ Test(session_messages, surplus_descriptors_are_refused_and_closed, .timeout = 12
 {
 	static const unsigned counts[] = { 0, 1, 2, 8, 9, 32, 33, 253 };
 	static uint8_t payload[VHOST_USER_PAYLOAD_MAX];
-	unsigned before = count_fds(), base;
+	unsigned before = settled_fds(), base;
 	int fds[253], event = eventfd(0, 0);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
@@ -91,7 +91,7 @@ Test(session_messages, surplus_descriptors_are_refused_and_closed, .timeout = 12
 			int rc;
 
 			reconnect();
-			base = count_fds();
+			base = settled_fds();
 			memset(payload, 0, sizeof(payload));
 			if (number == VU_SET_PROTOCOL_FEATURES)
 				memcpy(payload, &b.f.protocol, 8); /* acks go on */
@@ -118,7 +118,7 @@ Test(session_messages, every_message_again_and_again_leaves_nothing_behind_T13,
      .timeout = OFTEN_TIMEOUT)
 {
 	static uint8_t payload[VHOST_USER_PAYLOAD_MAX];
-	unsigned before = count_fds(), n = often(20);
+	unsigned before = settled_fds(), n = often(20);
 	int event = eventfd(0, 0), fds[9];
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
@@ -132,7 +132,7 @@ Test(session_messages, every_message_again_and_again_leaves_nothing_behind_T13,
 		memset(payload, 0, sizeof(payload));
 		if (r->number == VU_SET_PROTOCOL_FEATURES)
 			memcpy(payload, &b.f.protocol, 8); /* acks go on */
-		base = count_fds();
+		base = settled_fds();
 		for (unsigned k = 0; k < n; k++) {
 			unsigned surplus = k % 2 * (r->fds_max - r->fds_min + 1);
 
@@ -165,7 +165,7 @@ Test(session_messages, a_queue_that_is_not_there_is_refused_in_every_message)
 	unsigned fds;
 
 	open_listening(&echo_net_ops);
-	fds = count_fds();
+	fds = settled_fds();
 	for (unsigned i = 0; i < ARRAY_SIZE(indexes); i++) {
 		struct vu_state state = { indexes[i], 1 };
 		struct vu_addr addr = { .index = indexes[i] };
@@ -203,7 +203,7 @@ Test(session_messages, a_descriptor_and_the_bit_that_denies_it_must_agree)
 	unsigned fds;
 
 	open_bed(&echo_net_ops);
-	fds = count_fds();
+	fds = settled_fds();
 	for (unsigned j = 0; j < ARRAY_SIZE(events); j++) {
 		cr_assert_eq(outcome(events[j], &with, 8, NULL, 0), 1);
 		cr_assert_eq(outcome(events[j], &without, 8, &fd, 1), 1);

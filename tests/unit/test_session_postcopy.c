@@ -65,7 +65,7 @@ static void arrive(const struct vhost_device_ops *ops, uint64_t protocol, uint64
 {
 	prepare_pagers();
 	bed_init(&b, ops);
-	fds_before = count_fds();
+	fds_before = settled_fds();
 	bed_pair(&b);
 	OK(&b.f, frontend_hello(&b.f, protocol));
 	cr_assert(b.f.protocol & VU_PF_PAGEFAULT);

@@ -31,7 +31,7 @@ static enum virtqueue_state state(unsigned index)
 
 Test(session_rings, chains_go_there_and_back_in_both_layouts)
 {
-	unsigned fds = count_fds();
+	unsigned fds = settled_fds();
 
 	FOR_EACH_LAYOUT(features)
 	{
@@ -339,7 +339,7 @@ Test(session_rings, call_and_err_descriptors_change_under_a_running_ring)
 		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
 		bed_start_queue(&b, 0);
 		bed_echo(&b, 0);
-		fds = count_fds();
+		fds = settled_fds();
 		for (unsigned i = 0; i < 50; i++) {
 			OK(&b.f,
 			   frontend_vring_fd(&b.f, VU_SET_VRING_CALL, 0, b.f.queue[0].call_fd));

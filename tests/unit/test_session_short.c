@@ -65,7 +65,7 @@ static void open_bed(uint64_t features)
 /* With its first allocation failing, then its second, …, until it has enough. */
 static void with_too_little(const char *what, int (*message)(void), void (*check)(void))
 {
-	unsigned fds = count_fds(), n = 1;
+	unsigned fds = settled_fds(), n = 1;
 
 	for (;; n++) {
 		int rc;
@@ -272,7 +272,7 @@ Test(session_short, a_connection_that_finds_no_memory_is_turned_away)
 
 	bed_init(&b, &echo_blk_ops);
 	bed_listen(&b);
-	fds = count_fds();
+	fds = settled_fds();
 	for (;; n++) {
 		uint64_t features;
 

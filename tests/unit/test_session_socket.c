@@ -37,7 +37,7 @@ static void check_refused(const char *path, struct vhost_socket s, int rc, const
 
 	/* The loop keeps a timer's descriptor from the first time on. */
 	cr_assert_lt(serve(&b.dev.vhost, "", by_umask, NULL), 0);
-	fds = count_fds();
+	fds = settled_fds();
 	cr_assert_eq(serve(&b.dev.vhost, path, s, &err), rc, "%s: %s", path, err.text);
 	cr_assert_not_null(strstr(err.text, sentence), "%s", err.text);
 	cr_assert_not_null(strstr(err.text, "echo: "), "%s", err.text);
@@ -243,7 +243,7 @@ Test(session_socket, reconnecting_leaves_nothing_behind, .timeout = OFTEN_TIMEOU
 						 2, 0),
 			     0);
 		if (i == 0)
-			fds = count_fds();
+			fds = settled_fds();
 	}
 	/* Much memory that goes at once is let go of by a thread of the device's own. */
 	cr_assert(EVENTUALLY(count_fds() <= fds));
@@ -545,7 +545,7 @@ Test(session_socket, a_lack_of_descriptors_passes, .timeout = 30)
 {
 	const struct rlimit few = { 200, 200 };
 	int taken[4096];
-	unsigned n = 0, fds = count_fds();
+	unsigned n = 0, fds = settled_fds();
 	uint64_t end;
 
 	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);

@@ -26,7 +26,7 @@ Test(session_wire, a_header_that_is_none_ends_the_connection)
 		{ VU_SET_FEATURES, VU_VERSION, 0xffffffff },
 		{ 0xdeadbeef, 0xdeadbeef, 0xdeadbeef },
 	};
-	unsigned fds = count_fds();
+	unsigned fds = settled_fds();
 
 	open_listening(&echo_blk_ops);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -79,7 +79,7 @@ Test(session_wire, hanging_up_in_the_middle_of_a_message_harms_nobody)
 		struct vu_header h;
 		uint64_t value;
 	} m = { { VU_SET_VRING_CALL, VU_VERSION, 8 }, 0 };
-	unsigned fds = count_fds();
+	unsigned fds = settled_fds();
 	int fd = eventfd(0, 0);
 
 	open_listening(&echo_blk_ops);
@@ -117,7 +117,7 @@ Test(session_wire, descriptors_in_the_middle_of_a_message_end_the_connection)
 		uint64_t value;
 	} m = { { VU_SET_VRING_CALL, VU_VERSION, 8 }, 0 };
 	const size_t at[] = { 1, 11, 12, 15 };
-	unsigned fds = count_fds();
+	unsigned fds = settled_fds();
 	int fd = eventfd(0, 0);
 
 	open_listening(&echo_blk_ops);
@@ -192,7 +192,7 @@ Test(session_wire, ten_thousand_of_the_same_leave_nothing_behind, .timeout = OFT
 	cr_assert_eq(ftruncate(memory, 4096), 0);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	bed_start_queue(&b, 0);
-	fds = count_fds();
+	fds = settled_fds();
 	/* A channel that is replaced is shut down, and with it the new one, which is the same. */
 	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
 	cr_assert_eq(outcome(VU_SET_BACKEND_REQ_FD, NULL, 0, &pair[0], 1), 0);
@@ -200,7 +200,7 @@ Test(session_wire, ten_thousand_of_the_same_leave_nothing_behind, .timeout = OFT
 	cr_assert_eq(outcome(VU_SET_LOG_FD, NULL, 0, &event, 1), 0);
 	cr_assert_eq(outcome(VU_SET_VRING_KICK, &kick, 8, &event, 1), 1); /* not described */
 	cr_assert_eq(outcome(VU_SET_MEM_TABLE, &t, 40, &b.memory.region[0].fd, 1), 0);
-	fds = count_fds();
+	fds = settled_fds();
 	rss = rss_kib();
 	for (unsigned i = 0; i < n; i++) {
 		cr_assert_eq(outcome(VU_SET_VRING_NUM, &state, sizeof(state), NULL, 0), 1);
