@@ -7,7 +7,6 @@
 #include <linux/virtio_blk.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #define RING 64u
 #define DEPTH 8u
@@ -77,7 +76,7 @@ static void work_step(struct fair_guest *base)
 static void kicks_step(struct fair_hostile *h)
 {
 	for (unsigned i = 0; i < 4; i++)
-		eventfd_write(h->guest[0]->rig->frontend.queue[0].kick_fd, 1);
+		frontend_kick(&h->guest[0]->rig->frontend, 0);
 }
 
 /* A read of @n data segments of @len bytes, all of them the same memory. */

@@ -13,7 +13,6 @@
 #include <linux/virtio_net.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #define RING 128u
 #define DEPTH 16u
@@ -196,7 +195,7 @@ static void work_step(struct fair_guest *base)
 static void kicks_step(struct fair_hostile *h)
 {
 	for (unsigned i = 0; i < 4; i++)
-		eventfd_write(h->guest[0]->rig->frontend.queue[TX].kick_fd, 1);
+		frontend_kick(&h->guest[0]->rig->frontend, TX);
 }
 
 /*

@@ -299,12 +299,15 @@ struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char
 		if (frontend_queue_start(f, i) < 0)
 			rig_die(r, "starting a ring");
 	}
+	r->n_rings = n_rings;
+	rig_watch(r, o->timeout_ms);
 	say_driver_ok(r);
 	return r;
 }
 
 void rig_close(struct rig *r)
 {
+	rig_unwatch(r);
 	frontend_close(&r->frontend);
 	guest_memory_destroy(&r->memory);
 	free(r);

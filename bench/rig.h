@@ -11,6 +11,7 @@
 #include "tests/guest/blk.h"
 
 #include <stdio.h>
+#include <sys/queue.h>
 
 #define RIG_THREADS_MAX 64u
 
@@ -66,6 +67,12 @@ bool rig_has_option(const struct rig_options *o, const char *name);
 uint64_t rig_number(const char *text, const char *option, uint64_t thousand, uint64_t min,
 		    uint64_t max);
 
+/* What was seen of a queue's kicks, by rig_watch.c alone. */
+struct rig_kick {
+	uint64_t turns;
+	unsigned looks;
+};
+
 /* One device of a back-end's, with memory and as many rings as asked for, started. */
 struct rig {
 	struct frontend frontend;
@@ -73,6 +80,9 @@ struct rig {
 	const char *path;
 	pid_t pid;	      /* of the back-end */
 	unsigned next_region; /* of rig_alloc() */
+	unsigned n_rings;
+	LIST_ENTRY(rig) link;
+	struct rig_kick kick[FRONTEND_QUEUES_MAX];
 };
 
 enum rig_kind { RIG_UNKNOWN, RIG_DISK, RIG_CARD };
@@ -86,6 +96,9 @@ void rig_check_kind(const struct rig *r, enum rig_kind kind);
 struct rig *rig_open(const struct rig_options *o, enum rig_kind kind, const char *path,
 		     unsigned n_rings, uint64_t device_features, uint64_t memory_bytes);
 void rig_close(struct rig *r);
+/* From here on a kick that takes longer than that ends the program, whatever thread it holds. */
+void rig_watch(struct rig *r, unsigned timeout_ms);
+void rig_unwatch(struct rig *r);
 
 /* What a disk says of itself. The first @bytes of it are known; its capacity always is. */
 struct rig_disk {

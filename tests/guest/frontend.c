@@ -296,9 +296,11 @@ void frontend_kick(struct frontend *f, unsigned index)
 {
 	struct frontend_queue *q = &f->queue[index];
 
+	__atomic_store_n(&q->kick_turns, q->kick_turns + 1, __ATOMIC_RELAXED);
 	/* A full eventfd (EAGAIN) is as good as a kick: the device has one to read anyway. */
 	if (eventfd_write(q->kick_fd, 1) == 0)
 		q->kicks++;
+	__atomic_store_n(&q->kick_turns, q->kick_turns + 1, __ATOMIC_RELAXED);
 }
 
 void frontend_submit(struct frontend *f, unsigned index)

@@ -174,6 +174,7 @@ struct frontend_queue {
 	uint32_t base;		      /* where the device goes on: the answer to GET_VRING_BASE */
 	int kick_fd, call_fd, err_fd; /* -1: none */
 	uint64_t kicks, calls;	      /* eventfd writes, and calls that were waited for and came */
+	uint64_t kick_turns;	      /* odd while a kick is being written; for other threads */
 	char apart[CACHE_LINE];	      /* queues may be driven by threads of their own */
 };
 
@@ -236,6 +237,7 @@ void frontend_queue_free(struct frontend *f, unsigned index);
  * have made it one that blocks. @return whether there was something.
  */
 bool frontend_take_event(int fd);
+/* Waits only for a device that has made its descriptor one that blocks, and full. */
 void frontend_kick(struct frontend *f, unsigned index);
 /* Publishes what was added, and kicks if the device wants that. */
 void frontend_submit(struct frontend *f, unsigned index);

@@ -198,8 +198,10 @@ class Device:
         self.answer(24, struct.pack("<III", asked, size, 0) + space[offset:offset + size])
 
     def message(self, request, payload, fds):
-        if self.lie == "blocking" and request in (12, 13, 14):
+        if self.lie in ("blocking", "full") and request in (12, 13, 14):
             fcntl.fcntl(fds[0], fcntl.F_SETFL, 0)
+        if self.lie == "full" and request == 12:
+            os.write(fds[0], struct.pack("<Q", (1 << 64) - 2))
         if request == 1:
             self.answer(1, struct.pack("<Q", F_SIZE_MAX | F_FLUSH | F_DISCARD | F_PROTOCOL | F_VERSION_1 | F_PACKED))
         elif request == 2:

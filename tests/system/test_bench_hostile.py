@@ -123,6 +123,17 @@ def test_a_back_end_that_has_our_descriptors_block_holds_nobody_up(folder, ring,
     assert done.returncode == 0, done.stderr
 
 
+@RINGS
+@pytest.mark.parametrize("load", [["blk"], ["blk", "--sleep"], ["scale"], ["net"]], ids=str)
+def test_a_kick_that_a_back_end_makes_wait_for_ever_is_told(folder, ring, load):
+    begun = time.monotonic()
+    with lying(folder, "full", of="net" if load == ["net"] else "blk") as sockets:
+        done = bench(load[0], *sockets, "--no-indirect", "--no-event-idx", "--ring", ring, "--time", 1, "--timeout", 1500, *load[1:],
+                     timeout=20)
+    assert done.returncode == 1 and "made the kick eventfd of queue 0 blocking, and full" in done.stderr, done.stderr
+    assert time.monotonic() - begun < 10
+
+
 def test_descriptors_that_nobody_asked_for_are_refused_from_the_first_message_on(folder):
     done = blk(folder, "descriptors", "--time", 1)
     assert done.returncode == 1 and "the first messages: descriptors that nobody asked for" in done.stderr, done.stderr
