@@ -202,7 +202,7 @@ static void report(const struct blk_run *b, const struct blk_figures *f,
 	if (b->crew.cpu_s >= 0)
 		printf("back-end CPU   %.2f s, %.3f s per million requests\n", b->crew.cpu_s,
 		       per_million(b, f));
-	printf("steal          %.2f s\n", b->crew.steal_s);
+	rig_print_steal(b->crew.steal_s);
 	interrupt_report(false);
 }
 

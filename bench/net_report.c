@@ -117,7 +117,7 @@ static void print_text(const struct net_bench *b, const struct net_totals *t,
 	if (million >= 0)
 		printf("back-end CPU   %.2f s, %.3f s per million frames, %.0f cycles a frame\n",
 		       b->run.cpu, million, cycles_per_frame(million));
-	printf("steal          %.2f s\n", b->steal);
+	rig_print_steal(b->steal);
 	interrupt_report(false);
 }
 

@@ -141,6 +141,9 @@ double rig_steal_seconds(void);
 /* What was spent between two of either; -1: unknown, for one is, or the process has ended. */
 double rig_spent(double before, double after);
 
+/* A line of text; below 0: not known. */
+void rig_print_steal(double seconds);
+
 /* Latencies, in TSC cycles in the histogram, in microseconds in print: the numbers alone (JSON: an
  * object; of none: "-", null), and with their name in front. */
 void rig_print_histogram(const struct histogram *h, bool json);

@@ -125,6 +125,14 @@ double rig_steal_seconds(void)
 	return n == 1 ? (double)steal / (double)sysconf(_SC_CLK_TCK) : -1;
 }
 
+void rig_print_steal(double seconds)
+{
+	if (seconds < 0)
+		printf("steal          not known\n");
+	else
+		printf("steal          %.2f s\n", seconds);
+}
+
 static const struct {
 	uint32_t per_million;
 	const char *name;

@@ -23,10 +23,12 @@ def number(value):
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def rounds_note(recipe, f, name):
-    """Of whom there are fewer rounds than of the others, for it failed part-way, that is said beside each figure."""
+def spread_note(recipe, f, name):
+    """The spread, which one round has not; of whom there are fewer rounds than of the others, for it failed part-way, that is said."""
     n = len(f.found[name])
-    return "" if n == recipe.rounds else f"; {n} round{'' if n == 1 else 's'} only"
+    notes = [f"{100 * f.spread(name):.0f} %"] if n > 1 else []
+    notes += [f"{n} round{'' if n == 1 else 's'} only"] if n != recipe.rounds else []
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 STEAL_MAX = 0.01  # of a run's time: with more of it stolen the run says little
@@ -62,7 +64,7 @@ def markdown(recipe, results, stopped=None):
                   "| workload | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
         for w, f in results.items():
             lines.append(f"| {w} | " + " | ".join(
-                f"{number(f.rate(n) / div)} ({100 * f.spread(n):.0f} %{rounds_note(recipe, f, n)})" if n in f.found else "-" for n in names) + " |")
+                f"{number(f.rate(n) / div)}{spread_note(recipe, f, n)}" if n in f.found else "-" for n in names) + " |")
         lines += ["", f"How many times as fast {recipe.base} is, round by round; and CPU seconds per million", "",
                   "| workload | " + " | ".join([f"to {n}" for n in names if n != recipe.base]
                                                + [f"CPU: {n}" for n in names]) + " |",

@@ -71,6 +71,7 @@ def test_the_page_names_the_commit_and_a_change_of_docs_does_not_make_it_dirty(t
     ("cards", False, ["split, 60 bytes", "split, 1514 bytes", "packed, 60 bytes", "packed, 1514 bytes"]),
     ("cards", True, ["split, 60 bytes"]),
     ("file", False, ["randread, depth 1", "randread, depth 32", "randread, depth 128", "randwrite, depth 1", "randwrite, depth 128"]),
+    ("file", True, ["randread, depth 1"]),
     ("tso", False, ["split", "packed"])])
 def test_what_of_a_recipe_is_measured_for_the_page(name, quick, left):
     if (os.cpu_count() or 1) < 2:
