@@ -262,7 +262,10 @@ static bool has_used(const struct driver_ring *r)
 					 : driver_has_used(r, DRIVER_PACKED);
 }
 
-/* A request is done, and nobody called: not a delay, but a call that was lost. */
+/*
+ * A request is done, and nobody called: it is on its way, or lost. That is waited for, as a guest
+ * does that has nothing else to wake up for, but no longer than --timeout.
+ */
 static void check_called(const struct blk_driver *d, struct pollfd *fds)
 {
 	const struct frontend *f = &d->run->rig->frontend;
@@ -298,7 +301,7 @@ static void sleep_until_called(struct blk_driver *d, uint64_t now)
 	}
 	if (!go_on &&
 	    ppoll(fds, d->n_queues, &(struct timespec) { .tv_nsec = (long)us * 1000 }, NULL) == 0 &&
-	    us == CHECK_EVERY_US)
+	    us > 0)
 		check_called(d, fds);
 	for (unsigned i = 0; i < d->n_queues; i++) {
 		rig_calls_off(d->run->rig, d->queues[i].blk.queue);

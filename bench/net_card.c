@@ -233,7 +233,10 @@ static unsigned queue_of(const struct card_wait *w)
 	return 2 * w->card->pair + w->ring;
 }
 
-/* Chains were used, and nobody called: not a delay, but a call that was lost. */
+/*
+ * Chains were used, and nobody called: it is on its way, or lost. That is waited for, as a guest
+ * does that has nothing else to wake up for.
+ */
 static void check_called(const struct card_wait *wait, struct pollfd *fds, unsigned n,
 			 unsigned patience_ms)
 {
@@ -264,7 +267,7 @@ void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigne
 		if (wait[i].asked)
 			idle &= calls_on(&q->ring);
 	}
-	if (idle && ppoll(fds, n, &time, NULL) == 0 && timeout_ns >= CARD_NAP_NS)
+	if (idle && ppoll(fds, n, &time, NULL) == 0 && timeout_ns > 0)
 		check_called(wait, fds, n, patience_ms);
 	for (unsigned i = 0; i < n; i++) {
 		struct rig *r = wait[i].card->rig;

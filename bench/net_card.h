@@ -76,7 +76,7 @@ void card_submit(struct card *c, unsigned ring);
 
 /*
  * Waits for a call of one of @n rings (4 * CARD_PAIRS_MAX at most), @timeout_ns at most. Ends the
- * program where a ring had something after a CARD_NAP_NS and no call comes for @patience_ms.
+ * program where a ring had something after that time and no call comes for @patience_ms.
  */
 #define CARD_NAP_NS UINT64_C(10000000)
 struct card_wait {

@@ -94,6 +94,15 @@ def test_a_call_of_a_card_that_never_comes_is_told(folder, ring):
     assert done.returncode == 1 and "chains were used, but no call came" in done.stderr, done.stderr
 
 
+# More often than each 10 ms there is something else to wake up for.
+@RINGS
+@pytest.mark.parametrize("of", ["net", "blk"])
+def test_a_call_that_never_comes_is_told_to_who_is_woken_by_his_clock(folder, ring, of):
+    options = ["--sleep", "--ring", ring, "--rate", 400, "--time", 3, "--timeout", 700]
+    done = net(folder, "nocall", *options) if of == "net" else blk(folder, "nocall", *options)
+    assert done.returncode == 1 and ", but no call came" in done.stderr, done.stderr
+
+
 def test_an_error_that_a_card_signals_is_told(folder):
     done = net(folder, "err", "--time", 1)
     assert done.returncode == 1 and "b.sock: the back-end signalled an error of queue 1" in done.stderr, done.stderr
