@@ -10,9 +10,9 @@
 #define BURST_NS (UINT64_C(1000) * QUOTA_BURST_US)
 /* What may be had in one go after a wait; so a wait takes 20 ms at least, and timers are few. */
 #define STEP_NS UINT64_C(1000000)
-/* However long one thing took (a huge mapping), the front-end is heard again within 220 ms. */
+/* However long one thing took (a huge mapping), the front-end is heard again within 275 ms. */
 #define DEBT_MAX_NS (10 * STEP_NS)
-/* But not if another one took long in the last minute: then it waits for all of it, within 20 s. */
+/* But not if another one took long in the last minute: then it waits for all of it, within 25 s. */
 #define LONG_AGAIN_NS UINT64_C(60000000000)
 #define LONG_DEBT_MAX_NS (1000 * STEP_NS)
 
@@ -90,7 +90,7 @@ void quota_begin(struct vhost_device *d)
 void quota_spare(struct vhost_device *d, uint64_t since_ns)
 {
 	if (d->quota.since_ns)
-		d->quota.since_ns += (clock_ns() - since_ns) / 4 * 3;
+		d->quota.since_ns += (clock_ns() - since_ns) / 5 * 4;
 }
 
 void quota_end(struct vhost_device *d)

@@ -16,8 +16,11 @@
 
 struct vhost_device;
 
-/* Percent of the time in the long run, and microseconds that may be had at once. */
-#define QUOTA_PERCENT 5
+/*
+ * Percent of the time in the long run, and microseconds that may be had at once. Less than the 5 %
+ * that one guest may cost the others, for it costs them a little elsewhere, too.
+ */
+#define QUOTA_PERCENT 4
 #define QUOTA_BURST_US 100000
 
 struct quota {
@@ -36,7 +39,7 @@ void quota_enforce(bool on);
 void quota_begin(struct vhost_device *d);
 void quota_end(struct vhost_device *d);
 /*
- * What was done since @since_ns counts a quarter: an IOMMU's translations, of which a guest that
+ * What was done since @since_ns counts a fifth: an IOMMU's translations, of which a guest that
  * maps each buffer anew needs thousands a second.
  */
 void quota_spare(struct vhost_device *d, uint64_t since_ns);
