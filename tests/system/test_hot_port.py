@@ -8,7 +8,7 @@ import time
 
 import pytest
 from lab import BUILD
-from lab.daemon import Daemon, wait_for
+from lab.daemon import Daemon, LabError, wait_for
 from running import running
 from test_hot_disk import ask, descriptors, good, refused, resident_kib
 
@@ -23,6 +23,16 @@ def traffic(*sockets):
     with running([BUILD / "bench/sluice-bench", "net", *sockets, "--time", "120"], stdout=subprocess.PIPE,
                  stderr=subprocess.PIPE, text=True) as process:
         yield process
+
+
+def frames_arrive(daemon, process, *ports):
+    """Waits for it, and tells what there is to be told if they do not."""
+    with contextlib.suppress(LabError):
+        wait_for(lambda: process.poll() is not None or daemon.port(ports[-1])["counters"]["tx_packets"] > 0, 60, "frames arrive",
+                 every_s=0.01)
+    ended = process.poll()
+    assert ended is None, process.stderr.read()
+    assert daemon.port(ports[-1])["counters"]["tx_packets"] > 0, [daemon.port(name) for name in ports]
 
 
 @pytest.fixture(name="daemon")
@@ -41,8 +51,8 @@ def test_ports_come_and_go_under_traffic_and_nothing_is_left(daemon):
     def once():
         for name in ("a", "b"):
             good(daemon, "port", "add", "lan", name, "--socket", aside / f"{name}.sock", "--mtu", "1500")
-        with traffic(aside / "a.sock", aside / "b.sock"):
-            wait_for(lambda: daemon.port("b")["counters"]["tx_packets"] > 0, 60, "frames arrive", every_s=0.01)
+        with traffic(aside / "a.sock", aside / "b.sock") as process:
+            frames_arrive(daemon, process, "a", "b")
             assert "port b is in use" in refused(daemon, "port", "remove", "b")
             for name in ("b", "a"):
                 good(daemon, "port", "remove", name, "--force")
