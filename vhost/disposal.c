@@ -48,6 +48,13 @@ static struct disposal of_memory = {
 };
 struct disposal *const disposal_of_memory = &of_memory;
 
+static unsigned n_threads; /* of all of them; atomic */
+
+bool disposal_works(void)
+{
+	return __atomic_load_n(&n_threads, __ATOMIC_ACQUIRE) > 0;
+}
+
 /*
  * Nobody else in this process can map anything while munmap() is at it, the control thread neither,
  * and what was touched takes 100 ms a GiB. A file that holds little has not been touched much.
@@ -107,11 +114,12 @@ static void run(struct disposal *d)
 
 static void *closer(void *arg)
 {
+	pthread_setname_np(pthread_self(), "sluice-close");
 	run(arg);
+	__atomic_sub_fetch(&n_threads, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
 
-/* With the lock held: the thread is there, and has its name, when this returns. */
 static bool start_thread(struct disposal *d)
 {
 	sigset_t all, before;
@@ -124,9 +132,10 @@ static bool start_thread(struct disposal *d)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 128 << 10);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
+	__atomic_add_fetch(&n_threads, 1, __ATOMIC_RELAXED);
 	rc = pthread_create(&thread, &attr, closer, d);
-	if (rc == 0)
-		pthread_setname_np(thread, "sluice-close");
+	if (rc)
+		__atomic_sub_fetch(&n_threads, 1, __ATOMIC_RELAXED);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return rc == 0;

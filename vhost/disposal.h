@@ -25,6 +25,9 @@ struct disposal *disposal_new(void);
 /* Control thread. Does not wait. NULL is fine. */
 void disposal_free(struct disposal *d);
 
+/* Any thread. Is something of any device's being closed or unmapped by a thread? */
+bool disposal_works(void);
+
 /*
  * Control thread. Closes @fd, of any kind: now where that cannot wait, else later. Here, and in the
  * two that follow, a NULL @d stands for one that is no device's.

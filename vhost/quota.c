@@ -8,7 +8,7 @@
 #include <inttypes.h>
 
 #define BURST_NS (UINT64_C(1000) * QUOTA_BURST_US)
-/* What may be had in one go after a wait; so a wait takes 20 ms at least, and timers are few. */
+/* What may be had in one go after a wait; so a wait takes 25 ms at least, and timers are few. */
 #define STEP_NS UINT64_C(1000000)
 /* However long one thing took (a huge mapping), the front-end is heard again within 275 ms. */
 #define DEBT_MAX_NS (10 * STEP_NS)
@@ -16,7 +16,18 @@
 #define LONG_AGAIN_NS UINT64_C(60000000000)
 #define LONG_DEBT_MAX_NS (1000 * STEP_NS)
 
+/* Of what a piece of work waits for, this much counts. */
+#define WAITING_MAX_NS UINT64_C(2000000)
+
 static bool enforced;
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
 
 void quota_enforce(bool on)
 {
@@ -83,26 +94,35 @@ static void make_wait(struct vhost_device *d, uint64_t took_ns)
 
 void quota_begin(struct vhost_device *d)
 {
-	if (enforced)
-		d->quota.since_ns = clock_ns();
+	if (!enforced)
+		return;
+	d->quota.since_ns = clock_ns();
+	d->quota.cpu_since_ns = cpu_ns();
 }
 
 void quota_spare(struct vhost_device *d, uint64_t since_ns)
 {
-	if (d->quota.since_ns)
-		d->quota.since_ns += (clock_ns() - since_ns) / 5 * 4;
+	uint64_t spared = (clock_ns() - since_ns) / 5 * 4;
+
+	if (!d->quota.since_ns)
+		return;
+	d->quota.since_ns += spared;
+	d->quota.cpu_since_ns += spared;
 }
 
 void quota_end(struct vhost_device *d)
 {
 	struct quota *q = &d->quota;
-	uint64_t now, share, took;
+	uint64_t now, share, took, cpu;
 
 	if (!q->since_ns)
 		return;
 	now = clock_ns();
 	share = (now - q->at_ns) * QUOTA_PERCENT / 100;
+	cpu = cpu_ns();
+	cpu -= MIN(q->cpu_since_ns, cpu);
 	took = now - MIN(q->since_ns, now);
+	took = MIN(took, cpu + WAITING_MAX_NS);
 	q->had_ns = (q->had_ns > share ? q->had_ns - share : 0) + took;
 	q->at_ns = now;
 	q->since_ns = 0;

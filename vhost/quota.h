@@ -5,7 +5,9 @@
  * too. So what a front-end asks for is measured, and one that goes on asking (messages, rings
  * started and stopped, memory changed, connections made, addresses missed, without end) is not
  * listened to until its share covers what it has had. What it sent waits in its socket; nothing is
- * lost. Work in bursts, as of a guest that boots, goes unnoticed. Control thread throughout.
+ * lost. Work in bursts, as of a guest that boots, goes unnoticed. What counts is CPU time: while
+ * the thread's CPU is another's, that is not this front-end's doing; of waiting (for a worker) a
+ * little counts too. Control thread throughout.
  */
 #ifndef SLUICE_VHOST_QUOTA_H
 #define SLUICE_VHOST_QUOTA_H
@@ -24,11 +26,12 @@ struct vhost_device;
 #define QUOTA_BURST_US 100000
 
 struct quota {
-	uint64_t had_ns;     /* above its share, at @at_ns */
-	uint64_t at_ns;	     /* when that was written */
-	uint64_t long_at_ns; /* when work last took so long that it was forgiven; 0: never */
-	uint64_t since_ns;   /* the work that is being done; 0: none */
-	bool waits;	     /* the front-end is not listened to */
+	uint64_t had_ns;       /* above its share, at @at_ns */
+	uint64_t at_ns;	       /* when that was written */
+	uint64_t long_at_ns;   /* when work last took so long that it was forgiven; 0: never */
+	uint64_t since_ns;     /* the work that is being done; 0: none */
+	uint64_t cpu_since_ns; /* its beginning, in CPU time of the thread */
+	bool waits;	       /* the front-end is not listened to */
 	sd_event_source *timer;
 };
 

@@ -77,8 +77,8 @@ void bed_submit(struct bed *b, unsigned index);
 void bed_step(void *arg);
 
 unsigned count_fds(void);
-/* To compare with later: once nothing is being closed any more (for 5 s at most), and the one
- * descriptor is open that stays. */
+/* To compare with later: once nothing is being closed any more, and the one descriptor is open that
+ * stays. */
 unsigned settled_fds(void);
 /*
  * Are so many descriptors open, now or soon? What a front-end gave is closed by a thread of its

@@ -57,6 +57,12 @@ void rig_calls_off(struct rig *r, unsigned ring)
 	abort();
 }
 
+void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms)
+{
+	(void)r, (void)ring, (void)patience_ms;
+	abort();
+}
+
 static void bed_open(enum driver_layout layout, uint64_t features)
 {
 	struct driver_config cfg = { .layout = layout,
