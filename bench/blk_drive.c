@@ -262,22 +262,19 @@ static bool has_used(const struct driver_ring *r)
 					 : driver_has_used(r, DRIVER_PACKED);
 }
 
-/*
- * A request is done, and nobody called: it is on its way, or lost. That is waited for, as a guest
- * does that has nothing else to wake up for, but no longer than --timeout.
- */
-static void check_called(const struct blk_driver *d, struct pollfd *fds)
+/* After a sleep in which any queue might have called, @n_called did, and this one was @called or
+ * not. */
+static void check_called(const struct blk_driver *d, struct blk_queue *q, bool called, int n_called)
 {
-	const struct frontend *f = &d->run->rig->frontend;
+	struct rig *r = d->run->rig;
 
-	for (unsigned i = 0; i < d->n_queues; i++) {
-		unsigned queue = d->queues[i].blk.queue;
-
-		if (has_used(&f->queue[queue].ring) &&
-		    poll(fds, d->n_queues, (int)d->run->opt->rig.timeout_ms) == 0)
-			errx(1, "%s: queue %u: requests were done, but no call came",
-			     d->run->rig->path, queue);
+	if (!called && has_used(&r->frontend.queue[q->blk.queue].ring) &&
+	    (++q->uncalled > RIG_UNCALLED_MAX || n_called == 0)) {
+		rig_await_call(r, q->blk.queue, d->run->opt->rig.timeout_ms);
+		called = true;
 	}
+	if (called)
+		q->uncalled = 0;
 }
 
 /* Sleeps until the back-end calls, a request is due, or it is time to check: as a guest does. */
@@ -287,6 +284,7 @@ static void sleep_until_called(struct blk_driver *d, uint64_t now)
 	struct pollfd fds[FRONTEND_QUEUES_MAX];
 	uint64_t us = CHECK_EVERY_US;
 	bool go_on = false;
+	int rc = 0;
 
 	if (d->open && !d->load.over && !d->stopping && d->in_flight < d->n_slots)
 		us = d->load.next_at > (double)now
@@ -299,11 +297,12 @@ static void sleep_until_called(struct blk_driver *d, uint64_t now)
 		fds[i] = (struct pollfd) { .fd = q->call_fd, .events = POLLIN };
 		go_on |= !calls_on(&q->ring);
 	}
-	if (!go_on &&
-	    ppoll(fds, d->n_queues, &(struct timespec) { .tv_nsec = (long)us * 1000 }, NULL) == 0 &&
-	    us > 0)
-		check_called(d, fds);
+	if (!go_on)
+		rc = ppoll(fds, d->n_queues, &(struct timespec) { .tv_nsec = (long)us * 1000 },
+			   NULL);
 	for (unsigned i = 0; i < d->n_queues; i++) {
+		if (!go_on && us > 0)
+			check_called(d, &d->queues[i], fds[i].revents, rc);
 		rig_calls_off(d->run->rig, d->queues[i].blk.queue);
 		if (fds[i].revents)
 			frontend_take_event(fds[i].fd);

@@ -233,21 +233,20 @@ static unsigned queue_of(const struct card_wait *w)
 	return 2 * w->card->pair + w->ring;
 }
 
-/*
- * Chains were used, and nobody called: it is on its way, or lost. That is waited for, as a guest
- * does that has nothing else to wake up for.
- */
-static void check_called(const struct card_wait *wait, struct pollfd *fds, unsigned n,
-			 unsigned patience_ms)
+/* After a sleep in which any ring might have called, @n_called did, and this one was @called or
+ * not. */
+static void check_called(const struct card_wait *w, bool called, int n_called, unsigned patience_ms)
 {
-	for (unsigned i = 0; i < n; i++) {
-		const struct rig *r = wait[i].card->rig;
+	unsigned *uncalled = &w->card->uncalled[w->ring];
+	struct rig *r = w->card->rig;
 
-		if (wait[i].asked && has_used(&r->frontend.queue[queue_of(&wait[i])].ring) &&
-		    poll(fds, n, (int)patience_ms) == 0)
-			errx(1, "%s: queue %u: chains were used, but no call came", r->path,
-			     queue_of(&wait[i]));
+	if (!called && has_used(&r->frontend.queue[queue_of(w)].ring) &&
+	    (++*uncalled > RIG_UNCALLED_MAX || n_called == 0)) {
+		rig_await_call(r, queue_of(w), patience_ms);
+		called = true;
 	}
+	if (called)
+		*uncalled = 0;
 }
 
 void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigned patience_ms)
@@ -256,6 +255,7 @@ void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigne
 				 (long)(timeout_ns % 1000000000) };
 	struct pollfd fds[4 * CARD_PAIRS_MAX];
 	bool idle = true;
+	int rc = 0;
 
 	for (unsigned i = 0; i < n; i++) {
 		const struct card *c = wait[i].card;
@@ -267,11 +267,13 @@ void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigne
 		if (wait[i].asked)
 			idle &= calls_on(&q->ring);
 	}
-	if (idle && ppoll(fds, n, &time, NULL) == 0 && timeout_ns > 0)
-		check_called(wait, fds, n, patience_ms);
+	if (idle)
+		rc = ppoll(fds, n, &time, NULL);
 	for (unsigned i = 0; i < n; i++) {
 		struct rig *r = wait[i].card->rig;
 
+		if (idle && timeout_ns > 0 && wait[i].asked)
+			check_called(&wait[i], fds[i].revents, rc, patience_ms);
 		if (fds[i].revents & POLLIN)
 			frontend_wait_call(&r->frontend, queue_of(&wait[i]), 0);
 		rig_calls_off(r, queue_of(&wait[i]));

@@ -381,18 +381,26 @@ static unsigned send_some(struct stream *s, const struct moment *m, bool over)
 /* At the end, when all that counts is whether they come. */
 #define LOST_AT_END_US 500000
 
-static void check(const struct run *r, uint64_t idle_cycles)
+/* How long the device has had frames to send and has taken none. That it brings others' is no work.
+ */
+static uint64_t idle_ns(struct stream *s, uint64_t now)
 {
-	uint64_t idle_ns = idle_cycles * 1000 / clock_cycles_per_us();
+	if (s->consumed != s->seen || all_back(s->from)) {
+		s->seen = s->consumed;
+		s->seen_at = now;
+	}
+	return (now - s->seen_at) * 1000 / clock_cycles_per_us();
+}
 
+static void check(const struct run *r, uint64_t now)
+{
 	for (unsigned i = 0; i < 2 && r->stream[i]; i++) {
-		const struct stream *s = r->stream[i];
+		struct stream *s = r->stream[i];
 
 		card_check(s->from);
 		if (s->to)
 			card_check(s->to);
-		/* The device owes something only while it has frames. */
-		rig_check_alive(s->from->rig, all_back(s->from) ? 0 : idle_ns, r->timeout_ms);
+		rig_check_alive(s->from->rig, idle_ns(s, now), r->timeout_ms);
 		if (s->to && s->to != s->from)
 			rig_check_alive(s->to->rig, 0, r->timeout_ms);
 	}
@@ -498,8 +506,8 @@ static void begin(struct run *r, struct moment *m)
 		struct stream *s = r->stream[i];
 
 		memset(&s->n, 0, sizeof(s->n));
-		s->given_up = s->excused = s->consumed = 0;
-		s->since = m->start;
+		s->given_up = s->excused = s->consumed = s->seen = 0;
+		s->since = s->seen_at = m->start;
 	}
 }
 
@@ -547,13 +555,13 @@ static void tell(struct run *r, const struct moment *m)
 
 void run(struct run *r, uint64_t us)
 {
-	uint64_t per_us = clock_cycles_per_us(), end, last_work, next_check, last_came, came = 0;
+	uint64_t per_us = clock_cycles_per_us(), end, next_check, last_came, came = 0;
 	struct moment m;
 	bool over = false;
 
 	begin(r, &m);
 	end = m.start + us * per_us;
-	last_work = last_came = m.start;
+	last_came = m.start;
 	next_check = m.start + CHECK_EVERY_US * per_us;
 	while (!over || !all_came(r)) {
 		unsigned work = round_of(r, &m, over);
@@ -562,8 +570,6 @@ void run(struct run *r, uint64_t us)
 			nap(r, &m, over ? m.now + 1000 * per_us : end);
 		m.last = m.now;
 		m.now = clock_cycles();
-		if (work)
-			last_work = m.now;
 		if (came != moved(r)) {
 			came = moved(r);
 			last_came = m.now;
@@ -579,10 +585,10 @@ void run(struct run *r, uint64_t us)
 			last_came = m.now;
 		}
 		if (m.now >= next_check) {
-			check(r, m.now - last_work);
+			check(r, m.now);
 			tell(r, &m);
 			next_check = m.now + CHECK_EVERY_US * per_us;
 		}
 	}
-	check(r, 0);
+	check(r, m.now);
 }

@@ -48,9 +48,10 @@ struct stream {
 	uint64_t given_up; /* frames under way that nobody waits for any more */
 	uint64_t excused;  /* of the backlog: fell due while this thread did not run */
 	struct net_counts n;
-	uint64_t since;	       /* the run's beginning, in cycles */
-	uint64_t ever_corrupt; /* in all runs, a warm-up and a search's trials too */
-	char wrong[160];       /* the first of those */
+	uint64_t since;		/* the run's beginning, in cycles */
+	uint64_t seen, seen_at; /* what was consumed at the last check that saw some, and when */
+	uint64_t ever_corrupt;	/* in all runs, a warm-up and a search's trials too */
+	char wrong[160];	/* the first of those */
 };
 
 void stream_init(struct stream *s, const struct net_load *load, struct card *from, struct card *to,

@@ -348,6 +348,17 @@ void rig_calls_off(struct rig *r, unsigned ring)
 		driver_calls_off(d, DRIVER_PACKED);
 }
 
+void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms)
+{
+	struct pollfd fds[] = { { .fd = r->frontend.queue[ring].call_fd, .events = POLLIN },
+				{ .fd = r->frontend.sock, .events = POLLRDHUP } };
+
+	if (poll(fds, ARRAY_SIZE(fds), (int)patience_ms) == 0)
+		errx(1, "%s: queue %u: chains were used, but no call came", r->path, ring);
+	if (fds[1].revents)
+		rig_check_alive(r, 0, patience_ms);
+}
+
 void rig_check_error(const struct rig *r, unsigned queue)
 {
 	if (frontend_take_event(r->frontend.queue[queue].err_fd))

@@ -128,6 +128,15 @@ void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms);
 /* Has it signalled the err eventfd of that queue? Then this ends the program. */
 void rig_check_error(const struct rig *r, unsigned queue);
 void rig_calls_off(struct rig *r, unsigned ring);
+/* While others' calls come, this may happen by chance so often before a ring's own is waited for:
+ * calls are asked for, something was used, and nobody called. */
+#define RIG_UNCALLED_MAX 16
+/*
+ * Asked for a call, and something was used: it is on its way, or lost. Waits for it, as a guest
+ * does that has nothing else to wake up for, but no longer than @patience_ms: then this ends the
+ * program.
+ */
+void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms);
 
 void rig_pin(unsigned cpu);
 /* Says so if a thread of the back-end's that works may run on no CPU but one of the driver's. */

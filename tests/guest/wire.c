@@ -266,8 +266,12 @@ static int recv_bytes(struct frontend *f, int sock, void *buf, size_t n, int *fd
 		if (rc < 0)
 			return frontend_fail(f, rc, "no message within %d ms", f->timeout_ms);
 		len = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-		if (len < 0 && (errno == EINTR || errno == EAGAIN))
+		/* Readable again and again, with nothing that we read: bytes out of band. */
+		if (len < 0 && (errno == EINTR || errno == EAGAIN) && clock_ns() < deadline)
 			continue;
+		if (len < 0 && (errno == EINTR || errno == EAGAIN))
+			return frontend_fail(f, -ETIMEDOUT, "no message within %d ms",
+					     f->timeout_ms);
 		if (len <= 0)
 			return frontend_fail(f, -ECONNRESET, "back-end hung up");
 		rc = take_fds(f, &msg, fds, got == 0 ? max : 0, &n_more);
@@ -426,6 +430,12 @@ int frontend_wait_used(struct frontend *f, unsigned index, struct driver_used *u
 		rc = sleep ? wait_device(f, index, deadline) : 0;
 		if (rc < 0)
 			return rc;
+		if (clock_ns() >= deadline && frontend_poll(f, index, used))
+			return 0;
+		if (clock_ns() >= deadline)
+			return frontend_fail(f, -ETIMEDOUT,
+					     "queue %u: called, and nothing used within %d ms",
+					     index, f->timeout_ms);
 	}
 	return 0;
 }

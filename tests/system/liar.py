@@ -28,6 +28,14 @@ def put(m, at, data):
     m[at:at + len(data)] = data
 
 
+def fill(event):
+    """An eventfd that does not block, and may have been kicked before."""
+    for kicks in range(1000):
+        with contextlib.suppress(BlockingIOError):
+            os.write(event, struct.pack("<Q", (1 << 64) - 2 - kicks))
+            return
+
+
 class Memory:
     def __init__(self):
         self.regions = []  # gpa, uva, bytes, mapping
@@ -131,6 +139,10 @@ class Device:
         if self.lie == "babble" and not self.served:
             self.connection.sendall(b"hello")
             threading.Timer(0.5, self.connection.shutdown, [socket.SHUT_RDWR]).start()
+        if self.lie == "ring" and lies:
+            while True:
+                os.write(self.call, struct.pack("<Q", 1))
+                time.sleep(0.001)
         self.served += 1
         self.writes += kind == T_OUT
         if lies and self.lie == "misread" and kind == T_IN:
@@ -198,10 +210,14 @@ class Device:
         self.answer(24, struct.pack("<III", asked, size, 0) + space[offset:offset + size])
 
     def message(self, request, payload, fds):
+        if self.lie == "full" and request == 12:
+            fill(fds[0])
         if self.lie in ("blocking", "full") and request in (12, 13, 14):
             fcntl.fcntl(fds[0], fcntl.F_SETFL, 0)
-        if self.lie == "full" and request == 12:
-            os.write(fds[0], struct.pack("<Q", (1 << 64) - 2))
+        if self.lie == "aside":
+            while True:
+                self.connection.send(b"!", socket.MSG_OOB)
+                time.sleep(0.01)
         if request == 1:
             self.answer(1, struct.pack("<Q", F_SIZE_MAX | F_FLUSH | F_DISCARD | F_PROTOCOL | F_VERSION_1 | F_PACKED))
         elif request == 2:

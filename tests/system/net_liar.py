@@ -17,8 +17,9 @@ RX, TX = 0, 1
 
 
 class Card(Device):
-    def __init__(self, connection, lie):
-        super().__init__(connection, lie, 0)
+    def __init__(self, connection, lie, honest):
+        super().__init__(connection, lie, honest)
+        self.taken = 0
         self.sizes, self.places, self.calls, self.rings = {}, {}, {}, {}
 
     def message(self, request, payload, fds):
@@ -53,6 +54,9 @@ class Card(Device):
 
     def take(self):
         """A frame that is sent, with its header; None."""
+        if self.lie == "keep" and self.taken >= self.honest:
+            return None
+        self.taken += 1
         found = self.rings[TX].next()
         if not found:
             return None
@@ -129,7 +133,7 @@ class Net:
                 self.pass_on(to, frame)
                 if self.lie == "slow":
                     self.next_at = time.monotonic() + self.number / 1e6
-        if self.lie == "foreign" and self.seen > self.honest and time.monotonic() >= self.next_at:
+        if self.lie in ("foreign", "keep") and self.seen >= self.honest and time.monotonic() >= self.next_at:
             self.cards[-1].give(FOREIGN)
             self.next_at = time.monotonic() + 0.05
         while self.held and self.lie == "late" and time.monotonic() >= self.held[0][0]:
@@ -145,7 +149,7 @@ def main():
         listener.bind(path)
         listener.listen()
     for listener in listeners:
-        cards.append(Card(listener.accept()[0], lie))
+        cards.append(Card(listener.accept()[0], ("nocall" if cards else "none") if lie == "half" else lie, int(honest)))
         cards[-1].attach()
     net = Net(cards, lie, int(honest))
     while not any(c.gone() for c in cards):

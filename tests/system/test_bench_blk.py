@@ -355,7 +355,7 @@ def test_a_back_end_that_breaks_a_rule_ends_the_run_with_a_sentence(liar, ring, 
 @RINGS
 def test_a_call_that_never_comes_is_told_from_a_slow_request(liar, ring):
     done = against(liar("nocall"), ring, "--sleep", "--time", 300, timeout=120)
-    assert done.returncode == 1 and "requests were done, but no call came" in done.stderr, done.stderr
+    assert done.returncode == 1 and "chains were used, but no call came" in done.stderr, done.stderr
 
 
 @RINGS

@@ -135,5 +135,5 @@ def test_an_open_loop_beyond_what_a_disk_does_grows_its_queue(daemon, folder, ri
 def test_a_card_that_may_send_so_many_frames_a_second_takes_as_long_for_each(daemon, folder, ring):
     got = measured("net", folder / "o.sock", folder / "b.sock", "--ring", ring, "--window", 1, "--warmup", 1, "--time", 2)
     us = got["latency_us"]
-    assert 0.5e6 / PPS < us["p50"] < 4e6 / PPS, us
+    assert 0.5e6 / PPS < us["mean"] < 4e6 / PPS, us
     assert got["lost"] == 0 and 0.7 < got["pps"] * us["mean"] / 1e6 < 1.1 and got["pps"] < 1.3 * PPS

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -98,9 +99,33 @@ def test_a_call_of_a_card_that_never_comes_is_told(folder, ring):
 @RINGS
 @pytest.mark.parametrize("of", ["net", "blk"])
 def test_a_call_that_never_comes_is_told_to_who_is_woken_by_his_clock(folder, ring, of):
-    options = ["--sleep", "--ring", ring, "--rate", 400, "--time", 3, "--timeout", 700]
+    options = ["--sleep", "--ring", ring, "--rate", 400, "--time", 3, "--timeout", 2000]
     done = net(folder, "nocall", *options) if of == "net" else blk(folder, "nocall", *options)
     assert done.returncode == 1 and ", but no call came" in done.stderr, done.stderr
+
+
+@RINGS
+def test_a_card_that_is_never_called_beside_one_that_is_is_told(folder, ring):
+    done = net(folder, "half", "--both", "--sleep", "--ring", ring, "--time", 6, "--timeout", 2000)
+    assert done.returncode == 1 and "b.sock: queue 0: chains were used, but no call came" in done.stderr, done.stderr
+
+
+@RINGS
+def test_others_frames_do_not_hide_that_a_card_takes_none_of_ours(folder, ring):
+    done = net(folder, "keep", "--ring", ring, "--time", 1, "--timeout", 1500, timeout=20)
+    assert done.returncode == 1 and "the back-end has done nothing for 1500 ms" in done.stderr, done.stderr
+
+
+@RINGS
+def test_calls_for_nothing_do_not_hide_that_nothing_is_done(folder, ring):
+    with lying(folder, "ring", honest=20, of="blk") as sockets:
+        done = bench("scale", *sockets, "--no-indirect", "--no-event-idx", "--ring", ring, "--timeout", 1500, timeout=20)
+    assert done.returncode == 1 and "called, and nothing used within 1500 ms" in done.stderr, done.stderr
+
+
+def test_bytes_out_of_band_are_no_answer(folder):
+    done = blk(folder, "aside", "--time", 1, timeout=20)
+    assert done.returncode == 1 and "no message within 1500 ms" in done.stderr, done.stderr
 
 
 def test_an_error_that_a_card_signals_is_told(folder):
@@ -139,7 +164,7 @@ def test_a_kick_that_a_back_end_makes_wait_for_ever_is_told(folder, ring, load):
     with lying(folder, "full", of="net" if load == ["net"] else "blk") as sockets:
         done = bench(load[0], *sockets, "--no-indirect", "--no-event-idx", "--ring", ring, "--time", 1, "--timeout", 1500, *load[1:],
                      timeout=20)
-    assert done.returncode == 1 and "made the kick eventfd of queue 0 blocking, and full" in done.stderr, done.stderr
+    assert done.returncode == 1 and re.search("made the kick eventfd of queue [01] blocking, and full", done.stderr), done.stderr
     assert time.monotonic() - begun < 10
 
 
