@@ -19,7 +19,7 @@
 #define LOOKS 4
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static LIST_HEAD(, rig) watched = LIST_HEAD_INITIALIZER(watched);
+static LIST_HEAD(rig_list, rig) watched = LIST_HEAD_INITIALIZER(watched);
 static uint64_t look_every_ns; /* 0: nobody looks yet */
 
 /* Else the thread that kicks was only kept from its CPU. */
@@ -52,13 +52,12 @@ static void *watch_main(void *arg)
 {
 	const struct timespec pause = { .tv_sec = (time_t)(look_every_ns / 1000000000),
 					.tv_nsec = (long)(look_every_ns % 1000000000) };
-	struct rig *r;
 
 	(void)arg;
 	for (;;) {
 		nanosleep(&pause, NULL);
 		pthread_mutex_lock(&lock);
-		LIST_FOREACH (r, &watched, link)
+		for (struct rig *r = LIST_FIRST(&watched); r; r = LIST_NEXT(r, link))
 			look_at(r);
 		pthread_mutex_unlock(&lock);
 	}
