@@ -386,8 +386,14 @@ int frontend_wait_call(struct frontend *f, unsigned index, int timeout_ms)
 	return take_call(f, index);
 }
 
-/* Sleeps until the device calls, or complains. */
-static int wait_device(struct frontend *f, unsigned index, uint64_t deadline)
+static int not_used(struct frontend *f, unsigned index, const char *what)
+{
+	return frontend_fail(f, -ETIMEDOUT, "queue %u: %s within %d ms", index, what,
+			     f->timeout_ms);
+}
+
+/* Sleeps until the device calls, or complains: of "nothing", if it has used no chain. */
+static int wait_device(struct frontend *f, unsigned index, uint64_t deadline, const char *nothing)
 {
 	struct frontend_queue *q = &f->queue[index];
 	struct pollfd fds[] = { { .fd = q->call_fd, .events = POLLIN },
@@ -400,9 +406,7 @@ static int wait_device(struct frontend *f, unsigned index, uint64_t deadline)
 				    ? driver_has_used(&q->ring, DRIVER_SPLIT)
 				    : driver_has_used(&q->ring, DRIVER_PACKED);
 
-		return frontend_fail(f, rc, "queue %u: %s within %d ms", index,
-				     used ? "chains were used, but no call came" : "nothing used",
-				     f->timeout_ms);
+		return not_used(f, index, used ? "chains were used, but no call came" : nothing);
 	}
 	if (rc < 0)
 		return rc;
@@ -416,7 +420,8 @@ static int wait_device(struct frontend *f, unsigned index, uint64_t deadline)
 int frontend_wait_used(struct frontend *f, unsigned index, struct driver_used *used)
 {
 	struct frontend_queue *q = &f->queue[index];
-	uint64_t deadline = deadline_ns(f->timeout_ms);
+	uint64_t deadline = deadline_ns(f->timeout_ms), calls_before = q->calls;
+	const char *nothing = "nothing used";
 
 	while (!frontend_poll(f, index, used)) {
 		bool sleep;
@@ -427,15 +432,15 @@ int frontend_wait_used(struct frontend *f, unsigned index, struct driver_used *u
 					     driver_violation(&q->ring));
 		sleep = q->ring.layout == DRIVER_SPLIT ? driver_calls_on(&q->ring, DRIVER_SPLIT)
 						       : driver_calls_on(&q->ring, DRIVER_PACKED);
-		rc = sleep ? wait_device(f, index, deadline) : 0;
+		rc = sleep ? wait_device(f, index, deadline, nothing) : 0;
 		if (rc < 0)
 			return rc;
+		if (q->calls != calls_before)
+			nothing = "called, and nothing used";
 		if (clock_ns() >= deadline && frontend_poll(f, index, used))
 			return 0;
 		if (clock_ns() >= deadline)
-			return frontend_fail(f, -ETIMEDOUT,
-					     "queue %u: called, and nothing used within %d ms",
-					     index, f->timeout_ms);
+			return not_used(f, index, nothing);
 	}
 	return 0;
 }
