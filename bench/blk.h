@@ -77,7 +77,6 @@ struct blk_queue {
 	struct guest_blk blk;
 	struct blk_slot **idle;
 	unsigned n_idle;
-	unsigned uncalled; /* times that something was there and no call, since the last one */
 };
 
 struct blk_figures {

@@ -250,33 +250,6 @@ static void check(struct blk_driver *d, uint64_t now)
 	}
 }
 
-static bool calls_on(struct driver_ring *r)
-{
-	return r->layout == DRIVER_SPLIT ? driver_calls_on(r, DRIVER_SPLIT)
-					 : driver_calls_on(r, DRIVER_PACKED);
-}
-
-static bool has_used(const struct driver_ring *r)
-{
-	return r->layout == DRIVER_SPLIT ? driver_has_used(r, DRIVER_SPLIT)
-					 : driver_has_used(r, DRIVER_PACKED);
-}
-
-/* After a sleep in which any queue might have called, @n_called did, and this one was @called or
- * not. */
-static void check_called(const struct blk_driver *d, struct blk_queue *q, bool called, int n_called)
-{
-	struct rig *r = d->run->rig;
-
-	if (!called && has_used(&r->frontend.queue[q->blk.queue].ring) &&
-	    (++q->uncalled > RIG_UNCALLED_MAX || n_called == 0)) {
-		rig_await_call(r, q->blk.queue, d->run->opt->rig.timeout_ms);
-		called = true;
-	}
-	if (called)
-		q->uncalled = 0;
-}
-
 /* Sleeps until the back-end calls, a request is due, or it is time to check: as a guest does. */
 static void sleep_until_called(struct blk_driver *d, uint64_t now)
 {
@@ -295,14 +268,15 @@ static void sleep_until_called(struct blk_driver *d, uint64_t now)
 		struct frontend_queue *q = &f->queue[d->queues[i].blk.queue];
 
 		fds[i] = (struct pollfd) { .fd = q->call_fd, .events = POLLIN };
-		go_on |= !calls_on(&q->ring);
+		go_on |= !driver_ring_calls_on(&q->ring);
 	}
 	if (!go_on)
 		rc = ppoll(fds, d->n_queues, &(struct timespec) { .tv_nsec = (long)us * 1000 },
 			   NULL);
 	for (unsigned i = 0; i < d->n_queues; i++) {
 		if (!go_on && us > 0)
-			check_called(d, &d->queues[i], fds[i].revents, rc);
+			rig_check_called(d->run->rig, d->queues[i].blk.queue, fds[i].revents, rc,
+					 d->run->opt->rig.timeout_ms);
 		rig_calls_off(d->run->rig, d->queues[i].blk.queue);
 		if (fds[i].revents)
 			frontend_take_event(fds[i].fd);

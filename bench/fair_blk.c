@@ -170,13 +170,8 @@ static void calls_start(struct fair_hostile *h)
 /* Works, wants a call for each request, and never reads one. */
 static void calls_step(struct fair_hostile *h)
 {
-	struct driver_ring *r = &h->guest[0]->rig->frontend.queue[0].ring;
-
 	work_step(h->guest[0]);
-	if (r->layout == DRIVER_SPLIT)
-		driver_calls_on(r, DRIVER_SPLIT);
-	else
-		driver_calls_on(r, DRIVER_PACKED);
+	driver_ring_calls_on(&h->guest[0]->rig->frontend.queue[0].ring);
 }
 
 static const struct fair_attack attacks[] = {

@@ -216,37 +216,9 @@ void card_submit(struct card *c, unsigned ring)
 }
 
 /* @return false when there is something to do already. */
-static bool calls_on(struct driver_ring *r)
-{
-	return r->layout == DRIVER_SPLIT ? driver_calls_on(r, DRIVER_SPLIT)
-					 : driver_calls_on(r, DRIVER_PACKED);
-}
-
-static bool has_used(const struct driver_ring *r)
-{
-	return r->layout == DRIVER_SPLIT ? driver_has_used(r, DRIVER_SPLIT)
-					 : driver_has_used(r, DRIVER_PACKED);
-}
-
 static unsigned queue_of(const struct card_wait *w)
 {
 	return 2 * w->card->pair + w->ring;
-}
-
-/* After a sleep in which any ring might have called, @n_called did, and this one was @called or
- * not. */
-static void check_called(const struct card_wait *w, bool called, int n_called, unsigned patience_ms)
-{
-	unsigned *uncalled = &w->card->uncalled[w->ring];
-	struct rig *r = w->card->rig;
-
-	if (!called && has_used(&r->frontend.queue[queue_of(w)].ring) &&
-	    (++*uncalled > RIG_UNCALLED_MAX || n_called == 0)) {
-		rig_await_call(r, queue_of(w), patience_ms);
-		called = true;
-	}
-	if (called)
-		*uncalled = 0;
 }
 
 void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigned patience_ms)
@@ -265,7 +237,7 @@ void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigne
 		/* Who has buffers left waits for none of those that it has sent, as Linux does. */
 		wait[i].asked = wait[i].ring == CARD_RX || !c->n_tx_free;
 		if (wait[i].asked)
-			idle &= calls_on(&q->ring);
+			idle &= driver_ring_calls_on(&q->ring);
 	}
 	if (idle)
 		rc = ppoll(fds, n, &time, NULL);
@@ -273,7 +245,7 @@ void card_sleep(struct card_wait *wait, unsigned n, uint64_t timeout_ns, unsigne
 		struct rig *r = wait[i].card->rig;
 
 		if (idle && timeout_ns > 0 && wait[i].asked)
-			check_called(&wait[i], fds[i].revents, rc, patience_ms);
+			rig_check_called(r, queue_of(&wait[i]), fds[i].revents, rc, patience_ms);
 		if (fds[i].revents & POLLIN)
 			frontend_wait_call(&r->frontend, queue_of(&wait[i]), 0);
 		rig_calls_off(r, queue_of(&wait[i]));

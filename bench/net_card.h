@@ -42,8 +42,6 @@ struct card {
 	struct driver_ring *tx, *rx;
 	struct card_buf *rx_bufs, *tx_bufs, **tx_free;
 	unsigned n_tx, n_tx_free, tx_segs, rx_per_frame;
-	unsigned
-		uncalled[2]; /* of each ring: something was there and no call, since the last one */
 	uint32_t rx_bytes;
 	bool mergeable;
 	uint64_t no_count; /* frames that came with a number of buffers of 0 */

@@ -14,6 +14,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* While others' calls come, this may happen by chance so often before a ring's own is waited for:
+ * calls are asked for, something was used, and nobody called. */
+#define UNCALLED_MAX 16
+
 void rig_die(const struct rig *r, const char *doing)
 {
 	errx(1, "%s: %s: %s", r->path, doing, r->frontend.error);
@@ -348,7 +352,7 @@ void rig_calls_off(struct rig *r, unsigned ring)
 		driver_calls_off(d, DRIVER_PACKED);
 }
 
-void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms)
+static void await_call(struct rig *r, unsigned ring, unsigned patience_ms)
 {
 	struct pollfd fds[] = { { .fd = r->frontend.queue[ring].call_fd, .events = POLLIN },
 				{ .fd = r->frontend.sock, .events = POLLRDHUP } };
@@ -357,6 +361,17 @@ void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms)
 		errx(1, "%s: queue %u: chains were used, but no call came", r->path, ring);
 	if (fds[1].revents)
 		rig_check_alive(r, 0, patience_ms);
+}
+
+void rig_check_called(struct rig *r, unsigned ring, bool called, int n_called, unsigned patience_ms)
+{
+	if (!called && driver_ring_has_used(&r->frontend.queue[ring].ring) &&
+	    (++r->uncalled[ring] > UNCALLED_MAX || n_called == 0)) {
+		await_call(r, ring, patience_ms);
+		called = true;
+	}
+	if (called)
+		r->uncalled[ring] = 0;
 }
 
 void rig_check_error(const struct rig *r, unsigned queue)

@@ -83,6 +83,8 @@ struct rig {
 	unsigned n_rings;
 	LIST_ENTRY(rig) link;
 	struct rig_kick kick[FRONTEND_QUEUES_MAX];
+	/* Times that something was there and no call, since the last one: of rig_check_called(). */
+	unsigned uncalled[FRONTEND_QUEUES_MAX];
 };
 
 enum rig_kind { RIG_UNKNOWN, RIG_DISK, RIG_CARD };
@@ -128,15 +130,14 @@ void rig_check_alive(struct rig *r, uint64_t idle_ns, unsigned timeout_ms);
 /* Has it signalled the err eventfd of that queue? Then this ends the program. */
 void rig_check_error(const struct rig *r, unsigned queue);
 void rig_calls_off(struct rig *r, unsigned ring);
-/* While others' calls come, this may happen by chance so often before a ring's own is waited for:
- * calls are asked for, something was used, and nobody called. */
-#define RIG_UNCALLED_MAX 16
 /*
- * Asked for a call, and something was used: it is on its way, or lost. Waits for it, as a guest
- * does that has nothing else to wake up for, but no longer than @patience_ms: then this ends the
- * program.
+ * After a sleep in which any ring might have called, @n_called did, and this one, which was asked
+ * to, was @called or not. If it was not, and something was used, the call is on its way, or lost:
+ * where that cannot be chance, waits for it, as a guest does that has nothing else to wake up for,
+ * but no longer than @patience_ms: then this ends the program.
  */
-void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms);
+void rig_check_called(struct rig *r, unsigned ring, bool called, int n_called,
+		      unsigned patience_ms);
 
 void rig_pin(unsigned cpu);
 /* Says so if a thread of the back-end's that works may run on no CPU but one of the driver's. */

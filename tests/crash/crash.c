@@ -319,8 +319,7 @@ static void sleep_for_calls(void)
 
 	for (unsigned q = 0; q < opt.queues; q++) {
 		p[q] = (struct pollfd) { .fd = f.queue[q].call_fd, .events = POLLIN };
-		if (!(opt.packed ? driver_calls_on(&f.queue[q].ring, DRIVER_PACKED)
-				 : driver_calls_on(&f.queue[q].ring, DRIVER_SPLIT)))
+		if (!driver_ring_calls_on(&f.queue[q].ring))
 			return;
 	}
 	if (poll(p, opt.queues, 1) <= 0)

@@ -100,11 +100,20 @@ int driver_ring_init(struct driver_ring *r, const struct driver_config *cfg)
 		driver_ring_fini(r);
 		return -EINVAL;
 	}
-	if (cfg->layout == DRIVER_SPLIT)
-		driver_calls_on(r, DRIVER_SPLIT);
-	else
-		driver_calls_on(r, DRIVER_PACKED);
+	driver_ring_calls_on(r);
 	return 0;
+}
+
+bool driver_ring_has_used(const struct driver_ring *r)
+{
+	return r->layout == DRIVER_SPLIT ? driver_has_used(r, DRIVER_SPLIT)
+					 : driver_has_used(r, DRIVER_PACKED);
+}
+
+bool driver_ring_calls_on(struct driver_ring *r)
+{
+	return r->layout == DRIVER_SPLIT ? driver_calls_on(r, DRIVER_SPLIT)
+					 : driver_calls_on(r, DRIVER_PACKED);
 }
 
 void driver_ring_fini(struct driver_ring *r)

@@ -146,6 +146,9 @@ uint64_t driver_ring_bytes(enum driver_layout layout, uint32_t size, uint32_t in
 int driver_ring_init(struct driver_ring *r, const struct driver_config *cfg);
 /* Frees the private memory. A zeroed ring is fine. */
 void driver_ring_fini(struct driver_ring *r);
+/* As below, of the layout that the ring has, where the time that a branch takes does not matter. */
+bool driver_ring_has_used(const struct driver_ring *r);
+bool driver_ring_calls_on(struct driver_ring *r);
 
 /* The first rule that the device broke, in words; NULL: none. */
 const char *driver_violation(const struct driver_ring *r);

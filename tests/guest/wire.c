@@ -402,9 +402,7 @@ static int wait_device(struct frontend *f, unsigned index, uint64_t deadline, co
 	int rc = wait_fds(f, fds, ARRAY_SIZE(fds), deadline);
 
 	if (rc == -ETIMEDOUT) {
-		bool used = q->ring.layout == DRIVER_SPLIT
-				    ? driver_has_used(&q->ring, DRIVER_SPLIT)
-				    : driver_has_used(&q->ring, DRIVER_PACKED);
+		bool used = driver_ring_has_used(&q->ring);
 
 		return not_used(f, index, used ? "chains were used, but no call came" : nothing);
 	}
@@ -424,15 +422,12 @@ int frontend_wait_used(struct frontend *f, unsigned index, struct driver_used *u
 	const char *nothing = "nothing used";
 
 	while (!frontend_poll(f, index, used)) {
-		bool sleep;
 		int rc;
 
 		if (driver_violation(&q->ring))
 			return frontend_fail(f, -EREMOTEIO, "queue %u: %s", index,
 					     driver_violation(&q->ring));
-		sleep = q->ring.layout == DRIVER_SPLIT ? driver_calls_on(&q->ring, DRIVER_SPLIT)
-						       : driver_calls_on(&q->ring, DRIVER_PACKED);
-		rc = sleep ? wait_device(f, index, deadline, nothing) : 0;
+		rc = driver_ring_calls_on(&q->ring) ? wait_device(f, index, deadline, nothing) : 0;
 		if (rc < 0)
 			return rc;
 		if (q->calls != calls_before)

@@ -57,9 +57,9 @@ void rig_calls_off(struct rig *r, unsigned ring)
 	abort();
 }
 
-void rig_await_call(struct rig *r, unsigned ring, unsigned patience_ms)
+void rig_check_called(struct rig *r, unsigned ring, bool called, int n_called, unsigned patience_ms)
 {
-	(void)r, (void)ring, (void)patience_ms;
+	(void)r, (void)ring, (void)called, (void)n_called, (void)patience_ms;
 	abort();
 }
 

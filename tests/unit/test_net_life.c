@@ -574,9 +574,7 @@ Test(net_life, receiver_changes_while_two_workers_deliver, .timeout = 120)
 			case 1:
 				cr_assert_eq(frontend_queue_stop(&b.fe, queue, &base), 0);
 				drain(&b);
-				cr_assert_eq(driver_has_used(&b.fe.queue[queue].ring,
-							     b.fe.queue[queue].ring.layout),
-					     false);
+				cr_assert_not(driver_ring_has_used(&b.fe.queue[queue].ring));
 				frontend_state_set(&b.fe, VU_SET_VRING_BASE, queue, base);
 				frontend_vring_fd(&b.fe, VU_SET_VRING_KICK, queue,
 						  b.fe.queue[queue].kick_fd);

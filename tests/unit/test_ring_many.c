@@ -48,8 +48,7 @@ RING_TEST(ring_many, batches_come_back_whole_in_order_and_with_their_lengths)
 		push_many(p, n, written);
 		cr_assert_eq(p->r.in_flight, 0);
 		/* Nothing is seen before it is published, and then all is. */
-		cr_assert_not(PAIR_SPLIT(p) ? driver_has_used(&p->d, DRIVER_SPLIT)
-					    : driver_has_used(&p->d, DRIVER_PACKED));
+		cr_assert_not(driver_ring_has_used(&p->d));
 		dev_publish(p);
 		dev_call(p);
 		for (unsigned i = 0; i < n; i++)
