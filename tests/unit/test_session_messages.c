@@ -345,46 +345,6 @@ Test(session_messages, there_are_no_acks_without_reply_ack)
 	bed_fini(&b);
 }
 
-Test(session_messages, messages_of_features_that_were_not_negotiated_are_refused)
-{
-	static const struct {
-		uint32_t request, size;
-		bool reply;
-	} gated[] = { { VU_GET_CONFIG, 20, true },	 { VU_SET_CONFIG, 20, false },
-		      { VU_RESET_DEVICE, 0, false },	 { VU_GET_MAX_MEM_SLOTS, 0, true },
-		      { VU_REM_MEM_REG, 40, false },	 { VU_SET_STATUS, 8, false },
-		      { VU_GET_STATUS, 0, true },	 { VU_GET_INFLIGHT_FD, 24, true },
-		      { VU_SET_LOG_BASE, 16, false },	 { VU_IOTLB_MSG, 32, false },
-		      { VU_VRING_KICK, 8, false },	 { VU_POSTCOPY_ADVISE, 0, true },
-		      { VU_POSTCOPY_LISTEN, 0, false },	 { VU_CHECK_DEVICE_STATE, 0, true },
-		      { VU_SET_VRING_ENDIAN, 8, false }, { VU_SEND_RARP, 8, false },
-		      { VU_NET_SET_MTU, 8, false } };
-	static const uint8_t zeros[64];
-
-	bed_init(&b, &echo_blk_ops);
-	bed_listen(&b);
-	bed_connect(&b);
-	for (unsigned i = 0; i < ARRAY_SIZE(gated); i++) {
-		int rc;
-
-		OK(&b.f, frontend_hello(&b.f, VU_PF_REPLY_ACK));
-		rc = outcome(gated[i].request, zeros, gated[i].size, NULL, 0);
-		cr_assert_eq(rc, gated[i].reply ? -ECONNRESET : 1, "message %u: %d",
-			     gated[i].request, rc);
-		if (gated[i].reply) {
-			frontend_close(&b.f);
-			cr_assert(EVENTUALLY(b.dev.disconnected == b.dev.connected));
-			bed_connect(&b);
-			continue;
-		}
-		/* And where no ack is asked for, it is as if it had not come. */
-		OK(&b.f, frontend_send(&b.f, gated[i].request, VU_VERSION, zeros, gated[i].size,
-				       NULL, 0));
-		check_alive();
-	}
-	bed_fini(&b);
-}
-
 /* T10 */
 Test(session_messages, features_that_were_not_offered_are_refused)
 {
