@@ -85,6 +85,7 @@ struct virtqueue {
 	struct poller *poller; /* optional, set by queue_start: what to wake when it may go on */
 	struct call stopped_call;
 	struct call miss_call;	 /* its chains lack something; see queue.c */
+	bool miss_posted;	 /* atomic; cleared when that call runs */
 	bool miss_waits;	 /* for the quota; the control thread's */
 	struct ring_ahead ahead; /* of the ring, as the ring itself */
 	unsigned *hints;	 /* of the ring; owned; NULL: it needs none */

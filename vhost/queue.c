@@ -161,9 +161,8 @@ static bool see_to_miss(struct virtqueue *vq)
  * A guest that kicks makes a stalled ring look again, and miss the same: then the worker is waited
  * for in vain, and that is paid for in full.
  */
-static void miss_call(struct call *c)
+static void see_to_miss_or_wait(struct virtqueue *vq)
 {
-	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
 	struct vhost_device *d = vq->device;
 	uint64_t now = clock_ns();
 
@@ -176,18 +175,33 @@ static void miss_call(struct call *c)
 	quota_end(d);
 }
 
+static void miss_call(struct call *c)
+{
+	struct virtqueue *vq = container_of(c, struct virtqueue, miss_call);
+
+	/* First: pairs with queue_missed(), which leaves to this what it finds not begun. */
+	__atomic_store_n(&vq->miss_posted, false, __ATOMIC_SEQ_CST);
+	see_to_miss_or_wait(vq);
+}
+
 void queues_missed_again(struct vhost_device *d)
 {
 	for (unsigned i = 0; i < d->n_queues; i++)
 		if (d->queues[i].miss_waits)
-			miss_call(&d->queues[i].miss_call);
+			see_to_miss_or_wait(&d->queues[i]);
 }
 
-/* On a worker: its ring has stalled, or has looked ahead. */
+/*
+ * On a worker: its ring has stalled, or has looked ahead. The ring says so once until it is seen
+ * to, but that may be without this call (queues_missed_again()), and a ring that starts anew
+ * forgets: a call that is posted twice would make the control thread go round for ever.
+ */
 static void queue_missed(struct ring *r)
 {
 	struct virtqueue *vq = container_of(r, struct virtqueue, ring);
 
+	if (__atomic_exchange_n(&vq->miss_posted, true, __ATOMIC_SEQ_CST))
+		return;
 	vq->miss_call.fn = miss_call;
 	control_call(&vq->miss_call);
 }

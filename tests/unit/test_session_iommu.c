@@ -4,6 +4,7 @@
 #include "poll/worker.h"
 #include "tests/unit/iommu_bed.h"
 #include "vhost/iotlb.h"
+#include "vhost/session.h"
 
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -192,6 +193,48 @@ Test(session_iommu, kicks_on_what_is_not_mapped_are_paid_for, .timeout = 60)
 	echo(0);
 	bed_fini(&b);
 	quota_enforce(false);
+}
+
+/* Kicks until its worker says that the ring lacks something; nothing of that is run here. */
+static bool misses(unsigned index)
+{
+	const bool *told = &b.dev.vhost.queues[index].ring.miss_told;
+
+	for (unsigned i = 0; i < 200000 && !__atomic_load_n(told, __ATOMIC_RELAXED); i++) {
+		eventfd_write(b.f.queue[index].kick_fd, 1);
+		usleep(100);
+	}
+	return __atomic_load_n(told, __ATOMIC_RELAXED);
+}
+
+/*
+ * What waited for the quota is seen to while the worker's own call is under way, and then the ring
+ * misses again: two calls in one place would make the control thread go round them for ever.
+ */
+Test(session_iommu, a_ring_that_misses_again_before_its_call_has_run_calls_once_T15, .timeout = 30)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		const struct call *c;
+		struct vu_iotlb m;
+
+		open_iommu(&echo_blk_ops, features);
+		start_ring(0);
+		c = &b.dev.vhost.queues[0].miss_call;
+		add_chain(0, IOVA + (9 << 20), IOVA + IN_GPA);
+		cr_assert(misses(0));
+		b.dev.vhost.queues[0].miss_waits = true;
+		queues_missed_again(&b.dev.vhost);
+		cr_assert_not(b.dev.vhost.queues[0].miss_waits);
+		cr_assert(misses(0));
+		cr_assert_neq(c->next, c);
+		m = next_miss();
+		answer(&m);
+		cr_assert(SERVE_UNTIL(is_back(0)));
+		for (unsigned i = 0; i < 100; i++)
+			echo(0);
+		bed_fini(&b);
+	}
 }
 
 /* While it is not answered, the same is not asked over and over. */
