@@ -140,6 +140,9 @@ static void open_queue(struct dpdk_device *d, unsigned queue)
 
 	/* rte_vhost tells the length of what it has read from packed transmit queues. */
 	d->frontend.queue[queue].ring.ignores_reserved_len = true;
+	/* And gives a batch of them back by the used entry of its last ("In-order use of
+	 * descriptors"). */
+	d->frontend.queue[queue].ring.takes_batches = d->row.in_order;
 	if (rc == 0)
 		rc = frontend_queue_start(&d->frontend, queue);
 	if (rc == 0)

@@ -39,18 +39,13 @@ struct options {
 	ROW(l, 32, 3, .indirect = true)                      \
 	ROW(l, 32, 1, .indirect = true, .event_idx = true)   \
 	ROW(l, 1, 1, .in_order = true)                       \
+	ROW(l, 32, 1, .in_order = true)                      \
 	ROW(l, 32, 1, .in_order = true, .extra = EXTRA_HELD) \
 	ROW(l, 32, 1, .extra = EXTRA_INFLIGHT)               \
 	ROW(l, 32, 1, .extra = EXTRA_KEPT)                   \
 	ROW(l, 32, 1, .extra = EXTRA_LOG)
 
-/*
- * IN_ORDER in batches for split rings alone: of a packed one rte_vhost gives a batch back by the
- * used entry of its last chain ("In-order use of descriptors"), which the driver here does not
- * take.
- */
-static const struct row rows[] = { LAYOUT_ROWS(DRIVER_SPLIT) ROW(
-	DRIVER_SPLIT, 32, 1, .in_order = true) LAYOUT_ROWS(DRIVER_PACKED) };
+static const struct row rows[] = { LAYOUT_ROWS(DRIVER_SPLIT) LAYOUT_ROWS(DRIVER_PACKED) };
 
 static int compare(const void *a, const void *b)
 {
