@@ -26,9 +26,10 @@ SYSTEM_TEST_S = 400  # one of them; then pytest says where it stood, and goes on
 SYSTEM_TESTS_S = 3000  # all: for what even that cannot end
 # Files of system tests that bear others beside them, also on half of a CPU; each row in one pytest, the longest first. Those of
 # guests whose sluiced has a DPDK port are in one row: that takes hugepages where there are some, and test_matrix gives some back.
-BESIDE = [["test_matrix", "test_crash", "test_migration", "test_migration_loop"], ["test_guests"], ["test_bench_dies"],
-          ["test_bench_blk"], ["test_bench"], ["test_bench_counters"], ["test_hot_disk"],
-          ["test_bench_scale"], ["test_nbd", "test_nbd_silent", "test_nbd_tls"], ["test_hot_port"], ["test_capture"]]
+BESIDE = [["test_matrix", "test_crash", "test_migration", "test_migration_loop"], ["test_guests"], ["test_bench_hostile"],
+          ["test_bench_dies"], ["test_bench_blk"], ["test_bench"], ["test_bench_counters"], ["test_hot_disk"], ["test_control_queue"],
+          ["test_bench_scale"], ["test_nbd", "test_nbd_silent", "test_nbd_tls"], ["test_hot_port"], ["test_bench_signals"],
+          ["test_capture"]]
 RESULT = re.compile(r"tests/system/test_\w+\.py::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 
 
