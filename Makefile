@@ -16,7 +16,7 @@ help:
 	@echo 'make crash    kill sluiced under load, ROUNDS=500 times; nothing may be lost; SAN=address or SAN=thread'
 	@echo 'make crash-guest     the same with real guests, ROUNDS=300 times'
 	@echo 'make migration       a real guest to and fro between two sluiced, ROUNDS=20 times'
-	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang), races under TSan; fuzz-quick: 3 seconds each'
+	@echo 'make fuzz     every fuzz target for TIME=60 seconds each (clang), races under TSan; fuzz-quick: 3 seconds each, not under TSan'
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
 	@echo 'make bench    all benchmarks, also beside qemu-storage-daemon and testpmd, into docs/benchmarks.md; bench-quick: a look'
 	@echo 'make mutations   take each guard out of the code, and see that a test fails for it; an hour or more'
@@ -70,12 +70,12 @@ fuzz:
 
 fuzz-quick:
 	scripts/setup.sh --for lint
-	/usr/bin/python3 scripts/fuzz.py --time 3 --jobs $$(nproc) --no-races
+	/usr/bin/python3 scripts/fuzz.py --time 3 --jobs $$(nproc)
 
 # What fuzz-quick builds first.
 fuzz-build:
 	scripts/setup.sh --for lint
-	/usr/bin/python3 scripts/fuzz.py --time 0 --no-races
+	/usr/bin/python3 scripts/fuzz.py --time 0
 
 bench-ring: build
 	/usr/bin/python3 scripts/bench.py --build $(BUILD) ring iotlb

@@ -193,7 +193,6 @@ def main():
     parser.add_argument("--time", type=int, default=60, metavar="S", help="seconds for each target (60)")
     parser.add_argument("--build", type=Path, default=ROOT / "build-fuzz", help="build folder (build-fuzz)")
     parser.add_argument("--threads", action="store_true", help="run the races under TSan too")
-    parser.add_argument("--no-races", action="store_true", help="leave the targets race_x out")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="over the seeds, under TSan (5)")
     parser.add_argument("--coverage", action="store_true", help="print what lines the corpora reach")
     parser.add_argument("--keep", action="store_true", help="minimise the corpora into tests/fuzz/seeds")
@@ -202,7 +201,7 @@ def main():
     if not shutil.which("clang"):
         print("fuzz: skipped: clang is not installed (scripts/setup.sh --for lint installs it)")
         return 0
-    targets = args.targets or [t for t in TARGETS if t == plain(t) or not args.no_races]
+    targets = args.targets or TARGETS
     for target in targets:
         if target not in TARGETS:
             sys.exit(f"fuzz: there is no target {target}; there are {', '.join(TARGETS)}")
