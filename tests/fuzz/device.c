@@ -64,6 +64,7 @@ int fuzz_queue_start(struct vhost_device *d, struct virtqueue *vq, struct fuzz_g
 	features |= g->packed ? feature_bit(VIRTIO_F_RING_PACKED) : 0;
 	features |= g->indirect ? feature_bit(VIRTIO_RING_F_INDIRECT_DESC) : 0;
 	features |= g->event_idx ? feature_bit(VIRTIO_RING_F_EVENT_IDX) : 0;
+	features |= g->in_order ? feature_bit(VIRTIO_F_IN_ORDER) : 0;
 	features |= g->logs ? feature_bit(VHOST_F_LOG_ALL) : 0;
 	if (features != d->features) {
 		d->features = features;
@@ -88,6 +89,8 @@ int fuzz_queue_start(struct vhost_device *d, struct virtqueue *vq, struct fuzz_g
 		vq->setup.err_fd = eventfd(0, EFD_NONBLOCK);
 	}
 	hooks_ring(&vq->ring, g);
+	if (g->in_order)
+		hooks_in_order(&vq->ring);
 	rc = queue_start(vq, &err);
 	if (rc < 0)
 		hooks_ring_end(&vq->ring);

@@ -123,10 +123,11 @@ static void check_runs(const struct virtqueue *vq)
 /* What an honest front-end says until a ring runs, with features that the input chooses. */
 static void step_start(struct input *in, bool first)
 {
-	uint8_t which = in_u8(in), less = in_u8(in), less_protocol = in_u8(in),
+	uint8_t which = in_u8(in), less_low = in_u8(in), less_protocol = in_u8(in),
 		index = which % QUEUES;
 	bool iommu = which & 0x80;
-	uint64_t features = right_features(iommu) & ~(uint64_t)less;
+	uint64_t less = which & 0x10 ? in_u64(in) : less_low; /* any, or of the device's first */
+	uint64_t features = right_features(iommu) & ~less;
 	uint64_t protocol = device_protocol_features(f.d) & ~((uint64_t)less_protocol << 4);
 	struct vhost_user_memory m = { .n_regions = 2,
 				       .regions = { right_region(0), right_region(1) } };

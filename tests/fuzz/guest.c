@@ -67,6 +67,7 @@ void fg_begin(struct fuzz_guest *g, struct input *in)
 	g->indirect = how & 4;
 	g->legacy = !g->packed && how & 0x10;
 	g->logs = how & 0x20;
+	g->in_order = how & 0x40;
 	memset(g->unlogged, 0, sizeof(g->unlogged));
 	if (g->log)
 		memset(g->log, 0, FG_LOG_BLOCK);

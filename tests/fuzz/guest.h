@@ -53,6 +53,7 @@ struct fuzz_guest {
 	bool packed, event_idx, indirect;
 	bool legacy; /* no VERSION_1: the short header of virtio-net */
 	bool logs;   /* the front-end migrates it */
+	bool in_order;
 	uint32_t size, base;
 	struct mem_map *map; /* its regions' memory is ours */
 	uint8_t *shadow[FG_REGIONS];

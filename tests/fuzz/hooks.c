@@ -17,6 +17,12 @@ static struct {
 		uint16_t id, n_slots;
 		uint32_t in_len;
 	} live[LIVE_MAX];
+	/* As they were popped, and are not used yet; kept where they have to come back so. */
+	bool in_order;
+	unsigned n_order;
+	struct {
+		uint16_t id, n_slots;
+	} order[LIVE_MAX];
 } rings[RINGS_MAX];
 
 static unsigned slot_of(const struct ring *r)
@@ -34,6 +40,13 @@ void hooks_ring(const struct ring *r, struct fuzz_guest *g)
 	rings[i].ring = r;
 	rings[i].guest = g;
 	rings[i].n = 0;
+	rings[i].in_order = false;
+	rings[i].n_order = 0;
+}
+
+void hooks_in_order(const struct ring *r)
+{
+	rings[slot_of(r)].in_order = true;
 }
 
 void hooks_ring_end(const struct ring *r)
@@ -97,6 +110,11 @@ void hook_popped(const struct ring *r, const struct chain *c)
 	rings[s].live[rings[s].n].n_slots = c->n_slots;
 	rings[s].live[rings[s].n].in_len = c->in_len;
 	rings[s].n++;
+	if (!rings[s].in_order)
+		return;
+	rings[s].order[rings[s].n_order].id = c->id;
+	rings[s].order[rings[s].n_order].n_slots = c->n_slots;
+	rings[s].n_order++;
 }
 
 /* A driver may use one id twice; then the chain that just holds it is meant. */
@@ -127,6 +145,37 @@ void hook_rewound(const struct ring *r, unsigned n)
 
 	FUZZ_CHECK(n <= rings[s].n);
 	rings[s].n -= n;
+	if (rings[s].in_order)
+		rings[s].n_order -= n;
+}
+
+void hook_used(const struct ring *r, uint32_t staged, uint16_t used, bool wrap)
+{
+	unsigned s = slot_of(r), n = r->staged - staged;
+	uint32_t slots = 0;
+
+	if (!rings[s].in_order)
+		return;
+	FUZZ_CHECK(n <= rings[s].n_order);
+	for (unsigned i = 0; i < n; i++)
+		slots += rings[s].order[i].n_slots;
+	for (unsigned i = 0; i < n; i++) {
+		uint16_t id = rings[s].order[i].id;
+
+		if (r->layout == RING_SPLIT) {
+			FUZZ_CHECK(r->split.used->ring[used++ % r->size].id == id,
+				   "chain %u is not used in its turn", id);
+			continue;
+		}
+		/* In a race the driver may have written there again; or twice, in a turn. */
+		if (!RACING && slots <= r->size)
+			FUZZ_CHECK(r->packed.desc[used].id == id,
+				   "chain %u is not used in its turn", id);
+		packed_advance(r, &used, &wrap, rings[s].order[i].n_slots);
+	}
+	rings[s].n_order -= n;
+	memmove(&rings[s].order[0], &rings[s].order[n],
+		rings[s].n_order * sizeof(rings[s].order[0]));
 }
 
 void hook_broken_popped(const struct ring *r)

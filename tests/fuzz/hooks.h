@@ -40,6 +40,8 @@ struct fuzz_guest;
 
 /* Chains of @r live in @g from now on; none is in flight. */
 void hooks_ring(const struct ring *r, struct fuzz_guest *g);
+/* They have to come back in the order in which they are popped (virtio 1.3 2.7.9, 2.8.8). */
+void hooks_in_order(const struct ring *r);
 /* @r ends: every chain must be back. */
 void hooks_ring_end(const struct ring *r);
 /* @r ends with its back-end: what was in flight stays so. */
@@ -49,6 +51,8 @@ unsigned hooks_live(const struct ring *r);
 
 void hook_popped(const struct ring *r, const struct chain *c);
 void hook_pushed(const struct ring *r, uint16_t id, uint16_t n_slots, uint32_t written);
+/* What was pushed: it stands in the ring from @used, @wrap on, but for what waits for its turn. */
+void hook_used(const struct ring *r, uint32_t staged, uint16_t used, bool wrap);
 void hook_rewound(const struct ring *r, unsigned n);
 void hook_broken_popped(const struct ring *r);
 
@@ -68,16 +72,26 @@ HOT unsigned hooked_pop(struct ring *r, enum ring_layout layout, struct chain *c
 HOT void hooked_push(struct ring *r, enum ring_layout layout, uint16_t id, uint16_t n_slots,
 		     uint32_t written)
 {
+	uint32_t staged = r->staged;
+	uint16_t used = r->used_idx;
+	bool wrap = r->used_wrap;
+
 	hook_pushed(r, id, n_slots, written);
 	ring_push(r, layout, id, n_slots, written);
+	hook_used(r, staged, used, wrap);
 }
 
 HOT void hooked_push_many(struct ring *r, enum ring_layout layout, const struct chain *chains,
 			  unsigned n, const uint32_t *written)
 {
+	uint32_t staged = r->staged;
+	uint16_t used = r->used_idx;
+	bool wrap = r->used_wrap;
+
 	for (unsigned i = 0; i < n; i++)
 		hook_pushed(r, chains[i].id, chains[i].n_slots, written ? written[i] : 0);
 	ring_push_many(r, layout, chains, n, written);
+	hook_used(r, staged, used, wrap);
 }
 
 HOT void hooked_unpop(struct ring *r, enum ring_layout layout, const struct chain *chains,

@@ -13,7 +13,7 @@ from record import BYTES, NUMBERS, ROWS, message
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = re.findall(r"^MESSAGE\(\d+, (\w+),", (ROOT / "vhost/messages.def").read_text(), re.M)
-IOMMU, CHANNEL, MISSED = 0x80, 0x40, 0x20  # fuzz_session.c's step_start()
+IOMMU, CHANNEL, MISSED, LESS = 0x80, 0x40, 0x20, 0x10  # fuzz_session.c's step_start()
 RUN, PARK, STEP, ANSWER = bytes([8]), bytes([9]), bytes([11]), bytes([11 + 12 * 5])
 CHAIN = bytes([6, 0, 1 | 2 << 3, 0, 16]) + bytes(16) + bytes([16, 200, 1])  # a request to read a sector
 
@@ -99,8 +99,20 @@ def iommu_inputs():
             yield "the front-end dies", begin + start(0, IOMMU | MISSED) + CHAIN + RUN + bytes([0x8f]) + start(0, IOMMU) + CHAIN + RUN + one
 
 
+def feature_inputs():
+    """A front-end that leaves a feature of the ring's or the transport's out, or all of the device's. (what, bytes)"""
+    masks = {f"feature {n}": 1 << n for n in (26, 30, 32, *range(35, 42))}
+    masks |= {"the device's": (1 << 24) - 1, "the ring's": 0x1ff << 32, "all": 2**64 - 1}
+    for device in (0, 1):
+        for packed in (0, 1):
+            for what, mask in masks.items():
+                begin = bytes([device, packed | 6, 5 if packed else 4, 0])
+                said = bytes([5, LESS, 0, 0]) + struct.pack("<Q", mask)
+                yield f"without {what}", begin + said + 3 * CHAIN + RUN + STEP + CHAIN + RUN + PARK + CHAIN + RUN
+
+
 def session_lines():
-    for what, data in (*row_inputs(), *iommu_inputs()):
+    for what, data in (*row_inputs(), *iommu_inputs(), *feature_inputs()):
         yield f"# {what}"
         yield data.hex()
 
@@ -258,6 +270,9 @@ def net_inputs():
             yield f"{layout}: offloads in {length} bytes", card + said + run + traffic
         yield f"{layout}: another command", card + bytes([offloads, 0x80]) + struct.pack("<Q", 1 << 1) + run + traffic
         yield f"{layout}: offloads that were not negotiated", begin(0, 0) + bytes([offloads, 1]) + struct.pack("<Q", 1 << 1) + run + traffic
+        in_order = bytes([ring[0] | 0x40]) + ring[1:]
+        yield f"{layout}: in order", begin(0, 0)[:4] + 3 * in_order + both
+        yield f"{layout}: in order, of two pairs", begin(0, 4)[:4] + 3 * in_order + both + buffers + large + run
         for how in range(0x10):  # tables of 1 to 128 entries, or hash reports alone, then a chain that has it
             for place in (None, 6, 7, 8, 10):
                 said = bytes([0x84, 0, how | 0x10 * (how > 7) | (0x40 if place is not None else 0)]) + bytes(range(8))
@@ -287,6 +302,10 @@ def blk_inputs():
                 begin = bytes([how]) + ring + struct.pack("<I", trouble)
                 yield f"{layout}: one after the other, trouble {trouble:#x}", begin + run.join(requests) + run
                 yield f"{layout}: all at once, trouble {trouble:#x}", begin + 2 * b"".join(requests) + run
+                if how & 1:
+                    continue
+                begin = bytes([how, ring[0] | 0x40]) + ring[1:] + struct.pack("<I", trouble)
+                yield f"{layout}: in order, trouble {trouble:#x}", begin + 2 * b"".join(requests) + run
             yield f"{layout}: none is run before the end", bytes([how]) + ring + bytes(4) + 40 * requests[0]
 
 
