@@ -309,6 +309,50 @@ def blk_inputs():
             yield f"{layout}: none is run before the end", bytes([how]) + ring + bytes(4) + 40 * requests[0]
 
 
+def kept_inputs():
+    """A card whose place in its ring is kept in the in-flight buffer: it dies with a batch that was shown or was not,
+    or finds what no back-end has left there. (what, bytes)"""
+    chains, two = 6 * bytes([0, 0, 0, 1 << 3, 0, 0, 64]), 4 * bytes([0, 0, 0, 2 << 3, 0, 0, 64, 64])
+    push, back, publish, anew, die = bytes([0x84]), bytes([0x44]), bytes([5]), bytes([0x85]), bytes([7, 0])
+
+    def pop(n):
+        return bytes([3 + 8 * (n - 1)])
+
+    shown, unshown = pop(3) + 2 * push + back + publish, pop(4) + 3 * push
+    for layout, bits, sizes in (("split", 0, (3, 4)), ("packed", 1, (4, 9))):
+        for at in (0, 1, 4, 5) if bits else (0, 0x31, 0x33):
+            for size in sizes:
+                for logs in (0, 0x20):
+                    def begin(how, header=b"", n=0, entries=b""):
+                        return bytes([bits | logs, size, at, 4 | 2, how, n]) + header + entries
+                    new = begin(2)
+                    yield f"{layout}: shown", new + chains + shown + die + shown + chains + shown + die + shown
+                    yield f"{layout}: not shown", new + chains + unshown + die + shown + unshown + die + chains + shown
+                    yield f"{layout}: longer chains", new + two + unshown + die + unshown + publish + two + unshown + die + shown
+                    yield f"{layout}: dies as often as not", new + 9 * (chains + shown + unshown + die)
+                    yield f"{layout}: chains are out", new + chains + pop(5) + die + shown + chains + pop(2) + die
+                    yield f"{layout}: started anew", new + chains + shown + anew + chains + shown + die + shown
+                    yield f"{layout}: another version", begin(3, struct.pack("<QH", 0, 2).ljust(32, b"\0")) + chains + shown
+                    yield f"{layout}: another size", begin(4) + chains + shown
+                    for entry in (0, 3, 0xff):  # the last one
+                        yield f"{layout}: in flight", begin(8, n=1, entries=bytes([entry, 8, 1, 1, 0])) + chains + shown
+                    if bits and size == sizes[0] and not logs:
+                        yield from kept_packed(begin, chains + die + shown)
+
+
+def kept_packed(begin, then):
+    """What may stand in the buffer of a packed ring of 8."""
+    n = 8
+    covered = b"".join(bytes([i, 0x0a if i & 1 else 0x12, i, 64, 0]) for i in range(n))
+    for new, old in ((0, 0), (3, 0), (3, 3), (n - 1, n - 2), (n, 0), (0, n), (0xffff, 0), (0, 0xffff)):
+        for wraps in (0, 1, 0x100, 0x101):
+            header = bytes(16) + struct.pack("<HHH", new, old, wraps)
+            yield f"packed: at {new} or {old}, turns {wraps:#x}", begin(1, header.ljust(32, b"\0"), n, covered) + then
+    for free, old in ((n, n), (n + 1, 0), (0, n + 1), (0xffff, 0xffff)):
+        header = bytes(12) + struct.pack("<HH", free, old)
+        yield f"packed: free from {free} or {old}", begin(1, header.ljust(32, b"\0"), n, covered) + then
+
+
 def write(target, name, lines):
     out = ROOT / "tests/fuzz/seeds" / target / name
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -322,6 +366,8 @@ def main():
                                   *(f"# {what}\n{data.hex()}" for what, data in net_inputs())])
     write("blk", "file.hex", ["# Requests to a disk in a file; made by make_seeds.py.",
                               *(f"# {what}\n{data.hex()}" for what, data in blk_inputs())])
+    write("inflight", "kept.hex", ["# Cards' rings, of which the buffer keeps the place; made by make_seeds.py.",
+                                   *(f"# {what}\n{data.hex()}" for what, data in kept_inputs())])
     write("session", "rows.hex", ["# Each row of messages.def, and what a front-end with an IOMMU says; made by make_seeds.py.",
                                   *session_lines()])
 
