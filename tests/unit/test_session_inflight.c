@@ -36,6 +36,12 @@ struct mem_guard *__wrap_mem_guard_add(const struct mem_guarded *m, struct mem_w
 
 static struct bed b;
 
+static const uint64_t layouts[] = { 0, VU_F_PACKED, VU_F_INDIRECT, VU_F_PACKED | VU_F_INDIRECT };
+
+#define FOR_EACH_LAYOUT(features)                                               \
+	for (unsigned layout_i = 0; layout_i < ARRAY_SIZE(layouts); layout_i++) \
+		for (uint64_t features = layouts[layout_i], once = 1; once; once = 0)
+
 static void open_bed(uint64_t features)
 {
 	bed_init(&b, &echo_blk_ops);
@@ -97,24 +103,27 @@ Test(session_inflight, a_buffer_for_queues_that_cannot_be_is_not_given)
 		{ 0, 128 },	    { ECHO_QUEUES + 1, 128 }, { 65535, 128 },
 		{ ECHO_QUEUES, 0 }, { ECHO_QUEUES, 32769 },   { 65535, 65535 }
 	};
-	struct frontend_inflight buf;
-	unsigned fds;
+	FOR_EACH_LAYOUT(features)
+	{
+		struct frontend_inflight buf;
+		unsigned fds;
 
-	open_bed(0);
-	fds = settled_fds();
-	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
-		cr_assert_eq(frontend_get_inflight(&b.f, &buf, bad[i][0], bad[i][1]), -ENODATA,
-			     "%u queues of %u: %s", bad[i][0], bad[i][1], b.f.error);
-	cr_assert(fds_become(fds));
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	bed_fini(&b);
+		open_bed(features);
+		fds = settled_fds();
+		for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+			cr_assert_eq(frontend_get_inflight(&b.f, &buf, bad[i][0], bad[i][1]),
+				     -ENODATA, "%u queues of %u: %s", bad[i][0], bad[i][1],
+				     b.f.error);
+		cr_assert(fds_become(fds));
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		bed_fini(&b);
+	}
 }
 
 Test(session_inflight, a_buffer_that_cannot_be_is_refused_T12)
 {
 	const uint64_t page = 4096, bytes = 32768;
-	struct frontend_inflight buf;
 	const struct vu_inflight bad[] = {
 		{ bytes, 0, 0, 64 },
 		{ bytes, 0, ECHO_QUEUES + 1, 64 },
@@ -139,38 +148,44 @@ Test(session_inflight, a_buffer_that_cannot_be_is_refused_T12)
 		{ (UINT64_C(1) << 30) + 1, 0, ECHO_QUEUES, 64 },
 		{ UINT64_C(1) << 39, 0, ECHO_QUEUES, 64 },
 	};
-	unsigned fds, mappings;
-	int event = eventfd(0, 0);
+	FOR_EACH_LAYOUT(features)
+	{
+		struct frontend_inflight buf;
+		unsigned fds, mappings;
+		int event = eventfd(0, 0);
 
-	open_bed(0);
-	buf = own_buffer(bytes, 0);
-	OK(&b.f, frontend_set_inflight(&b.f, &buf));
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	fds = settled_fds();
-	mappings = count_mappings();
-	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
-		cr_assert_eq(
-			frontend_set(&b.f, VU_SET_INFLIGHT_FD, &bad[i], sizeof(bad[i]), &buf.fd, 1),
-			-EREMOTEIO, "row %u", i);
+		open_bed(features);
+		buf = own_buffer(bytes, 0);
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		bed_start_queue(&b, 0);
 		bed_echo(&b, 0);
+		fds = settled_fds();
+		mappings = count_mappings();
+		for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+			cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &bad[i], sizeof(bad[i]),
+						  &buf.fd, 1),
+				     -EREMOTEIO, "row %u", i);
+			bed_echo(&b, 0);
+		}
+		/* However long the file is. */
+		cr_assert_eq(ftruncate(buf.fd, INT64_C(1) << 40), 0);
+		for (unsigned i = 0; i < ARRAY_SIZE(large); i++)
+			cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &large[i],
+						  sizeof(large[i]), &buf.fd, 1),
+				     -EREMOTEIO, "large row %u", i);
+		cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &buf.desc, sizeof(buf.desc),
+					  &event, 1),
+			     -EREMOTEIO, "an eventfd is no file");
+		cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &buf.desc, sizeof(buf.desc),
+					  NULL, 0),
+			     -EREMOTEIO, "no descriptor");
+		bed_echo(&b, 0);
+		cr_assert(fds_become(fds));
+		cr_assert_eq(count_mappings(), mappings);
+		close(event);
+		frontend_inflight_close(&buf);
+		bed_fini(&b);
 	}
-	/* However long the file is. */
-	cr_assert_eq(ftruncate(buf.fd, INT64_C(1) << 40), 0);
-	for (unsigned i = 0; i < ARRAY_SIZE(large); i++)
-		cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &large[i], sizeof(large[i]),
-					  &buf.fd, 1),
-			     -EREMOTEIO, "large row %u", i);
-	cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &buf.desc, sizeof(buf.desc), &event, 1),
-		     -EREMOTEIO, "an eventfd is no file");
-	cr_assert_eq(frontend_set(&b.f, VU_SET_INFLIGHT_FD, &buf.desc, sizeof(buf.desc), NULL, 0),
-		     -EREMOTEIO, "no descriptor");
-	bed_echo(&b, 0);
-	cr_assert(fds_become(fds));
-	cr_assert_eq(count_mappings(), mappings);
-	close(event);
-	frontend_inflight_close(&buf);
-	bed_fini(&b);
 }
 
 /* Acknowledged it would be a buffer that the front-end relies on, and nobody writes to. */
@@ -223,49 +238,67 @@ Test(session_inflight, asking_and_telling_again_and_again_leaks_nothing_T13,
 /* CVE-2026-86565: a ring that is larger than the buffer has room for is served, but not there. */
 Test(session_inflight, a_size_told_after_the_buffer_does_not_reach_beyond_it_T12)
 {
-	const struct frontend_queue_options opt = { .size = 256 };
-	struct frontend_inflight buf;
-	uint8_t *p;
+	FOR_EACH_LAYOUT(features)
+	{
+		/* Entries take 32 bytes of a packed ring's, 16 of a split one's. */
+		const uint32_t too_large[] = { 256, features & VU_F_PACKED ? 4 : 8 };
+		struct frontend_inflight buf;
+		uint8_t *p;
 
-	open_bed(0);
-	buf = own_buffer(8192, 0xa5);
-	buf.desc.mmap_size = ECHO_QUEUES * 128; /* 16 + 4 * 16, on cache lines */
-	buf.desc.queue_size = 4;
-	OK(&b.f, frontend_set_inflight(&b.f, &buf));
-	OK(&b.f, frontend_queue_setup(&b.f, 1, &opt));
-	OK(&b.f, frontend_queue_start(&b.f, 1));
-	for (unsigned i = 0; i < 300; i++)
-		bed_echo(&b, 1);
-	p = mmap(NULL, 8192, PROT_READ, MAP_SHARED, buf.fd, 0);
-	for (unsigned i = 0; i < 8192; i++)
-		cr_assert_eq(p[i], 0xa5, "byte %u was written", i);
-	munmap(p, 8192);
-	frontend_inflight_close(&buf);
-	bed_fini(&b);
+		open_bed(features);
+		buf = own_buffer(8192, 0xa5);
+		buf.desc.mmap_size = ECHO_QUEUES * 128; /* 16 + 4 * 16, on cache lines */
+		buf.desc.queue_size = 4;
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		for (unsigned q = 0; q < ARRAY_SIZE(too_large); q++) {
+			const struct frontend_queue_options opt = {
+				.size = too_large[q], .indirect = DRIVER_INDIRECT_LONG
+			};
+
+			OK(&b.f, frontend_queue_setup(&b.f, q, &opt));
+			OK(&b.f, frontend_queue_start(&b.f, q));
+			for (unsigned i = 0; i < 130; i++)
+				bed_echo(&b, q);
+		}
+		p = mmap(NULL, 8192, PROT_READ, MAP_SHARED, buf.fd, 0);
+		for (unsigned i = 0; i < 8192; i++)
+			cr_assert_eq(p[i], 0xa5, "byte %u was written", i);
+		munmap(p, 8192);
+		frontend_inflight_close(&buf);
+		bed_fini(&b);
+	}
 }
 
 /* A buffer may be for fewer queues than there are. */
 Test(session_inflight, a_queue_that_the_buffer_does_not_have_is_not_written_down_T12)
 {
-	const struct frontend_queue_options opt = { .size = 4 };
-	struct frontend_inflight buf;
-	uint8_t *p;
+	FOR_EACH_LAYOUT(features)
+	{
+		const struct frontend_queue_options opt = { .size = 4,
+							    .indirect = DRIVER_INDIRECT_LONG };
+		/* 32 + 4 * 32 or 16 + 4 * 16, on cache lines. */
+		const uint64_t room = features & VU_F_PACKED ? 192 : 128;
+		struct frontend_inflight buf;
+		uint8_t *p;
 
-	open_bed(0);
-	buf = own_buffer(8192, 0xa5);
-	buf.desc = (struct vu_inflight) { .mmap_size = 128, .num_queues = 1, .queue_size = 4 };
-	OK(&b.f, frontend_set_inflight(&b.f, &buf));
-	for (unsigned q = 1; q < ECHO_QUEUES; q++) {
-		OK(&b.f, frontend_queue_setup(&b.f, q, &opt));
-		OK(&b.f, frontend_queue_start(&b.f, q));
-		bed_echo(&b, q);
+		open_bed(features);
+		buf = own_buffer(8192, 0xa5);
+		buf.desc = (struct vu_inflight) { .mmap_size = room,
+						  .num_queues = 1,
+						  .queue_size = 4 };
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		for (unsigned q = 1; q < ECHO_QUEUES; q++) {
+			OK(&b.f, frontend_queue_setup(&b.f, q, &opt));
+			OK(&b.f, frontend_queue_start(&b.f, q));
+			bed_echo(&b, q);
+		}
+		p = mmap(NULL, 8192, PROT_READ, MAP_SHARED, buf.fd, 0);
+		for (unsigned i = 0; i < 8192; i++)
+			cr_assert_eq(p[i], 0xa5, "byte %u was written", i);
+		munmap(p, 8192);
+		frontend_inflight_close(&buf);
+		bed_fini(&b);
 	}
-	p = mmap(NULL, 8192, PROT_READ, MAP_SHARED, buf.fd, 0);
-	for (unsigned i = 0; i < 8192; i++)
-		cr_assert_eq(p[i], 0xa5, "byte %u was written", i);
-	munmap(p, 8192);
-	frontend_inflight_close(&buf);
-	bed_fini(&b);
 }
 
 /* Its descriptor is copied, and where that cannot be, there is no buffer. */
@@ -285,12 +318,13 @@ Test(session_inflight, a_buffer_that_cannot_be_kept_is_refused_T13)
 
 Test(session_inflight, a_region_that_says_nonsense_stops_its_queue_alone_T12)
 {
-	for (unsigned packed = 0; packed < 2; packed++) {
+	FOR_EACH_LAYOUT(features)
+	{
 		struct frontend_inflight buf;
 		const struct frontend_queue_options opt = { .size = 64 };
 		struct inflight_split *region;
 
-		open_bed(packed ? VU_F_PACKED : 0);
+		open_bed(features);
 		OK(&b.f, frontend_get_inflight(&b.f, &buf, ECHO_QUEUES, 64));
 		region = mmap(NULL, buf.desc.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, buf.fd,
 			      0);
@@ -314,26 +348,29 @@ Test(session_inflight, a_region_that_says_nonsense_stops_its_queue_alone_T12)
 
 Test(session_inflight, a_shrunk_buffer_costs_the_connection_and_no_more_T14)
 {
-	struct frontend_inflight buf;
+	FOR_EACH_LAYOUT(features)
+	{
+		struct frontend_inflight buf;
 
-	bed_init(&b, &echo_blk_ops);
-	bed_listen(&b);
-	bed_connect(&b);
-	bed_negotiate(&b, PROTOCOL, 0);
-	buf = own_buffer(32768, 0);
-	OK(&b.f, frontend_set_inflight(&b.f, &buf));
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	cr_assert_eq(ftruncate(buf.fd, 0), 0);
-	bed_submit(&b, 0);
-	cr_assert(EVENTUALLY(b.dev.disconnected == 1));
-	frontend_inflight_close(&buf);
-	frontend_close(&b.f);
-	bed_connect(&b);
-	bed_negotiate(&b, PROTOCOL, 0);
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	bed_fini(&b);
+		bed_init(&b, &echo_blk_ops);
+		bed_listen(&b);
+		bed_connect(&b);
+		bed_negotiate(&b, PROTOCOL, features);
+		buf = own_buffer(32768, 0);
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		cr_assert_eq(ftruncate(buf.fd, 0), 0);
+		bed_submit(&b, 0);
+		cr_assert(EVENTUALLY(b.dev.disconnected == 1));
+		frontend_inflight_close(&buf);
+		frontend_close(&b.f);
+		bed_connect(&b);
+		bed_negotiate(&b, PROTOCOL, features);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		bed_fini(&b);
+	}
 }
 
 /* Mapped, unmapped and replaced in pages of its own, whether or not any are to be had. */
@@ -361,24 +398,29 @@ Test(session_inflight, a_buffer_of_huge_pages_costs_its_device_at_most, .timeout
 
 Test(session_inflight, a_reset_forgets_what_was_in_flight)
 {
-	struct frontend_inflight buf;
-	struct inflight_split *region;
+	FOR_EACH_LAYOUT(features)
+	{
+		struct frontend_inflight buf;
+		/* The version stands in the same place in both. */
+		struct inflight_split *region;
 
-	open_bed(0);
-	OK(&b.f, frontend_get_inflight(&b.f, &buf, ECHO_QUEUES, 64));
-	region = mmap(NULL, buf.desc.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, buf.fd, 0);
-	OK(&b.f, frontend_set_inflight(&b.f, &buf));
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	cr_assert_eq(region->version, 1);
-	OK(&b.f, frontend_set(&b.f, VU_RESET_DEVICE, NULL, 0, NULL, 0));
-	cr_assert_eq(region->version, 0);
-	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | ECHO_FEATURES));
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	munmap(region, buf.desc.mmap_size);
-	frontend_inflight_close(&buf);
-	bed_fini(&b);
+		open_bed(features);
+		OK(&b.f, frontend_get_inflight(&b.f, &buf, ECHO_QUEUES, 64));
+		region = mmap(NULL, buf.desc.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, buf.fd,
+			      0);
+		OK(&b.f, frontend_set_inflight(&b.f, &buf));
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		cr_assert_eq(region->version, 1);
+		OK(&b.f, frontend_set(&b.f, VU_RESET_DEVICE, NULL, 0, NULL, 0));
+		cr_assert_eq(region->version, 0);
+		OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | ECHO_FEATURES | features));
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		munmap(region, buf.desc.mmap_size);
+		frontend_inflight_close(&buf);
+		bed_fini(&b);
+	}
 }
 
 /* What costs a test for each chain is not there where nobody asked for it. */
