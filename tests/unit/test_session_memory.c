@@ -373,14 +373,14 @@ Test(session_memory, a_queue_keeps_the_old_memory_until_it_has_stopped)
 }
 
 /* GET_MAX_MEM_SLOTS answers 509, and 509 there may be; with the rings running all the while. */
-Test(session_memory, all_509_slots_can_be_filled_under_running_rings)
+static void fill_slots(const struct vhost_device_ops *ops, uint64_t features)
 {
 	enum { SLOTS = 509 - 2 };
 	struct vu_mem_reg reg;
 	int fd = memfd_create("slots", 0);
 
 	cr_assert_eq(ftruncate(fd, (SLOTS + 2) * 4096), 0);
-	open_layout(&echo_net_ops, VU_PF_USUAL, VU_F_PACKED);
+	open_layout(ops, VU_PF_USUAL, features);
 	bed_start_queue(&b, 0);
 	for (unsigned i = 0; i <= SLOTS; i++) {
 		/* Guest addresses with holes, downwards; offsets that no huge page begins at. */
@@ -403,4 +403,13 @@ Test(session_memory, all_509_slots_can_be_filled_under_running_rings)
 	bed_echo(&b, 0);
 	bed_fini(&b);
 	close(fd);
+}
+
+Test(session_memory, all_509_slots_can_be_filled_under_running_rings)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		fill_slots(&echo_blk_ops, features);
+		fill_slots(&echo_net_ops, features);
+	}
 }
