@@ -58,10 +58,9 @@ static uint64_t net_features(struct vhost_device *vdev)
 		     bit(VIRTIO_NET_F_VQ_NOTF_COAL) | bit(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 
 	/*
-	 * A queue at a time is reset by GET_VRING_BASE, and begins anew like any other. Not offered
-	 * for disks: QEMU takes it there and tells the back-end nothing of it.
+	 * Not VIRTIO_F_RING_RESET: QEMU takes it from the guest and tells a vhost-user back-end
+	 * nothing of a reset, so that we would go on in a ring that is not the driver's any more.
 	 */
-	f |= bit(VIRTIO_F_RING_RESET);
 	if (d->cfg.has_mac)
 		f |= bit(VIRTIO_NET_F_MAC);
 	if (d->cfg.mtu)

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from between import hiding
-from lab import qemu
+from lab import LabError, qemu
 from lab.daemon import Daemon, wait_for
 from lab.guest import Guest, Machine, Net
 from test_guests import sluice
@@ -156,6 +156,17 @@ def check_vlans(daemon, one, two):
     two.job("vlan", VLAN, "off")
 
 
+def check_ring_sizes(daemon, two):
+    """QEMU would tell us nothing of a queue that is reset. Who cannot have it keeps its queues, and frames go on."""
+    assert "ring_reset" not in daemon.port("two")["front_end"]["features"]
+    assert two.job("ethtool", "-g", "eth0")["RX"] == "256"
+    for which in "rx", "tx":
+        with pytest.raises(LabError, match="ethtool failed"):
+            two.job("ethtool", "-G", "eth0", which, 64)
+    assert {q["size"] for q in daemon.port("two")["queues"] if q["state"] == "running"} == {256}
+    two.job("ping", ONE, 3)
+
+
 def check_link(daemon, one, two):
     for word in ("down", "up"):
         done = sluice(daemon, "port", word, "one")
@@ -182,6 +193,7 @@ def test_what_ethtool_and_ip_set_has_its_effect(lab):
     check_filters(daemon, one, two)
     check_vlans(daemon, one, two)
     check_offloads(daemon, one, two)
+    check_ring_sizes(daemon, two)
     check_link(daemon, one, two)
     wait_for(lambda: sum(per_queue(one)) == daemon.port("one")["counters"]["tx_packets"], 60,
              "what ethtool -S counts is what sluiced has delivered")
