@@ -60,6 +60,7 @@ struct vm {
 	struct guest_memory mem;
 	struct guest_blk blk[VM_QUEUES_MAX];
 	unsigned n_queues, queue_size;
+	unsigned table_segs; /* longest indirect table; 0: 256 */
 	const struct variant *v;
 	uint64_t features_off; /* that the driver does not negotiate */
 	uint64_t features_on;  /* that it does, beyond the usual */
@@ -144,7 +145,8 @@ static inline void vm_queue_start(struct vm *vm, unsigned i, const uint32_t *bas
 {
 	struct frontend_queue_options opt = { .size = vm->queue_size,
 					      .indirect = vm->v->indirect,
-					      .indirect_segs = 256 };
+					      .indirect_segs = vm->table_segs ? vm->table_segs
+									      : 256 };
 
 	if (base) {
 		opt.has_base = true;

@@ -194,7 +194,9 @@ void ng_connect(struct net_guest *g)
 {
 	const struct ng_options *o = &g->opt;
 	struct guest_range range = { .gpa = 0x100000, .size = MEM_BYTES };
-	struct frontend_queue_options qo = { .size = o->ring_size, .indirect = o->indirect };
+	struct frontend_queue_options qo = { .size = o->ring_size,
+					     .indirect = o->indirect,
+					     .indirect_segs = o->table_segs };
 	uint64_t wanted = o->features;
 
 	wanted |= o->packed ? VU_F_PACKED : 0;

@@ -37,6 +37,7 @@ struct ng_options {
 	unsigned pairs;	      /* of the device; 0: 1 */
 	unsigned run_pairs;   /* that the driver sets up; 0: all */
 	unsigned ring_size;   /* 0: 256 */
+	unsigned table_segs;  /* longest indirect table; 0: frontend.h's */
 	unsigned rx_buffer;   /* bytes of a receive chain, header included; 0: 1526 + 12 */
 	unsigned rx_pieces;   /* segments of one; 0: 1 */
 	unsigned rx_count;    /* receive chains; 0: as many as fit */

@@ -56,7 +56,8 @@ struct pair {
 	uint64_t brk; /* gpa: MAIN from here on is free */
 	int call_fd, err_fd;
 	bool may_break;
-	bool base_is_used; /* see struct ring_config */
+	bool base_is_used;   /* see struct ring_config */
+	uint32_t table_segs; /* longest table of the driver's; 0: PAIR_SEGS */
 	struct chain chains[256];
 	struct iovec segs[4 * RING_CHAIN_SEGS_MAX];
 };
@@ -134,7 +135,8 @@ static inline void pair_device(struct pair *p, uint32_t base)
 /* Both ends anew, with a ring of @size at @base. */
 static inline void pair_ring(struct pair *p, uint32_t size, uint32_t base)
 {
-	uint32_t segs = p->kind.indirect == DRIVER_DIRECT ? 0 : PAIR_SEGS;
+	uint32_t longest = p->table_segs ? p->table_segs : PAIR_SEGS;
+	uint32_t segs = p->kind.indirect == DRIVER_DIRECT ? 0 : longest;
 	struct driver_config cfg = {
 		.layout = p->kind.layout,
 		.size = size,

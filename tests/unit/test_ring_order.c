@@ -97,12 +97,12 @@ RING_TEST_FOR(RING_DIRECT_CASES, ring_order, a_chain_in_flight_twice_breaks_the_
 /* A region on the heap, exactly as long as it has to be, so that ASan sees a step beyond. */
 static void *new_region(struct pair *p)
 {
-	size_t bytes = PAIR_SPLIT(p) ? sizeof(struct inflight_split) +
-					       PAIR_SIZE * sizeof(struct inflight_split_desc)
-				     : sizeof(struct inflight_packed) +
-					       PAIR_SIZE * sizeof(struct inflight_packed_desc);
+	size_t n = p->d.size;
 
-	return calloc(1, bytes);
+	return calloc(1, PAIR_SPLIT(p) ? sizeof(struct inflight_split) +
+						 n * sizeof(struct inflight_split_desc)
+				       : sizeof(struct inflight_packed) +
+						 n * sizeof(struct inflight_packed_desc));
 }
 
 /* Three chains in flight in a region that is in order; the ring is made anew after that. */
@@ -167,6 +167,124 @@ RING_TEST(inflight, they_come_back_once)
 	cr_assert_eq(reap(p), 1u);
 	cr_assert_eq(counter_read(&p->r.stats.again), 3u);
 	end(p, region);
+}
+
+#define LARGEST 32768u /* virtio 1.3 2.7, 2.8.10.1 */
+
+/* Gives the whole of the largest ring away, from shortly before its end, and has it popped. */
+static struct chain *largest_ring_in_flight(struct pair *p, bool in_order, void **region)
+{
+	static const struct driver_seg segs[] = { { NEXT_GPA, 64 }, { NEXT_GPA + 64, 64 } };
+	bool table = p->kind.indirect != DRIVER_DIRECT;
+	struct chain *all = calloc(LARGEST, sizeof(*all));
+
+	cr_assert_not_null(all);
+	p->table_segs = 2;
+	pair_ring(p, LARGEST, PAIR_SPLIT(p) ? 65530 : 0xfffafffa);
+	if (region)
+		*region = new_region(p);
+	track(p, in_order, region ? *region : NULL);
+	if (region)
+		cr_assert_null(ring_recover(&p->r));
+	for (uintptr_t i = 0; i < LARGEST; i++)
+		cr_assert_eq(drv_add(p, segs, 1, table, i), 0);
+	drv_publish(p);
+	for (unsigned at = 0; at < LARGEST; at += 256) {
+		cr_assert_eq(dev_pop(p, 256), 256u);
+		memcpy(all + at, p->chains, 256 * sizeof(*all));
+	}
+	cr_assert_eq(dev_pop(p, 256), 0u);
+	return all;
+}
+
+/* What is due. */
+static void reap_all(struct pair *p)
+{
+	struct driver_used u;
+
+	for (uintptr_t i = 0; i < LARGEST; i++) {
+		cr_assert(drv_poll(p, &u), "chain %zu: %s", i, driver_violation(&p->d));
+		cr_assert_eq((uintptr_t)u.cookie, i);
+	}
+	cr_assert_eq(p->d.outstanding, 0u);
+	pair_cycle(p, 10);
+}
+
+/* All but the first are held; then all of them are shown at once. */
+RING_TEST_FOR(RING_NO_EVENT_CASES, ring_order, the_largest_ring_waits_for_its_first_chain)
+{
+	struct chain *all = largest_ring_in_flight(p, true, NULL);
+
+	for (unsigned i = LARGEST; i-- > 1;)
+		dev_push(p, &all[i], 0);
+	dev_publish(p);
+	cr_assert_eq(reap(p), 0u);
+	cr_assert_eq(p->r.in_flight, LARGEST);
+	dev_push(p, &all[0], 0);
+	dev_publish(p);
+	cr_assert_eq(p->r.in_flight, 0u);
+	reap_all(p);
+	ring_track_free(p->r.track);
+	free(all);
+}
+
+static void next_back_end(struct pair *p, bool in_order, void *region)
+{
+	ring_track_free(p->r.track);
+	memset(&p->r, 0, sizeof(p->r));
+	pair_device(p, driver_base_start(p->kind.layout));
+	track(p, in_order, region);
+	cr_assert_null(ring_recover(&p->r));
+}
+
+/* A batch as long as the ring was shown, and none of it is crossed out yet. */
+static void not_crossed_out(struct inflight_split *region, uint16_t used_idx)
+{
+	region->used_idx = used_idx;
+	for (unsigned i = 0; i < LARGEST; i++)
+		region->desc[i].inflight = 1;
+}
+
+static void largest_ring_is_recovered(struct pair *p, bool in_order)
+{
+	void *region;
+	struct chain *all = largest_ring_in_flight(p, in_order, &region);
+
+	/* The last ones are done; with IN_ORDER that is not to be seen, and they are done again. */
+	for (unsigned i = LARGEST; in_order && i-- > LARGEST / 2;)
+		dev_push(p, &all[i], 0);
+	dev_publish(p);
+	next_back_end(p, in_order, region);
+	cr_assert_eq(p->r.n_again, LARGEST);
+	for (unsigned at = 0; at < LARGEST; at += 256) {
+		cr_assert_eq(dev_pop(p, 256), 256u);
+		for (unsigned i = 0; i < 256; i++) {
+			cr_assert_eq(p->chains[i].id, all[at + i].id, "in another order");
+			cr_assert_eq(p->chains[i].n_slots, all[at + i].n_slots);
+		}
+	}
+	cr_assert_eq(dev_pop(p, 256), 0u);
+	for (unsigned i = 0; i < LARGEST; i++)
+		dev_push(p, &all[i], 0);
+	dev_publish(p);
+	cr_assert_null(p->r.broken, "%s", p->r.broken);
+	if (PAIR_SPLIT(p))
+		not_crossed_out(region, 65530);
+	next_back_end(p, in_order, region);
+	cr_assert_eq(p->r.n_again, 0u);
+	reap_all(p);
+	free(all);
+	end(p, region);
+}
+
+RING_TEST_FOR(RING_NO_EVENT_CASES, inflight, the_largest_ring_is_recovered_whole)
+{
+	largest_ring_is_recovered(p, false);
+}
+
+RING_TEST_FOR(RING_NO_EVENT_CASES, inflight, the_largest_ring_is_recovered_whole_and_in_order)
+{
+	largest_ring_is_recovered(p, true);
 }
 
 /* The counters of what is in flight in @region, in the order of its entries. */
