@@ -25,10 +25,12 @@
 #define SETTLE_US 50000	   /* after a connection, before a window: an attack is to last */
 #define SIEGE_US 500000	   /* before the first one of them, for what a back-end bears at first */
 #define PAIRS_MAX 1000
+/* With --precision no more than so many times --pairs. */
+#define LONGER_MAX 5
 
 struct fair_options {
 	struct rig_options rig;
-	unsigned pairs, window_ms, silent_s;
+	unsigned pairs, precision, window_ms, silent_s;
 	bool net;
 	const char *attack;
 	const struct fair_kind *kind;
@@ -137,16 +139,47 @@ static double median(double *v, unsigned n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
+/*
+ * Between which of the @n sorted values the median of what they are samples of lies, with some 95
+ * %: ranks n / 2 -+ 0.98 * sqrt(n), whatever its shape; of fewer than eight the least and the most.
+ */
+static void bounds(const double *v, unsigned n, double *low, double *high)
+{
+	unsigned k = 0;
+
+	/* k + 1 <= n / 2 - 0.98 * sqrt(n), squared. */
+	while (k + 1 < n / 2.0 && (n / 2.0 - k - 1) * (n / 2.0 - k - 1) >= 0.96 * n)
+		k++;
+	*low = v[k];
+	*high = v[n - 1 - k];
+}
+
+/* Is the ratio known as well as was asked for, or not to be known any better? */
+static bool is_enough(const struct fair_options *o, const double *ratio, unsigned n)
+{
+	double sorted[PAIRS_MAX], low, high;
+
+	if (n < o->pairs)
+		return false;
+	if (!o->precision || n >= o->pairs * LONGER_MAX || n >= PAIRS_MAX)
+		return true;
+	memcpy(sorted, ratio, n * sizeof(*ratio));
+	qsort(sorted, n, sizeof(*sorted), compare);
+	bounds(sorted, n, &low, &high);
+	return (high - low) * 50 <= o->precision;
+}
+
 /* @return whether there is a row. */
 static bool measure(const struct fair_options *o, const struct crowd *crowd,
 		    const struct fair_attack *a, bool first)
 {
 	double calm_rate[PAIRS_MAX], attack_rate[PAIRS_MAX], ratio[PAIRS_MAX], share[PAIRS_MAX];
+	double middle, low, high;
 	unsigned n = 0;
 
 	if (o->kind->prepare)
 		o->kind->prepare(a);
-	for (; n < o->pairs; n++) {
+	for (; !is_enough(o, ratio, n); n++) {
 		struct window c = window(o, crowd, a, true, SETTLE_US);
 		struct window w = window(o, crowd, a, false, n ? SETTLE_US : SIEGE_US);
 
@@ -163,15 +196,19 @@ static bool measure(const struct fair_options *o, const struct crowd *crowd,
 	}
 	if (!n)
 		return false;
+	middle = median(ratio, n); /* and sorts them */
+	bounds(ratio, n, &low, &high);
 	if (o->rig.json)
 		printf("%s\n  { \"attack\": \"%s\", \"what\": \"%s\", \"pairs\": %u, \"calm\": "
 		       "%.0f, "
-		       "\"attacked\": %.0f, \"ratio\": %.3f, \"hostile_share\": %.3f }",
+		       "\"attacked\": %.0f, \"ratio\": %.3f, \"low\": %.3f, \"high\": %.3f, "
+		       "\"hostile_share\": %.3f }",
 		       first ? "" : ",", a->name, a->what, n, median(calm_rate, n),
-		       median(attack_rate, n), median(ratio, n), median(share, n));
+		       median(attack_rate, n), middle, low, high, median(share, n));
 	else
-		printf("%-10s %10.0f %10.0f %7.3f %9.0f%%   %s\n", a->name, median(calm_rate, n),
-		       median(attack_rate, n), median(ratio, n), 100 * median(share, n), a->what);
+		printf("%-10s %10.0f %10.0f %7.3f %6.3f %6.3f %5u %9.0f%%   %s\n", a->name,
+		       median(calm_rate, n), median(attack_rate, n), middle, low, high, n,
+		       100 * median(share, n), a->what);
 	return true;
 }
 
@@ -192,6 +229,7 @@ static void usage(FILE *to)
 		"  --net             cards instead of disks\n"
 		"  --attack NAME[,NAME...]  these only\n"
 		"  --pairs N         of windows, calm and attacked (9)\n"
+		"  --precision P     up to 5 times as many, until a ratio is known to P percent\n"
 		"  --window MS       length of a window (200)\n"
 		"  --silent SECONDS  attach all of them, say so, ask for nothing, and leave\n"
 		"  --ring LAYOUT, --timeout MS, --cpu N, --json, --help  as sluice-bench blk\n");
@@ -228,6 +266,7 @@ static void parse(int argc, char **argv, struct fair_options *o)
 		{ "net", RIG_FLAG, &o->net, 0, 0 },
 		{ "attack", RIG_TEXT, &o->attack, 0, 0 },
 		{ "pairs", RIG_NUMBER, &o->pairs, 1, PAIRS_MAX },
+		{ "precision", RIG_NUMBER, &o->precision, 1, 100 },
 		{ "window", RIG_NUMBER, &o->window_ms, 1, 60000 },
 		{ "silent", RIG_NUMBER, &o->silent_s, 1, 86400 },
 	};
@@ -270,9 +309,9 @@ static void attack_all(const struct fair_options *o, const struct crowd *c)
 		       k->name, o->rig.packed ? "packed" : "split", o->n, o->pairs, o->window_ms);
 	else
 		printf("%u guests with %s, %s; %s a second of %u well-behaved ones\n"
-		       "%-10s %10s %10s %7s %10s\n",
+		       "%-10s %10s %10s %7s %6s %6s %5s %10s\n",
 		       o->n, k->name, o->rig.packed ? "packed rings" : "split rings", k->unit, c->n,
-		       "attack", "calm", "attacked", "ratio", "its driver");
+		       "attack", "calm", "attacked", "ratio", "low", "high", "pairs", "its driver");
 	for (unsigned i = 0; i < k->n_attacks && !interrupted(); i++)
 		if (listed(o->attack, k->attacks[i].name))
 			first &= !measure(o, c, &k->attacks[i], first);

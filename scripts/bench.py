@@ -49,7 +49,7 @@ GUESTS = 64
 ZRAM_BYTES = 256 << 20
 # So that all benchmarks fit into 15 minutes.
 ROUNDS = 3
-FAIR_PAIRS, FAIR_PAIRS_AGAIN, FAIR_AGAIN_SECONDS = 5, 41, 8
+FAIR_PAIRS, FAIR_PRECISION = 7, 3  # of windows; percent
 FEW_ROUNDS = {"OVS-DPDK": 2}  # it takes ten seconds for each
 COMMAND_TIMEOUT_S = 600
 
@@ -231,28 +231,16 @@ def fairness_chart(tables):
 
 
 def fair(options, cards, ring):
-    """The rows of sluice-bench fair. What comes out under 0.95 is measured again over more pairs, and that counts: on a
-    machine that changes its speed a few times a second, the median of few pairs says little."""
-    rows = fair_run(options, cards, ring, FAIR_PAIRS)
-    low = [r["attack"] for r in rows if r["ratio"] < 0.95]
-    if not low or options.quick:
-        return rows
-    pairs = int(FAIR_AGAIN_SECONDS / len(low) / 0.3) | 1  # an odd number, of windows of 50 + 100 ms
-    pairs = max(FAIR_PAIRS, min(pairs, FAIR_PAIRS_AGAIN))
-    again = {r["attack"]: r for r in fair_run(options, cards, ring, pairs, "--attack", ",".join(low))}
-    return [again.get(r["attack"], r) for r in rows]
-
-
-def fair_run(options, cards, ring, pairs, *more):
-    """The rows of one run."""
-    quick = ["--pairs", pairs, "--window", 100]
+    """The rows of sluice-bench fair. On a machine that changes its speed a few times a second, the median of few pairs says little:
+    each row goes on until it is known well, by the same rule for all."""
+    quick = ["--pairs", FAIR_PAIRS, "--precision", FAIR_PRECISION, "--window", 100]
     if options.quick:
         quick = ["--pairs", 1, "--window", 50, "--attack", "long,loops,reconnect"]
-    tell(f"fairness: {GUESTS} {'cards' if cards else 'disks'}, {ring}, {quick[1]} pairs {' '.join(more)}")
+    tell(f"fairness: {GUESTS} {'cards' if cards else 'disks'}, {ring}, {quick[1]} pairs or more")
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, \
             Daemon(options.build, folder, cards) as daemon:
         return json.loads(output(options.build / "bench/sluice-bench", "fair", *daemon.sockets, "--json", "--cpu", 0,
-                                 "--ring", ring, *(["--net"] if cards else []), *quick, *more))["rows"]
+                                 "--ring", ring, *(["--net"] if cards else []), *quick))["rows"]
 
 
 def bench_fairness(options):
@@ -260,12 +248,13 @@ def bench_fairness(options):
     for cards, title, unit in ((False, "disks", "requests"), (True, "cards", "frames")):
         split, packed = fair(options, cards, "split"), fair(options, cards, "packed")
         lines += [f"**{GUESTS} {title}**; {unit} a second of the well-behaved guests, in thousands", "",
-                  "| attack | split: calm | attacked | ratio | packed: calm | attacked | ratio "
-                  "| attacker's driver |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+                  "| attack | split: calm | attacked | ratio | between | packed: calm | attacked | ratio | between "
+                  "| attacker's driver |", "| --- | ---: | ---: | ---: | :---: | ---: | ---: | ---: | :---: | ---: |"]
         for s, p in zip(split, packed):
             lines.append(f"| {s['attack']}: {s['what']} | {s['calm'] / 1000:.0f} | {s['attacked'] / 1000:.0f} | "
-                         f"{s['ratio']:.3f} | {p['calm'] / 1000:.0f} | {p['attacked'] / 1000:.0f} | "
-                         f"{p['ratio']:.3f} | {100 * max(s['hostile_share'], p['hostile_share']):.0f} % |")
+                         f"{s['ratio']:.3f} | {s['low']:.2f}, {s['high']:.2f} | "
+                         f"{p['calm'] / 1000:.0f} | {p['attacked'] / 1000:.0f} | "
+                         f"{p['ratio']:.3f} | {p['low']:.2f}, {p['high']:.2f} | {100 * max(s['hostile_share'], p['hostile_share']):.0f} % |")
             behind += [f"{title}, {ring}: {r['attack']} ({r['ratio']:.3f})"
                        for ring, r in (("split", s), ("packed", p)) if r["ratio"] < 0.95]
         lines.append("")

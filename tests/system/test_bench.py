@@ -253,8 +253,17 @@ def test_attacks_leave_the_others_at_work(daemon, folder, ring, sockets, options
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert [r["attack"] for r in rows] == options[-1].split(",")
-    assert all(r["calm"] > 0 and r["attacked"] > 0 for r in rows)
+    assert all(r["calm"] > 0 and r["attacked"] > 0 and r["low"] == r["ratio"] == r["high"] for r in rows)
     assert daemon.poll() is None
+
+
+@pytest.mark.parametrize("precision", [100, 1])
+def test_a_ratio_is_measured_until_it_is_known_that_well(daemon, folder, precision):
+    done = bench("fair", folder / "d.sock", folder / "e.sock", "--attack", "kicks", "--pairs", 8, "--window", 10, "--precision",
+                 precision, "--json")
+    row = json.loads(done.stdout)["rows"][0]
+    assert row["low"] <= row["ratio"] <= row["high"] and 8 <= row["pairs"] <= 40
+    assert row["pairs"] == 40 or (row["high"] - row["low"]) / 2 <= precision / 100 + 0.001
 
 
 @pytest.mark.parametrize("ring", ["split", "packed"])
