@@ -208,6 +208,18 @@ unsigned count_fds(void)
 	return n - 3; /* ".", ".." and the folder's own */
 }
 
+unsigned count_mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	unsigned n = 0;
+
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, "/memfd:") != NULL;
+	fclose(f);
+	return n;
+}
+
 unsigned settled_fds(void)
 {
 	uint64_t end = clock_ns() + UINT64_C(20000000000);

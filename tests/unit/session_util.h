@@ -77,6 +77,9 @@ void bed_submit(struct bed *b, unsigned index);
 void bed_step(void *arg);
 
 unsigned count_fds(void);
+/* Of memfds: guest memory, logs, buffers. A thread that closes something has a stack and a heap of
+ * its own. */
+unsigned count_mappings(void);
 /* To compare with later: once nothing is being closed any more, and the one descriptor is open that
  * stays. */
 unsigned settled_fds(void);

@@ -49,18 +49,6 @@ static void open_bed(uint64_t features)
 	bed_negotiate(&b, PROTOCOL, features);
 }
 
-static unsigned count_mappings(void)
-{
-	FILE *maps = fopen("/proc/self/maps", "r");
-	unsigned n = 0;
-	int c;
-
-	while ((c = fgetc(maps)) != EOF)
-		n += c == '\n';
-	fclose(maps);
-	return n;
-}
-
 /* A front-end's own buffer, unsealed, of which all bytes are @fill. */
 static struct frontend_inflight own_buffer(uint64_t file_bytes, int fill)
 {

@@ -30,20 +30,6 @@ static void open_bed(const struct vhost_device_ops *ops, uint64_t features)
 	bed_negotiate(&b, VU_PF_USUAL, features);
 }
 
-/* Of memfds: guest memory, and logs. A thread that closes something has a stack and a heap of its
- * own. */
-static unsigned count_mappings(void)
-{
-	FILE *f = fopen("/proc/self/maps", "r");
-	char line[512];
-	unsigned n = 0;
-
-	while (fgets(line, sizeof(line), f))
-		n += strstr(line, "/memfd:") != NULL;
-	fclose(f);
-	return n;
-}
-
 static uint64_t device_area_gpa(unsigned index)
 {
 	return guest_gpa(&b.memory, driver_device_area(&b.f.queue[index].ring));
