@@ -84,6 +84,7 @@ features = set()
 for cells in rows(section("Protocol features")):
     bit, name, disk, net = int(cells[0]), *cells[1:4]
     features.add(name)
+    shown(cells, f"feature {name}", cells[-1], "yes" in (disk, net))
     if bits.get(name, bit) != bit:
         wrong.append(f"feature {name} has bit {bits[name]}, not {bit}")
     if ("yes" in (disk, net)) != (name in offered):

@@ -3,6 +3,7 @@
 #include "tests/unit/session_util.h"
 #include "vhost/session.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -260,26 +261,82 @@ Test(session_inband, a_channel_that_ends_while_it_is_read_ends_once)
 /* vhost-user "Suspended device state": a stopped ring says nothing. */
 Test(session_inband, nothing_is_said_of_a_ring_that_stopped)
 {
-	struct driver_used used;
-	struct note n;
+	FOR_EACH_LAYOUT(features)
+	{
+		struct driver_used used;
+		struct note n;
 
-	open_inband(&echo_blk_ops, 0);
-	start_inband(0);
-	add_chain(0, (8 << 20) + 4096);
-	kick(0);
-	cr_assert(EVENTUALLY(note(&n)));
-	/* Not answered yet; a second call is due. */
-	cr_assert(frontend_poll(&b.f, 0, &used));
-	add_chain(0, (8 << 20) + 4096);
-	kick(0);
-	cr_assert(EVENTUALLY(frontend_poll(&b.f, 0, &used)));
-	OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
-	answer(n.h.request);
-	cr_assert(STAYS(!note(&n), 20));
-	/* When it goes on, so does that call. */
-	OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, -1));
-	cr_assert(EVENTUALLY(note(&n)));
-	bed_fini(&b);
+		open_inband(&echo_blk_ops, features);
+		start_inband(0);
+		add_chain(0, (8 << 20) + 4096);
+		kick(0);
+		cr_assert(EVENTUALLY(note(&n)));
+		/* Not answered yet; a second call is due. */
+		cr_assert(frontend_poll(&b.f, 0, &used));
+		add_chain(0, (8 << 20) + 4096);
+		kick(0);
+		cr_assert(EVENTUALLY(frontend_poll(&b.f, 0, &used)));
+		OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+		answer(n.h.request);
+		cr_assert(STAYS(!note(&n), 20));
+		/* When it goes on, so does that call. */
+		OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, -1));
+		cr_assert(EVENTUALLY(note(&n)));
+		bed_fini(&b);
+	}
+}
+
+/*
+ * vhost-user "Suspended device state": once the last ring has stopped nothing is written to guest
+ * memory, nobody is signalled and nothing is told, whatever the driver and the front-end do.
+ */
+Test(session_inband, a_suspended_device_writes_and_says_nothing)
+{
+	FOR_EACH_LAYOUT(features)
+	{
+		static uint8_t *copy[2];
+		eventfd_t count;
+		struct note n;
+
+		bed_init(&b, &echo_blk_ops);
+		bed_pair(&b);
+		bed_negotiate(&b, VU_PF_USUAL | VU_PF_BACKEND_REQ, features);
+		OK(&b.f, frontend_open_backend_channel(&b.f));
+		for (unsigned q = 0; q < 2; q++) {
+			bed_start_queue(&b, q);
+			bed_echo(&b, q);
+		}
+		for (unsigned q = 0; q < 2; q++)
+			OK(&b.f, frontend_queue_stop(&b.f, q, NULL));
+		for (unsigned q = 0; q < 2; q++) {
+			(void)eventfd_read(b.f.queue[q].call_fd, &count);
+			bed_submit(&b, q);
+		}
+		for (unsigned i = 0; i < 2; i++) {
+			const struct guest_region *r = &b.memory.region[i];
+
+			copy[i] = malloc(r->size);
+			memcpy(copy[i], r->host, r->size);
+		}
+		vhost_device_config_changed(&b.dev.vhost);
+		for (unsigned q = 0; q < 2; q++) {
+			OK(&b.f, frontend_queue_enable(&b.f, q, false));
+			OK(&b.f, frontend_queue_enable(&b.f, q, true));
+			OK(&b.f,
+			   frontend_vring_fd(&b.f, VU_SET_VRING_CALL, q, b.f.queue[q].call_fd));
+		}
+		OK(&b.f, frontend_set_features(&b.f, b.f.features));
+		cr_assert(STAYS(!note(&n), 20));
+		for (unsigned q = 0; q < 2; q++)
+			cr_assert_lt(eventfd_read(b.f.queue[q].call_fd, &count), 0);
+		for (unsigned i = 0; i < 2; i++) {
+			const struct guest_region *r = &b.memory.region[i];
+
+			cr_assert_eq(memcmp(copy[i], r->host, r->size), 0, "region %u", i);
+			free(copy[i]);
+		}
+		bed_fini(&b);
+	}
 }
 
 /* GPA_ADDRESSES: guest addresses stand where user addresses stood, in rings and in regions. */

@@ -91,48 +91,57 @@ Test(session_rings, a_packed_base_may_lack_its_upper_half)
 /* The message starts the ring, not the first signal of its eventfd. */
 Test(session_rings, a_ring_starts_on_set_vring_kick_itself)
 {
-	struct driver_used used;
-	uint64_t count;
+	FOR_EACH_LAYOUT(features)
+	{
+		struct driver_used used;
+		uint64_t count;
 
-	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
-	bed_submit(&b, 0);
-	/* Take the kick away again: nobody will have heard it. */
-	(void)!read(b.f.queue[0].kick_fd, &count, sizeof(count));
-	OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
-	OK(&b.f, frontend_wait_used(&b.f, 0, &used));
-	bed_fini(&b);
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		OK(&b.f, frontend_queue_stop(&b.f, 0, NULL));
+		bed_submit(&b, 0);
+		/* Take the kick away again: nobody will have heard it. */
+		(void)!read(b.f.queue[0].kick_fd, &count, sizeof(count));
+		OK(&b.f, frontend_vring_fd(&b.f, VU_SET_VRING_KICK, 0, b.f.queue[0].kick_fd));
+		OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+		bed_fini(&b);
+	}
 }
 
 Test(session_rings, without_protocol_features_rings_are_enabled_at_once)
 {
-	bed_init(&b, &echo_blk_ops);
-	bed_pair(&b);
-	OK(&b.f, frontend_u64_get(&b.f, VU_GET_FEATURES, &b.f.offered));
-	OK(&b.f, frontend_set(&b.f, VU_SET_OWNER, NULL, 0, NULL, 0));
-	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1));
-	OK(&b.f, frontend_share_memory(&b.f, &b.memory));
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	bed_fini(&b);
+	FOR_EACH_LAYOUT(features)
+	{
+		bed_init(&b, &echo_blk_ops);
+		bed_pair(&b);
+		OK(&b.f, frontend_u64_get(&b.f, VU_GET_FEATURES, &b.f.offered));
+		OK(&b.f, frontend_set(&b.f, VU_SET_OWNER, NULL, 0, NULL, 0));
+		OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | features));
+		OK(&b.f, frontend_share_memory(&b.f, &b.memory));
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		bed_fini(&b);
+	}
 }
 
 Test(session_rings, a_disabled_ring_of_blk_stands_still)
 {
-	struct driver_used used;
+	FOR_EACH_LAYOUT(features)
+	{
+		struct driver_used used;
 
-	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	OK(&b.f, frontend_queue_enable(&b.f, 0, false));
-	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
-	bed_submit(&b, 0);
-	cr_assert(STAYS(!frontend_poll(&b.f, 0, &used), 50));
-	OK(&b.f, frontend_queue_enable(&b.f, 0, true));
-	OK(&b.f, frontend_wait_used(&b.f, 0, &used));
-	bed_fini(&b);
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		OK(&b.f, frontend_queue_enable(&b.f, 0, false));
+		cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+		bed_submit(&b, 0);
+		cr_assert(STAYS(!frontend_poll(&b.f, 0, &used), 50));
+		OK(&b.f, frontend_queue_enable(&b.f, 0, true));
+		OK(&b.f, frontend_wait_used(&b.f, 0, &used));
+		bed_fini(&b);
+	}
 }
 
 Test(session_rings, a_disabled_ring_of_net_runs_and_knows_it)
@@ -359,20 +368,23 @@ Test(session_rings, call_and_err_descriptors_change_under_a_running_ring)
 
 Test(session_rings, reset_device_stops_rings_and_keeps_the_connection)
 {
-	open_bed(&echo_blk_ops, VU_PF_USUAL, 0);
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	OK(&b.f, frontend_set(&b.f, VU_RESET_DEVICE, NULL, 0, NULL, 0));
-	cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
-	cr_assert_eq(b.dev.reset, 1u);
-	cr_assert_eq(b.dev.vhost.features, 0u);
-	cr_assert_not_null(b.dev.vhost.map);
-	cr_assert_not(b.dev.vhost.queues[0].setup.enabled);
-	OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1));
-	frontend_queue_free(&b.f, 0);
-	bed_start_queue(&b, 0);
-	bed_echo(&b, 0);
-	bed_fini(&b);
+	FOR_EACH_LAYOUT(features)
+	{
+		open_bed(&echo_blk_ops, VU_PF_USUAL, features);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		OK(&b.f, frontend_set(&b.f, VU_RESET_DEVICE, NULL, 0, NULL, 0));
+		cr_assert_eq(state(0), VIRTQUEUE_STOPPED);
+		cr_assert_eq(b.dev.reset, 1u);
+		cr_assert_eq(b.dev.vhost.features, 0u);
+		cr_assert_not_null(b.dev.vhost.map);
+		cr_assert_not(b.dev.vhost.queues[0].setup.enabled);
+		OK(&b.f, frontend_set_features(&b.f, VU_F_VERSION_1 | features));
+		frontend_queue_free(&b.f, 0);
+		bed_start_queue(&b, 0);
+		bed_echo(&b, 0);
+		bed_fini(&b);
+	}
 }
 
 /* With requests in flight; the channel, of which the text says nothing, is kept with the rest. */
