@@ -4,6 +4,7 @@
  */
 #include "tests/unit/ring_pair.h"
 
+#include <pthread.h>
 #include <signal.h>
 
 #define PAGE 4096
@@ -382,5 +383,61 @@ RING_TEST(ring_log, buffers_are_logged_with_log_all_only)
 	l.log.data = true;
 	ring_log_iov(&p->r, &v, 1, PAGE);
 	cr_assert_eq(bits_set(&l), 1u);
+	log_close(&l);
+}
+
+/* A ring of its own, one page, and what stands for the front-end: it alone takes that page's bit.
+ */
+struct logger {
+	pthread_t thread;
+	struct ring r;
+	struct ring_log log;
+	void *host;
+	uint8_t *byte, bit;
+	unsigned *begun; /* atomic: loggers that are there */
+	unsigned lost;
+};
+
+static void *log_again_and_again(void *arg)
+{
+	struct logger *l = arg;
+
+	__atomic_add_fetch(l->begun, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(l->begun, __ATOMIC_ACQUIRE) < 2)
+		sched_yield();
+	for (unsigned i = 0; i < 200000; i++) {
+		ring_log_write(&l->r, l->host, 1);
+		/* Only this thread clears it. */
+		l->lost += !(__atomic_load_n(l->byte, __ATOMIC_ACQUIRE) & l->bit);
+		__atomic_fetch_and(l->byte, (uint8_t)~l->bit, __ATOMIC_ACQ_REL);
+		l->lost += (__atomic_load_n(l->byte, __ATOMIC_ACQUIRE) & l->bit) != 0;
+	}
+	return NULL;
+}
+
+/* vhost-user "Migration": "atomically", for rings on several workers and the front-end share it. */
+RING_TEST(ring_log, bits_of_one_byte_are_set_by_two_at_once)
+{
+	const uint64_t page = ALIGN_UP(NEXT_GPA / PAGE, UINT64_C(8));
+	static struct logger two[2];
+	unsigned begun = 0;
+	struct log_bed l;
+
+	log_open(&l, p, LOG_PAGES);
+	for (unsigned i = 0; i < 2; i++) {
+		two[i] = (struct logger) { .r = p->r,
+					   .log = l.log,
+					   .host = pair_host(p, (page + i) * PAGE),
+					   .byte = &l.log.bits[page / 8],
+					   .bit = (uint8_t)(1u << i),
+					   .begun = &begun };
+		two[i].r.log = &two[i].log;
+		cr_assert_eq(pthread_create(&two[i].thread, NULL, log_again_and_again, &two[i]), 0);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		pthread_join(two[i].thread, NULL);
+	}
+	cr_assert_eq(two[0].lost + two[1].lost, 0u, "%u and %u bits were lost", two[0].lost,
+		     two[1].lost);
 	log_close(&l);
 }
