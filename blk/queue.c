@@ -186,18 +186,29 @@ void blk_queue_limit(struct virtqueue *vq, struct limit *limit, uint32_t share)
 		vhost_queue_change(vq, set_limit, &c);
 }
 
-/* On the worker. The disk may have moved an iov on; what it left behind is done. */
+static bool overlaps(const struct iovec *v, uintptr_t start, uint64_t len)
+{
+	uintptr_t at = (uintptr_t)v->iov_base;
+
+	return at - start < len || start - at < v->iov_len;
+}
+
+/*
+ * On the worker. What the disk has passed counts, too: if it fails what is left, or the flush
+ * behind it, all of it is done again (fault.c).
+ */
 static bool request_uses(const struct request *r, uintptr_t start, uint64_t len)
 {
+	const struct iovec *segs;
+	struct iovec cut;
+	unsigned n = request_data(r, &segs, &cut);
+
 	if (r->status && (uintptr_t)r->status - start < len)
 		return true;
-	for (unsigned i = 0; i < r->io.n_iov; i++) {
-		uintptr_t at = (uintptr_t)r->io.iov[i].iov_base;
-
-		if (at - start < len || start - at < r->io.iov[i].iov_len)
+	for (unsigned i = 0; i < n; i++)
+		if (overlaps(&segs[i], start, len))
 			return true;
-	}
-	return false;
+	return overlaps(&cut, start, len);
 }
 
 bool blk_queue_uses(struct virtqueue *vq, const void *host, uint64_t len)

@@ -253,18 +253,31 @@ uint32_t request_finish(struct request *r)
 	return r->filled == r->in_len - 1 ? r->in_len : r->filled;
 }
 
+unsigned request_data(const struct request *r, const struct iovec **segs, struct iovec *cut)
+{
+	bool has_data = r->kind == REQUEST_READ || r->kind == REQUEST_WRITE ||
+			r->kind == REQUEST_GET_ID || r->kind == REQUEST_GET_LIFETIME;
+
+	*segs = r->big ? r->big : r->small;
+	*cut = (struct iovec) { 0 };
+	if (!has_data)
+		return 0; /* io.iov is what the chain with this id before had */
+	if (r->io.n_iov && r->io.cut)
+		*cut = (struct iovec) { (char *)r->io.iov->iov_base - r->io.cut, r->io.cut };
+	return (unsigned)(r->io.iov - *segs) + r->io.n_iov;
+}
+
 void request_log(const struct request *r, struct ring *ring)
 {
-	const struct iovec *segs = r->big ? r->big : r->small;
-	unsigned n;
+	const struct iovec *segs;
+	struct iovec cut;
+	unsigned n = request_data(r, &segs, &cut);
 
-	if (r->kind == REQUEST_READ || r->kind == REQUEST_GET_ID ||
-	    r->kind == REQUEST_GET_LIFETIME) {
+	if (r->kind != REQUEST_WRITE) {
 		/* All of it, also when the read failed: some of it may have arrived. */
-		n = (unsigned)(r->io.iov - segs) + r->io.n_iov;
 		ring_log_iov(ring, segs, n, UINT64_MAX);
-		if (r->io.n_iov && r->io.cut)
-			ring_log_write(ring, (char *)r->io.iov->iov_base - r->io.cut, r->io.cut);
+		if (cut.iov_len)
+			ring_log_write(ring, cut.iov_base, cut.iov_len);
 	}
 	if (r->status)
 		ring_log_write(ring, r->status, 1);

@@ -56,6 +56,12 @@ static inline struct iovec *request_segs(struct request *r)
 	return r->big ? r->big : r->small;
 }
 
+/*
+ * All of the data of @r in guest memory, also what the disk has passed; 0: it is of a kind that has
+ * none. Of the segment that the disk is in @cut is what it has passed.
+ */
+unsigned request_data(const struct request *r, const struct iovec **segs, struct iovec *cut) COLD;
+
 /* What a request is checked against; fixed while a queue runs. */
 struct request_limits {
 	uint64_t capacity;		/* bytes */

@@ -4,6 +4,7 @@
  * test's behind them (--wrap), so that any request can fail with any error, when
  * and for as long as the test says; and a file system without space, for real.
  */
+#include "blk/queue.h"
 #include "tests/unit/blk_util.h"
 
 #include <errno.h>
@@ -23,22 +24,31 @@ unsigned __wrap_instant_reap(struct disk_queue *dq, struct disk_request **done, 
 
 static int fail_with;	     /* errno, of requests that touch BAD_SECTOR; 0: none */
 static unsigned n_failures;  /* atomic */
+static int flush_error;	     /* likewise, of flushes */
 static bool silent;	     /* nothing is answered */
+static bool one_step;	     /* then it is, after one reap more */
 static unsigned most_reaped; /* of all reaps the one with the most requests */
 
 unsigned __wrap_instant_reap(struct disk_queue *dq, struct disk_request **done, unsigned max,
 			     void *move)
 {
-	int error = __atomic_load_n(&fail_with, __ATOMIC_SEQ_CST);
 	unsigned n;
+	int error;
 
 	if (__atomic_load_n(&silent, __ATOMIC_SEQ_CST))
 		return 0;
+	if (__atomic_load_n(&one_step, __ATOMIC_SEQ_CST) && dq->disk->ops->pending(dq)) {
+		__atomic_store_n(&silent, true, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&one_step, false, __ATOMIC_SEQ_CST);
+	}
 	n = __real_instant_reap(dq, done, max, move);
 	if (n > __atomic_load_n(&most_reaped, __ATOMIC_SEQ_CST))
 		__atomic_store_n(&most_reaped, n, __ATOMIC_SEQ_CST);
-	for (unsigned i = 0; i < n && error; i++) {
-		if (done[i]->op == DISK_FLUSH || done[i]->offset != BAD_SECTOR * 512)
+	for (unsigned i = 0; i < n; i++) {
+		bool flush = done[i]->op == DISK_FLUSH;
+
+		error = __atomic_load_n(flush ? &flush_error : &fail_with, __ATOMIC_SEQ_CST);
+		if (!error || done[i]->offset != BAD_SECTOR * 512)
 			continue;
 		done[i]->result = -error;
 		__atomic_fetch_add(&n_failures, 1, __ATOMIC_SEQ_CST);
@@ -261,6 +271,127 @@ BLK_TEST(blk_fault, the_memory_of_what_waits_is_in_use)
 	set_error(0);
 	vm_wait(&vm, 0, 1, VIRTIO_BLK_S_OK);
 	vm_stop(&vm);
+}
+
+/* Memory of a guest's that goes while a request uses it; its first segment lies there. */
+static struct guest_memory more;
+static const struct guest_range more_range = { UINT64_C(1) << 36, MIB };
+
+static bool answered(void)
+{
+	char byte;
+
+	return recv(vm.f.sock, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 1;
+}
+
+static void set_flag(bool *flag, bool to)
+{
+	__atomic_store_n(flag, to, __ATOMIC_SEQ_CST);
+}
+
+/* What CONFIG_WCE does on a disk that has a cache, which the ram disk has not. */
+static void write_through(struct virtqueue *vq, bool on)
+{
+	struct blk_queue *q = vq->priv;
+	struct request_limits limits = q->limits;
+
+	limits.writethrough = on;
+	blk_queue_update(vq, &limits);
+}
+
+/* A write of which the disk has passed the first segment, and half of the second. */
+static struct virtqueue *write_half(const struct variant *v)
+{
+	struct driver_seg segs[] = { { more_range.gpa, MIB / 2 }, { 2 * MIB, MIB } };
+
+	start(v, DISK_ERROR_STOP, 1);
+	cr_assert_eq(guest_memory_create(&more, &more_range, 1, 0), 0);
+	VM_OK(&vm, frontend_add_mem_reg(&vm.f, &more.region[0]));
+	write_through(&blk_device_vhost(vm.dev)->queues[0], false);
+	fill(guest_ptr(&more, more_range.gpa, MIB), MIB, 7);
+	set_flag(&one_step, true);
+	VM_OK(&vm, guest_blk_submit(&vm.blk[0], VIRTIO_BLK_T_OUT, BAD_SECTOR, segs, 2, NULL));
+	guest_blk_kick(&vm.blk[0]);
+	cr_assert(VM_EVENTUALLY(__atomic_load_n(&silent, __ATOMIC_SEQ_CST)));
+	return &blk_device_vhost(vm.dev)->queues[0];
+}
+
+static bool uses(struct virtqueue *vq, uint64_t at)
+{
+	return vq->device->ops->queue_uses(vq, in_device(at), 4096);
+}
+
+/* The first segment's region goes; that is answered when the disk has answered, and not before. */
+static void take_away(struct virtqueue *vq, uint8_t status)
+{
+	struct vu_mem_reg msg = { .region = { more_range.gpa, MIB, more.region[0].uva,
+					      more.region[0].offset } };
+	uint64_t ack = 1;
+
+	VM_OK(&vm, frontend_send(&vm.f, VU_REM_MEM_REG, VU_VERSION | VU_NEED_REPLY, &msg,
+				 sizeof(msg), NULL, 0));
+	cr_assert(VM_EVENTUALLY(vq->state == VIRTQUEUE_STOPPING || answered()));
+	for (unsigned i = 0; i < 50; i++)
+		control_step(200);
+	cr_expect_not(answered(), "it is unmapped, and the disk may fail yet");
+	set_flag(&silent, false);
+	VM_OK(&vm, frontend_recv_reply(&vm.f, VU_REM_MEM_REG, &ack, 8, NULL, NULL));
+	cr_assert_eq(ack, 0u);
+	vm_wait(&vm, 0, 1, status);
+	cr_assert_eq(vm_do(&vm, 0, VIRTIO_BLK_T_OUT, 0, gpa, 4096), VIRTIO_BLK_S_OK);
+	guest_memory_destroy(&more);
+	vm_stop(&vm);
+}
+
+/* What the disk has passed is needed again, when it fails what is left. */
+BLK_TEST(blk_fault, the_memory_of_what_may_be_tried_again_is_in_use)
+{
+	struct virtqueue *vq = write_half(v);
+
+	cr_expect(uses(vq, more_range.gpa));
+	cr_expect(uses(vq, more_range.gpa + MIB / 2 - 4096));
+	cr_expect_not(uses(vq, more_range.gpa + MIB / 2));
+	cr_expect(uses(vq, 2 * MIB), "passed, of a segment that is not");
+	cr_expect(uses(vq, 2 * MIB + MIB / 2 - 4096));
+	cr_expect(uses(vq, 2 * MIB + MIB / 2));
+	cr_expect(uses(vq, 3 * MIB - 4096));
+	cr_expect_not(uses(vq, 3 * MIB));
+	set_error(EIO);
+	take_away(vq, VIRTIO_BLK_S_IOERR);
+}
+
+/* A retry that begins, and then stands half done. */
+BLK_TEST(blk_fault, the_memory_of_what_is_being_tried_again_is_in_use)
+{
+	struct virtqueue *vq = write_half(v);
+
+	set_error(EIO);
+	set_flag(&silent, false);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).waiting == 1));
+	cr_expect(uses(vq, more_range.gpa));
+	set_flag(&one_step, true);
+	blk_device_retry(vm.dev);
+	cr_assert(VM_EVENTUALLY(__atomic_load_n(&silent, __ATOMIC_SEQ_CST)));
+	cr_expect(uses(vq, more_range.gpa));
+	set_error(0);
+	take_away(vq, VIRTIO_BLK_S_OK);
+}
+
+/* All is written; the flush that makes it durable may fail, and then all is written anew. */
+BLK_TEST(blk_fault, the_memory_of_what_is_flushed_is_in_use)
+{
+	struct virtqueue *vq = write_half(v);
+
+	write_through(vq, true);
+	set_flag(&one_step, true);
+	set_flag(&silent, false);
+	cr_assert(VM_EVENTUALLY(__atomic_load_n(&silent, __ATOMIC_SEQ_CST)));
+	cr_expect(uses(vq, more_range.gpa));
+	cr_expect(uses(vq, 2 * MIB));
+	cr_expect(uses(vq, 3 * MIB - 4096));
+	cr_expect_not(uses(vq, 3 * MIB));
+	__atomic_store_n(&flush_error, EIO, __ATOMIC_SEQ_CST);
+	take_away(vq, VIRTIO_BLK_S_IOERR);
 }
 
 BLK_TEST(blk_fault, with_limits_as_well)
