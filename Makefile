@@ -20,7 +20,7 @@ help:
 	@echo 'make bench-ring      the ring layer in cycles a descriptor, beside DPDK; bench-fairness: one hostile guest of 64'
 	@echo 'make bench    all benchmarks, also beside qemu-storage-daemon and testpmd, into docs/benchmarks.md; bench-quick: a look'
 	@echo 'make mutations   take each guard out of the code, and see that a test fails for it; an hour or more'
-	@echo 'make soak     devices and guests come, go and change for TIME=60 seconds; SAN=address or SAN=thread'
+	@echo 'make soak     devices and guests come, go and change for TIME=60 seconds; SAN=address or SAN=thread; LEAST=1000 of each kind of event, or it fails'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make format   clang-format, in place'
 
@@ -99,7 +99,7 @@ lint: $(BUILD)/build.ninja
 	scripts/lint.sh $(BUILD)
 
 soak:
-	scripts/soak.sh $(TIME) $(SAN)
+	scripts/soak.sh $(TIME) '$(SAN)' $(if $(LEAST),--least $(LEAST))
 
 format:
 	git ls-files '*.c' '*.h' | xargs clang-format -i

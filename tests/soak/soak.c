@@ -26,7 +26,7 @@ unsigned soak_n_workers = 3;
 
 static struct {
 	unsigned seed, seconds;
-	uint64_t rounds;
+	uint64_t rounds, least;
 	const char *only; /* one event */
 } options = { .seconds = 10, .rounds = UINT64_MAX };
 
@@ -199,6 +199,7 @@ static void soak(void)
 static void usage(void)
 {
 	printf("usage: soak [--seconds N] [--rounds N] [--seed N] [--workers N] [--only EVENT]\n"
+	       "            [--least N]: fails unless each event has happened so often\n"
 	       "Events:\n");
 	for (unsigned i = 0; i < soak_n_events; i++)
 		printf("  %s\n", soak_events[i].name);
@@ -213,6 +214,7 @@ static void parse(int argc, char **argv)
 		{ "seed", required_argument, NULL, 's' },
 		{ "workers", required_argument, NULL, 'w' },
 		{ "only", required_argument, NULL, 'o' },
+		{ "least", required_argument, NULL, 'l' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -230,6 +232,8 @@ static void parse(int argc, char **argv)
 			soak_n_workers = (unsigned)atoi(optarg);
 		else if (c == 'o')
 			options.only = optarg;
+		else if (c == 'l')
+			options.least = strtoull(optarg, NULL, 0);
 		else
 			usage();
 	}
@@ -246,6 +250,24 @@ static void check_load(void)
 		if (e->count >= 100 && e->loaded < e->count / 2)
 			soak_fail("it seldom met a request in flight");
 	}
+}
+
+/* @return false when some kinds happened more seldom than was asked for; they are told. */
+static bool often_enough(void)
+{
+	bool ok = true;
+
+	for (unsigned i = 0; i < soak_n_events; i++) {
+		const struct event *e = &soak_events[i];
+
+		if (e->count >= options.least ||
+		    (options.only && strcmp(options.only, e->name) != 0))
+			continue;
+		fprintf(stderr, "soak: %s happened %llu times only, of %llu that were to be\n",
+			e->name, (unsigned long long)e->count, (unsigned long long)options.least);
+		ok = false;
+	}
+	return ok;
 }
 
 int main(int argc, char **argv)
@@ -273,5 +295,5 @@ int main(int argc, char **argv)
 	check_load();
 	print_events(stdout);
 	printf("soak: %llu rounds, nothing lost, no leak\n", (unsigned long long)round_now);
-	return 0;
+	return often_enough() ? 0 : 1;
 }
