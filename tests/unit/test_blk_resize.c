@@ -6,6 +6,22 @@
 
 #define IMAGE (4 * MIB)
 
+/* The linker puts this in the way of the disk's calls (--wrap): a disk that does not get on. */
+struct io_uring_sqe *__real_worker_sqe(struct worker *w);
+struct io_uring_sqe *__wrap_worker_sqe(struct worker *w);
+
+static bool disk_is_stuck;
+
+struct io_uring_sqe *__wrap_worker_sqe(struct worker *w)
+{
+	return __atomic_load_n(&disk_is_stuck, __ATOMIC_SEQ_CST) ? NULL : __real_worker_sqe(w);
+}
+
+static void set_stuck(bool stuck)
+{
+	__atomic_store_n(&disk_is_stuck, stuck, __ATOMIC_SEQ_CST);
+}
+
 BLK_TEST(blk_resize, a_grown_file_is_told_and_its_new_sectors_hold_what_is_written)
 {
 	struct blk_config cfg = { .kind = DISK_FILE, .queues = 2 };
@@ -92,5 +108,44 @@ Test(blk_resize, what_cannot_be_is_refused_with_the_reason_and_changes_nothing, 
 	cfg = (struct blk_config) { .kind = DISK_RAM };
 	vm_start(&vm, &variant_split, &cfg, IMAGE);
 	refused(&vm, 2 * IMAGE, -EOPNOTSUPP, "a ram disk cannot be resized");
+	vm_stop(&vm);
+}
+
+/* T20: what is in flight goes on, and so does what comes for the new sectors. */
+BLK_TEST(blk_resize, a_disk_grows_with_requests_in_flight)
+{
+	const unsigned n = 8;
+	struct error err = { 0 };
+	uint8_t want[4096], *mem;
+	uint64_t gpa;
+	struct vm vm;
+
+	vm_start(&vm, v, &(struct blk_config) { .kind = DISK_FILE }, IMAGE);
+	VM_OK(&vm, frontend_open_backend_channel(&vm.f));
+	mem = guest_alloc(&vm.mem, (n + 1) * 4096, 4096, &gpa);
+	fill(mem + n * 4096, 4096, 9);
+	set_stuck(true);
+	for (unsigned i = 0; i < n; i++)
+		VM_OK(&vm,
+		      guest_blk_submit(&vm.blk[0], VIRTIO_BLK_T_IN, 8 * i,
+				       &(struct driver_seg) { gpa + i * 4096, 4096 }, 1, NULL));
+	guest_blk_kick(&vm.blk[0]);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).in_flight == n));
+	cr_assert_eq(blk_device_resize(vm.dev, 2 * IMAGE, &err), 0, "%s", err.text);
+	cr_assert(vm_told_of_change(&vm));
+	cr_assert_eq(vm_told_capacity(&vm), 2 * IMAGE);
+	cr_assert_eq(vm_stats(&vm).in_flight, n);
+	VM_OK(&vm, guest_blk_submit(&vm.blk[0], VIRTIO_BLK_T_OUT, 2 * IMAGE / 512 - 8,
+				    &(struct driver_seg) { gpa + n * 4096, 4096 }, 1, NULL));
+	guest_blk_kick(&vm.blk[0]);
+	cr_assert(VM_EVENTUALLY(vm_stats(&vm).in_flight == n + 1), "the new sectors are not there");
+	set_stuck(false);
+	vm_wait(&vm, 0, n + 1, VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < n; i++) {
+		image_read(vm.image, want, 4096, i * 4096);
+		cr_assert_arr_eq(mem + i * 4096, want, 4096);
+	}
+	image_read(vm.image, want, 4096, 2 * IMAGE - 4096);
+	cr_assert_arr_eq(mem + n * 4096, want, 4096);
 	vm_stop(&vm);
 }
